@@ -1,0 +1,51 @@
+# Everything runs in .venv, which each target makes where it is missing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: help demo test test-slow check format docs bench clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+# the package alone for a run, everything for its developers
+$(BIN)/lis2: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/dev: $(BIN)/lis2
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+demo: $(BIN)/lis2 ## train on the built-in image and draw what came of it
+	@rm -rf runs/demo
+	$(BIN)/lis2 fit --config configs/quickstart.yaml --run_name demo
+	$(BIN)/python benchmarks/baseline.py runs/demo
+
+test: $(VENV)/dev ## the quick tests
+	$(PYTEST) -n 2 -m "not slow"
+
+test-slow: $(VENV)/dev ## the long tests
+	$(PYTEST) -n 2 -m slow
+
+check: $(VENV)/dev ## format, lint, types, layers, spelling
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+
+format: $(VENV)/dev ## mend format and what lint can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/dev ## build the documentation
+	$(BIN)/python -m sphinx -n -W --keep-going docs docs/_build
+
+bench: $(VENV)/dev ## every benchmark, as one table
+	$(BIN)/python benchmarks/run.py
+
+clean: ## remove what the other targets made, but no run
+	rm -rf $(VENV) docs/_build .mypy_cache .ruff_cache .pytest_cache

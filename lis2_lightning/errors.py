@@ -1,0 +1,50 @@
+"""The exceptions of this package: one small tree.
+
+Each carries one sentence that says what is wrong, what was given, what is allowed and what to do;
+the command line prints that sentence and ends with :attr:`Lis2Error.exit_code`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class Lis2Error(Exception):
+    """Anything this package refuses on purpose; its text is one sentence for the user."""
+
+    exit_code = 2
+
+
+class ConfigError(Lis2Error):
+    """A key, a value or a name of the configuration is wrong."""
+
+
+class DataError(Lis2Error):
+    """An image, a label map, a fold or a batch cannot be used."""
+
+
+class SnapshotError(Lis2Error):
+    """A snapshot is missing, damaged or does not fit."""
+
+
+class TrainingError(Lis2Error):
+    """A run that had begun cannot go on."""
+
+    exit_code = 1
+
+
+def did_you_mean(name: str, valid: Iterable[str]) -> str:
+    """Say which valid names come nearest to a wrong one, or list them all where none does.
+
+    >>> did_you_mean("dcie", ["dice", "roc_auc"])
+    "did you mean 'dice'?"
+    >>> did_you_mean("xyz", ["dice", "roc_auc"])
+    "valid are 'dice', 'roc_auc'"
+    """
+    names = sorted(set(valid))
+    folded = {candidate.lower(): candidate for candidate in names}
+    close = difflib.get_close_matches(name.lower(), folded, n=2, cutoff=0.6)
+    if close:
+        return f"did you mean {' or '.join(repr(folded[match]) for match in close)}?"
+    return f"valid are {', '.join(map(repr, names))}"
