@@ -1,0 +1,99 @@
+"""Configuration files: read, merged, and refused with one sentence."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import get_loader
+
+from lis2_lightning.errors import ConfigError
+
+
+def parse_yaml(text: str) -> Any:
+    """Parse YAML as jsonargparse does, so that ``1e-3`` is a number and not a string.
+
+    Raises:
+        yaml.YAMLError: The text has a syntax error.
+
+    >>> parse_yaml("lr: 1e-3")
+    {'lr': 0.001}
+    """
+    return get_loader("yaml")(text)
+
+
+def load_config(source: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, Any]:
+    """Read a configuration: a YAML or JSON file, or a mapping, of which a copy is returned.
+
+    Raises:
+        ConfigError: The file is missing, is no text, has a syntax error or holds no mapping.
+    """
+    if isinstance(source, Mapping):
+        return dict(source)
+    path = Path(source)
+    try:
+        loaded = parse_yaml(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise ConfigError(f"there is no configuration file {path}: check the path") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is no text in UTF-8: is it a configuration file?") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is no valid YAML: {_where(error)}") from error
+    if not isinstance(loaded, Mapping):
+        raise ConfigError(
+            f"{path} must hold keys and values at its top, got {type(loaded).__name__}: "
+            "start from configs/quickstart.yaml"
+        )
+    return dict(loaded)
+
+
+def _where(error: yaml.YAMLError) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"{error.problem} in line {mark.line + 1}, column {mark.column + 1}"
+    return " ".join(str(error).split())
+
+
+def merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay overrides over a configuration; dots reach inside, mappings are merged key by key.
+
+    A mapping which names a class (``type`` or ``class_path``) replaces the former component.
+
+    >>> merge({"optimizer": {"type": "Adam", "lr": 0.1}}, {"optimizer.lr": 0.2, "epochs": 3})
+    {'optimizer': {'type': 'Adam', 'lr': 0.2}, 'epochs': 3}
+    >>> merge({"optimizer": {"type": "Adam", "eps": 0.1}}, {"optimizer": {"type": "SGD"}})
+    {'optimizer': {'type': 'SGD'}}
+    """
+    merged = {key: deepcopy(value) if _plain(value) else value for key, value in base.items()}
+    for dotted, value in overrides.items():
+        _set(merged, dotted.split("."), value)
+    return merged
+
+
+def _plain(value: Any) -> bool:
+    return isinstance(value, Mapping | list | tuple | str | int | float | type(None))
+
+
+def _set(target: dict[str, Any], path: list[str], value: Any) -> None:
+    key, *rest = path
+    here = target.get(key)
+    if isinstance(here, str) and rest:
+        here = {"type": here}
+    if isinstance(here, Mapping) and "class_path" in here and rest and rest[0] != "init_args":
+        rest = ["init_args", *rest]
+    if rest:
+        inner = dict(here) if isinstance(here, Mapping) else {}
+        _set(inner, rest, value)
+        target[key] = inner
+    elif isinstance(here, Mapping) and isinstance(value, Mapping) and not _names_class(value):
+        target[key] = merge(here, value)
+    else:
+        target[key] = value
+
+
+def _names_class(value: Mapping[str, Any]) -> bool:
+    return "type" in value or "class_path" in value

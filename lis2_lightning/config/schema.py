@@ -1,0 +1,197 @@
+"""One schema: the typed signature of a class, read as keys, checked, and made into objects.
+
+jsonargparse does the work. This module adds what its users see: which keys there are, one sentence
+for each mistake, and the resolved configuration as plain values that load back as they are.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import lightning.pytorch as pl
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from lis2_lightning.config.files import parse_yaml
+from lis2_lightning.config.messages import sentence
+from lis2_lightning.config.names import KINDS
+from lis2_lightning.config.spelling import to_class_paths
+from lis2_lightning.errors import ConfigError, Lis2Error, did_you_mean
+
+_LIGHTNING: Final = "lightning"
+_OBJECT: Final = "object"
+
+
+class Schema:
+    """The keys of ``owner.__init__``, and of the Lightning trainer under ``lightning``.
+
+    Args:
+        owner: The class whose typed signature and docstring are the schema.
+    """
+
+    def __init__(self, owner: Callable[..., Any]) -> None:
+        self.owner = owner
+        self.keys = list(inspect.signature(owner).parameters)
+        self.lightning_defaults = {
+            name: parameter.default
+            for name, parameter in inspect.signature(pl.Trainer).parameters.items()
+        }
+
+    def add_arguments(self, parser: ArgumentParser, *, skip: Iterable[str] = ()) -> None:
+        """Add every key to a parser: the documented ones at its root, Lightning's under its own."""
+        parser.add_class_arguments(
+            self.owner, skip={_LIGHTNING, *skip}, fail_untyped=True, sub_configs=False
+        )
+        parser.add_class_arguments(
+            pl.Trainer, _LIGHTNING, instantiate=False, fail_untyped=False, sub_configs=False
+        )
+
+    def objects(self, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Turn a configuration into arguments of ``owner``.
+
+        Args:
+            given: Documented keys, with components in either spelling; a value may also be an
+                object, which is taken as it is.
+
+        Returns:
+            The resolved configuration (plain values; it loads back), and the objects.
+
+        Raises:
+            ConfigError: A key, name or value is wrong, or a component cannot be built.
+        """
+        ready = {key: value for key, value in given.items() if _is_object(key, value)}
+        plain = to_class_paths({key: given[key] for key in given if key not in ready})
+        self.check_keys([*plain, *ready], plain.get(_LIGHTNING))
+        _refuse_placeholders(plain)
+        parser = ArgumentParser(exit_on_error=False)
+        self.add_arguments(parser, skip=ready)
+        namespace = _parse(parser, plain)
+        resolved = self.resolved(parser, namespace)
+        built = {**_instantiate(parser, namespace), **ready}
+        built[_LIGHTNING] = {key: built[_LIGHTNING][key] for key in resolved.get(_LIGHTNING, {})}
+        return {**resolved, **{key: describe(value) for key, value in ready.items()}}, built
+
+    def expanded(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """A configuration with its components' own defaults written out, and no key added.
+
+        Raises:
+            ConfigError: A key, name or value is wrong.
+        """
+        self.check_keys(config, config.get(_LIGHTNING))
+        parser = ArgumentParser(exit_on_error=False)
+        self.add_arguments(parser, skip=[key for key in self.keys if key not in config])
+        full = self.resolved(parser, _parse(parser, config))
+        return {key: full[key] for key in config}
+
+    def check_keys(self, given: Iterable[str], lightning: Mapping[str, Any] | None = None) -> None:
+        """Refuse unknown keys, all at once, each with the nearest valid ones."""
+        wrong = [(key, self.keys) for key in given if key not in self.keys]
+        wrong += [
+            (f"{_LIGHTNING}.{key}", [f"{_LIGHTNING}.{name}" for name in self.lightning_defaults])
+            for key in lightning or {}
+            if key not in self.lightning_defaults
+        ]
+        if wrong:
+            told = "; ".join(f"unknown key {key!r}: {did_you_mean(key, v)}" for key, v in wrong)
+            raise ConfigError(told)
+
+    def described(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """What was given in Python, as far as plain values can say it; defaults are left out."""
+        parameters = inspect.signature(self.owner).parameters
+        return {
+            key: describe(value)
+            for key, value in given.items()
+            if value is not parameters[key].default
+        }
+
+    def defaults(self) -> dict[str, Any]:
+        """Every key's default, as plain values."""
+        parser = ArgumentParser(exit_on_error=False)
+        parameters = inspect.signature(self.owner).parameters.values()
+        self.add_arguments(parser, skip=[p.name for p in parameters if p.default is p.empty])
+        return self.resolved(parser, parser.get_defaults())
+
+    def resolved(self, parser: ArgumentParser, namespace: Namespace) -> dict[str, Any]:
+        """Every documented key as plain values; of Lightning's own only those that were set."""
+        dumped: dict[str, Any] = parse_yaml(parser.dump(namespace, skip_none=False))
+        lightning = dumped.pop(_LIGHTNING, None) or {}
+        dumped = {key: dumped[key] for key in self.keys if key in dumped}
+        set_keys = {k: v for k, v in lightning.items() if v != self.lightning_defaults[k]}
+        return {**dumped, _LIGHTNING: set_keys}
+
+
+def describe(value: Any) -> Any:
+    """What a configuration can say of an object: plain values as they are, classes by path.
+
+    >>> describe(Path("runs"))
+    'runs'
+    >>> from torch.optim import AdamW
+    >>> describe(partial(AdamW, lr=0.1))
+    {'class_path': 'torch.optim.AdamW', 'init_args': {'lr': 0.1}}
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): describe(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [describe(item) for item in value]
+    return str(value) if isinstance(value, Path) else _described_object(value)
+
+
+def _described_object(value: Any) -> dict[str, Any]:
+    if isinstance(value, partial) and inspect.isclass(value.func) and not value.args:
+        return {"class_path": _path_of(value.func), "init_args": describe(value.keywords)}
+    return {_OBJECT: _path_of(value if inspect.isroutine(value) else type(value))}
+
+
+def _path_of(named: Any) -> str:
+    module: str = named.__module__
+    public = module.rsplit(".", 1)[0]
+    # torch.optim.adamw.AdamW is known to its users as torch.optim.AdamW
+    return f"{public if public == 'torch.optim' else module}.{named.__qualname__}"
+
+
+def _is_object(key: str, value: Any) -> bool:
+    if key == _LIGHTNING:
+        return False
+    if isinstance(value, list | tuple):
+        return any(_is_object(key, item) for item in value)
+    return not isinstance(value, Mapping | str | Path | bool | int | float | type(None))
+
+
+def _refuse_placeholders(config: Mapping[str, Any]) -> None:
+    missing = {
+        key: value[_OBJECT]
+        for key, value in config.items()
+        if isinstance(value, Mapping) and set(value) == {_OBJECT}
+    }
+    if missing:
+        told = ", ".join(f"{key} ({path})" for key, path in missing.items())
+        raise ConfigError(
+            f"{told}: passed as objects when this configuration was written: pass them again, as "
+            f"in from_config(..., {next(iter(missing))}=...)"
+        )
+
+
+def _parse(parser: ArgumentParser, config: Mapping[str, Any]) -> Namespace:
+    # or a component would keep arguments of the default one: AdamW the weight decay of Adam
+    parser.set_defaults(dict.fromkeys(set(config) & set(KINDS)))
+    try:
+        parsed: Namespace = parser.parse_object(dict(config))
+    except ArgumentError as error:
+        raise ConfigError(sentence(str(error))) from error
+    return parsed
+
+
+def _instantiate(parser: ArgumentParser, namespace: Namespace) -> dict[str, Any]:
+    try:
+        built = parser.instantiate(namespace)
+    except Lis2Error:
+        raise
+    except (TypeError, ValueError, RuntimeError, OSError, ImportError) as error:
+        told = " ".join(str(error).split())
+        raise ConfigError(f"the configuration cannot be built: {told}") from error
+    return {**vars(built), _LIGHTNING: vars(built[_LIGHTNING])}

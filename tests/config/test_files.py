@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lis2_lightning.config import load_config
+from lis2_lightning.errors import ConfigError
+
+
+def test_numbers_like_1e_3_are_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("optimizer: {type: Adam, lr: 1e-3}\n")
+
+    assert load_config(path) == {"optimizer": {"type": "Adam", "lr": 0.001}}
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"a: [1, 2\nb: 3\n", "no valid YAML: .* in line 2, column 2"),
+        (b"- 1\n- 2\n", "must hold keys and values at its top, got list"),
+        (b"", "must hold keys and values at its top, got NoneType"),
+        (b"\xff\xfe\x00", "is no text in UTF-8"),
+    ],
+)
+def test_a_broken_file_is_told_in_one_sentence(tmp_path: Path, content: bytes, told: str) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_bytes(content)
+
+    with pytest.raises(ConfigError, match=told) as caught:
+        load_config(path)
+
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"there is no configuration file .*nowhere.yaml"):
+        load_config(tmp_path / "nowhere.yaml")
