@@ -1,0 +1,190 @@
+"""Tiles: squares and rectangles of a large image, in whole pixels.
+
+Rows come before columns and every range is half-open, as in NumPy. Nothing here knows a file, an
+array library other than NumPy, or a batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lis2_lightning.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A rectangle of the large image.
+
+    Attributes:
+        top: First row, px.
+        left: First column, px.
+        height: Number of rows, px.
+        width: Number of columns, px.
+
+    >>> tile = Tile(top=2, left=3, height=4, width=5)
+    >>> tile.bottom, tile.right
+    (6, 8)
+    >>> np.zeros((10, 10))[tile.rows, tile.columns].shape
+    (4, 5)
+    """
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def bottom(self) -> int:
+        """The first row below the tile."""
+        return self.top + self.height
+
+    @property
+    def right(self) -> int:
+        """The first column to the right of the tile."""
+        return self.left + self.width
+
+    @property
+    def rows(self) -> slice:
+        """The rows, to index an array with."""
+        return slice(self.top, self.bottom)
+
+    @property
+    def columns(self) -> slice:
+        """The columns, to index an array with."""
+        return slice(self.left, self.right)
+
+    def contains(self, other: Tile) -> bool:
+        """Say whether every pixel of another tile is in this one."""
+        return (
+            self.top <= other.top
+            and self.left <= other.left
+            and other.bottom <= self.bottom
+            and other.right <= self.right
+        )
+
+    def intersects(self, other: Tile) -> bool:
+        """Say whether another tile shares at least one pixel with this one.
+
+        >>> Tile(0, 0, 4, 4).intersects(Tile(4, 0, 4, 4))  # they only touch
+        False
+        """
+        return (
+            self.top < other.bottom
+            and other.top < self.bottom
+            and self.left < other.right
+            and other.left < self.right
+        )
+
+
+def starts(extent: int, size: int, stride: int) -> NDArray[np.int64]:
+    """Say where tiles begin along one axis.
+
+    Args:
+        extent: Pixels of the axis.
+        size: Pixels of a tile, at most `extent`.
+        stride: Pixels from one tile to the next.
+
+    Returns:
+        Increasing first pixels. The last tile is moved back where it would pass the end, so that
+        none is cut short and, for a stride of at most `size`, every pixel is in a tile.
+
+    Raises:
+        DataError: A tile is larger than the axis.
+        ConfigError: The size or the stride is below 1.
+
+    >>> starts(10, size=4, stride=3).tolist()
+    [0, 3, 6]
+    >>> starts(11, size=4, stride=3).tolist()
+    [0, 3, 6, 7]
+    """
+    check_steps(size, stride)
+    if extent < size:
+        raise DataError(f"a tile of {size} px does not fit an extent of {extent} px")
+    last = extent - size
+    regular = np.arange(0, last + 1, stride, dtype=np.int64)
+    return regular if regular[-1] == last else np.append(regular, np.int64(last))
+
+
+def grid(shape: tuple[int, int], *, size: int = 64, stride: int = 32) -> NDArray[np.int64]:
+    """Lay square tiles over a whole image.
+
+    Args:
+        shape: Height and width of the image, px.
+        size: Side of a tile, px.
+        stride: Step from one tile to the next, px.
+
+    Returns:
+        Top left corners `(row, column)` in reading order, `(N, 2)`.
+
+    Raises:
+        DataError: A tile is larger than the image.
+        ConfigError: The size or the stride is below 1.
+
+    >>> grid((4, 6), size=4, stride=1).tolist()
+    [[0, 0], [0, 1], [0, 2]]
+    """
+    check_fit(shape, size)
+    tops = starts(shape[0], size, stride)
+    lefts = starts(shape[1], size, stride)
+    return Lattice(tops, lefts, size).corners()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lattice:
+    """All tiles whose first row is in one list and whose first column in another.
+
+    It takes the memory of two lists of coordinates, however many tiles it holds. Tiles are counted
+    in reading order.
+
+    Attributes:
+        tops: Increasing first rows, `(R,)`.
+        lefts: Increasing first columns, `(K,)`.
+        size: Side of every tile, px.
+    """
+
+    tops: NDArray[np.int64]
+    lefts: NDArray[np.int64]
+    size: int
+
+    def __len__(self) -> int:
+        """How many tiles there are."""
+        return len(self.tops) * len(self.lefts)
+
+    def corners(self, indices: NDArray[np.integer] | None = None) -> NDArray[np.int64]:
+        """Give the top left corners of tiles.
+
+        Args:
+            indices: Which tiles, `(N,)`, each from 0 to the number of tiles; all where not given.
+
+        Returns:
+            `(N, 2)`, row before column.
+
+        >>> Lattice(np.array([0, 8]), np.array([0, 4, 8]), size=8).corners(np.array([4])).tolist()
+        [[8, 4]]
+        """
+        if indices is None:
+            indices = np.arange(len(self), dtype=np.int64)
+        rows, columns = np.divmod(indices, len(self.lefts))
+        return np.stack((self.tops[rows], self.lefts[columns]), axis=-1)
+
+
+def check_steps(size: int, stride: int) -> None:
+    """Refuse a size or a stride below one pixel, as a :class:`ConfigError`."""
+    if size < 1:
+        raise ConfigError(f"size must be at least 1 px, not {size}")
+    if stride < 1:
+        raise ConfigError(f"stride must be at least 1 px, not {stride}")
+
+
+def check_fit(shape: tuple[int, int], size: int, name: str = "an image") -> None:
+    """Refuse a tile larger than the image, as a :class:`DataError`.
+
+    >>> check_fit((20, 400), 32)
+    Traceback (most recent call last):
+    lis2_lightning.errors.DataError: a tile of 32 px does not fit an image of 20 x 400 px
+    """
+    if size > min(shape):
+        raise DataError(f"a tile of {size} px does not fit {name} of {shape[0]} x {shape[1]} px")
