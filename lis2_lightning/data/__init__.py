@@ -1,0 +1,37 @@
+"""From large images on disk to batches of labelled patches."""
+
+from lis2_lightning.data.augment import (
+    NoiseDataAugmentation,
+    Normalize,
+    RandomHorizontalFlip,
+    RandomRotation,
+    RandomVerticalFlip,
+    ToTensor,
+)
+from lis2_lightning.data.batch import Batch
+from lis2_lightning.data.datamodule import AnyDataset, SegmentationData, first_batch
+from lis2_lightning.data.patches import PatchDataset
+from lis2_lightning.data.raster import Raster, open_raster, write_map
+from lis2_lightning.data.synthetic import SyntheticDataset, synthetic_maps
+from lis2_lightning.data.tiles import TileDataset, check_no_shared_pixels
+
+__all__ = [
+    "AnyDataset",
+    "Batch",
+    "NoiseDataAugmentation",
+    "Normalize",
+    "PatchDataset",
+    "RandomHorizontalFlip",
+    "RandomRotation",
+    "RandomVerticalFlip",
+    "Raster",
+    "SegmentationData",
+    "SyntheticDataset",
+    "TileDataset",
+    "ToTensor",
+    "check_no_shared_pixels",
+    "first_batch",
+    "open_raster",
+    "synthetic_maps",
+    "write_map",
+]

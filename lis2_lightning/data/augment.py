@@ -1,0 +1,326 @@
+"""Augmentations that act on a whole batch and are decided by the random key of each sample.
+
+The names and keys are those of LIS². There each array of a sample is flipped, turned and noised on
+its own; here one draw moves `patch`, `target` and `labelled` together, so that the truth stays on
+the image.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from lis2_lightning.data.sampling import fork, normal, uniform
+from lis2_lightning.errors import ConfigError, did_you_mean
+
+Tensors = dict[str, Tensor]
+TRUTH = ("target", "labelled")
+SPATIAL = ("patch", *TRUTH)
+SPELLINGS = {"patch": "patch", "target": "target", "spines": "target", "labelled": "labelled"}
+"""What `keys_to_augment` may hold, and the key of a sample that is meant."""
+
+
+class Augmentation(ABC):
+    """Changes a batch, the same way for the same keys.
+
+    Args:
+        name: A name for the reader of a configuration; it has no other meaning.
+        keys_to_augment: What to change: `patch`, `target` (`spines` in LIS²) or `labelled`;
+            without it, whatever makes sense for the augmentation.
+
+    Raises:
+        ConfigError: An unknown name in `keys_to_augment`.
+    """
+
+    random = True
+    """Whether the keys decide anything; what is not random is done in prediction too."""
+
+    def __init__(
+        self, *, name: str | None = None, keys_to_augment: Sequence[str] | None = None
+    ) -> None:
+        unknown = [key for key in keys_to_augment or () if key not in SPELLINGS]
+        if unknown:
+            hint = did_you_mean(unknown[0], SPELLINGS)
+            raise ConfigError(f"unknown key {unknown[0]!r} in keys_to_augment: {hint}")
+        self.name = name
+        self.keys_to_augment = tuple(SPELLINGS[key] for key in keys_to_augment or ())
+
+    @abstractmethod
+    def __call__(self, tensors: Tensors, keys: NDArray[np.uint64]) -> Tensors:
+        """Change a batch.
+
+        Args:
+            tensors: `patch` `(B, C, H, W)` float32, `target` and `labelled` where there are any,
+                and whatever else the samples hold.
+            keys: A random key for each sample, `(B,)`.
+
+        Returns:
+            The changed tensors beside the others; tensors that were handed in may be changed.
+        """
+
+
+class ToTensor(Augmentation):
+    """Does nothing: batches are tensors already. LIS² asks for it in every configuration."""
+
+    random = False
+
+    def __call__(self, tensors: Tensors, keys: NDArray[np.uint64]) -> Tensors:  # noqa: ARG002
+        """Give the batch back."""
+        return tensors
+
+
+class _Geometric(Augmentation):
+    """Moves pixels: the image and its truth together, or not at all."""
+
+    def __init__(
+        self, *, name: str | None = None, keys_to_augment: Sequence[str] | None = None
+    ) -> None:
+        super().__init__(name=name, keys_to_augment=keys_to_augment)
+        if self.keys_to_augment and not {"patch", "target"} <= set(self.keys_to_augment):
+            raise ConfigError(
+                f"{type(self).__name__} with keys_to_augment {list(self.keys_to_augment)} would "
+                f"move the image away from its target: name both patch and target, or neither"
+            )
+
+
+class _RandomFlip(_Geometric):
+    """Mirrors tiles along one axis with a probability."""
+
+    axis: int
+
+    def __init__(
+        self,
+        p: float = 0.5,
+        *,
+        name: str | None = None,
+        keys_to_augment: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(name=name, keys_to_augment=keys_to_augment)
+        if not 0 <= p <= 1:
+            raise ConfigError(f"p is a probability from 0 to 1, not {p}")
+        self.p = p
+
+    def __call__(self, tensors: Tensors, keys: NDArray[np.uint64]) -> Tensors:
+        """Mirror some of the tiles."""
+        chosen = torch.from_numpy(np.flatnonzero(uniform(keys, 0) < self.p))
+        for key in present(tensors):
+            tensor = tensors[key]
+            tensor[chosen] = tensor[chosen].flip(self.axis)
+        return tensors
+
+
+class RandomHorizontalFlip(_RandomFlip):
+    """Mirrors tiles left to right.
+
+    Args:
+        p: Probability for each tile, in [0, 1].
+        name: As in :class:`Augmentation`.
+        keys_to_augment: As in :class:`Augmentation`; `labelled` always goes with `target`.
+
+    Raises:
+        ConfigError: The probability is outside [0, 1], or `patch` is named without `target`.
+    """
+
+    axis = -1
+
+
+class RandomVerticalFlip(_RandomFlip):
+    """Mirrors tiles top to bottom; see :class:`RandomHorizontalFlip`."""
+
+    axis = -2
+
+
+class RandomRotation(_Geometric):
+    """Turns tiles about their centre by any angle.
+
+    The image is interpolated bilinearly; target and labelled take the nearest pixel. What comes in
+    from outside the tile is 0 in the image and unlabelled.
+
+    Args:
+        degrees: Angles are drawn evenly from `-degrees` to `degrees`, or from the first to the
+            second of two; anticlockwise with rows counted downwards.
+        name: As in :class:`Augmentation`.
+        keys_to_augment: As in :class:`Augmentation`; `labelled` always goes with `target`.
+
+    Raises:
+        ConfigError: A single angle is negative, there are not one or two angles, or `patch` is
+            named without `target`.
+    """
+
+    def __init__(
+        self,
+        degrees: float | Sequence[float],
+        *,
+        name: str | None = None,
+        keys_to_augment: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(name=name, keys_to_augment=keys_to_augment)
+        angles = (-degrees, degrees) if isinstance(degrees, int | float) else tuple(degrees)
+        if len(angles) != 2 or angles[0] > angles[1]:
+            raise ConfigError(
+                f"degrees is one angle of at least 0 or a range of two, not {degrees}"
+            )
+        self.degrees = angles
+
+    def __call__(self, tensors: Tensors, keys: NDArray[np.uint64]) -> Tensors:
+        """Turn the tiles."""
+        low, high = self.degrees
+        angles = np.deg2rad(low + (high - low) * uniform(keys, 0))
+        patch = tensors["patch"]
+        grid = _rotated_grid(angles, patch.shape[-2], patch.shape[-1])
+        turned = {"patch": _sample(patch, grid, "bilinear")}
+        for key in present(tensors)[1:]:
+            turned[key] = _sample(tensors[key], grid, "nearest")
+        return {**tensors, **turned}
+
+
+class NoiseDataAugmentation(Augmentation):
+    """Adds normal noise and cuts what leaves [0, 1].
+
+    On `target` a pixel changes its class where the noisy value lies nearer to the other, so that
+    the target stays 0 or 1. `labelled` gets no noise.
+
+    Args:
+        name: As in :class:`Augmentation`.
+        keys_to_augment: `patch`, `target` or both; without it, `patch`.
+        noise_var: Standard deviation of the noise, in units of the normalised image. (LIS², whose
+            name this is, multiplies standard normal numbers by it.)
+
+    Raises:
+        ConfigError: The noise is negative, or `labelled` is named.
+    """
+
+    def __init__(
+        self,
+        name: str | None = None,
+        *,
+        keys_to_augment: Sequence[str] | None = None,
+        noise_var: float = 0.0,
+    ) -> None:
+        super().__init__(name=name, keys_to_augment=keys_to_augment)
+        if noise_var < 0:
+            raise ConfigError(f"noise_var must be at least 0, not {noise_var}")
+        if "labelled" in self.keys_to_augment:
+            raise ConfigError("noise on labelled has no meaning: name patch or target")
+        self.noise_var = noise_var
+
+    def __call__(self, tensors: Tensors, keys: NDArray[np.uint64]) -> Tensors:
+        """Add the noise."""
+        if self.noise_var == 0:
+            return tensors
+        for key in self.keys_to_augment or ("patch",):
+            tensor = tensors[key]
+            noise = normal(keys, SPATIAL.index(key), tensor[0].numel())
+            noise *= np.float32(self.noise_var)
+            noisy = torch.from_numpy(noise).view_as(tensor).add_(tensor).clamp_(0, 1)
+            tensors[key] = (noisy >= 0.5).to(tensor.dtype) if key == "target" else noisy
+        return tensors
+
+
+class Normalize(Augmentation):
+    """Shifts and scales the image: (patch - mean) / std, as torchvision's class of this name.
+
+    Args:
+        mean: One value, or one a channel, in units of the normalised image.
+        std: The same, above 0.
+        name: As in :class:`Augmentation`.
+        keys_to_augment: Nothing but `patch`.
+
+    Raises:
+        ConfigError: A deviation is not above 0, or something other than `patch` is named.
+    """
+
+    random = False
+
+    def __init__(
+        self,
+        mean: float | Sequence[float],
+        std: float | Sequence[float],
+        *,
+        name: str | None = None,
+        keys_to_augment: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(name=name, keys_to_augment=keys_to_augment)
+        self.mean, self.std = (_per_channel(values) for values in (mean, std))
+        if not bool((self.std > 0).all()):
+            raise ConfigError(f"std must be above 0, not {std}")
+        if set(self.keys_to_augment) - {"patch"}:
+            raise ConfigError("Normalize changes the patch only: leave keys_to_augment out")
+
+    def __call__(self, tensors: Tensors, keys: NDArray[np.uint64]) -> Tensors:  # noqa: ARG002
+        """Shift and scale the image.
+
+        Raises:
+            ConfigError: The image has another number of channels than there are values.
+        """
+        channels = tensors["patch"].shape[1]
+        for values in (self.mean, self.std):
+            if len(values) not in {1, channels}:
+                raise ConfigError(
+                    f"Normalize has {len(values)} values for an image of {channels} channels: "
+                    f"give one, or one a channel"
+                )
+        return {**tensors, "patch": (tensors["patch"] - self.mean) / self.std}
+
+
+def augment(
+    tensors: Tensors, keys: NDArray[np.uint64], augmentations: Sequence[Augmentation]
+) -> Tensors:
+    """Apply augmentations one after the other, each with draws of its own.
+
+    Args:
+        tensors: The batch, as :class:`Augmentation` takes it; it may be changed.
+        keys: A random key for each sample, `(B,)`.
+        augmentations: In this order; the place in it decides the draws.
+
+    Returns:
+        The changed batch.
+    """
+    for place, augmentation in enumerate(augmentations):
+        tensors = augmentation(tensors, fork(keys, place))
+    return tensors
+
+
+def present(tensors: Tensors) -> list[str]:
+    """Say which of `patch`, `target` and `labelled` a batch has, in this order."""
+    return [key for key in SPATIAL if key in tensors]
+
+
+def _per_channel(values: float | Sequence[float]) -> Tensor:
+    """Shape values to be used with `(B, C, H, W)`."""
+    listed = [values] if isinstance(values, int | float) else list(values)
+    return torch.tensor(listed, dtype=torch.float32).view(-1, 1, 1)
+
+
+def _rotated_grid(angles: NDArray[np.float64], height: int, width: int) -> Tensor:
+    """Say where each pixel of the turned tiles comes from, `(B, H, W, 2)` in [-1, 1]."""
+    # sines one by one: vectorised functions may round the last bit by the place in the array, and
+    # a sample must not depend on the batch it is in
+    turns = [(math.cos(angle), math.sin(angle)) for angle in angles]
+    cosines, sines = np.array(turns, dtype=np.float32).reshape(-1, 2, 1).transpose(1, 0, 2)
+    x = np.arange(width, dtype=np.float32) - np.float32((width - 1) / 2)
+    y = np.arange(height, dtype=np.float32) - np.float32((height - 1) / 2)
+    scale = np.array([2 / width, 2 / height], dtype=np.float32)
+    columns = np.stack((cosines * x, sines * x), axis=-1) * scale
+    rows = np.stack((-sines * y, cosines * y), axis=-1) * scale
+    # a pair of float32 is added as one complex number, four times as fast
+    pairs = (
+        rows.view(np.complex64)[..., 0][:, :, None] + columns.view(np.complex64)[..., 0][:, None]
+    )
+    return torch.from_numpy(pairs.view(np.float32).reshape(len(turns), height, width, 2))
+
+
+def _sample(tensor: Tensor, grid: Tensor, mode: str) -> Tensor:
+    """Read a batch, of floats or of truth values, at other places; zero outside."""
+    values = tensor if tensor.is_floating_point() else tensor.to(grid.dtype)
+    values = functional.grid_sample(
+        values, grid, mode=mode, padding_mode="zeros", align_corners=False
+    )
+    return values.to(tensor.dtype)

@@ -1,0 +1,252 @@
+"""Data loaders whose order and random draws follow from (seed, epoch, index) alone."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, runtime_checkable
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+
+from lis2_lightning.data.batch import Batch
+from lis2_lightning.data.sampling import KeyedPermutation, random_keys
+from lis2_lightning.errors import DataError
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loops.progress import _ProcessedTracker
+
+    AnyDataset = Dataset[Any]
+else:
+    AnyDataset = Dataset  # jsonargparse builds nothing for a class with a type argument
+
+Key = tuple[int, int]
+
+
+@runtime_checkable
+class FetchesByKey(Protocol):
+    """A data set which takes a random key for each sample."""
+
+    def fetch(self, indices: NDArray[np.int64], keys: NDArray[np.uint64]) -> Batch:
+        """Cut samples; each key decides its sample's augmentation."""
+
+
+class KeyedSampler(Sampler[Key]):
+    """Yields ``(epoch, index)`` in an order that follows from seed and epoch.
+
+    The order is computed and not stored: its memory does not grow with the number of samples.
+
+    Args:
+        num_samples: How many samples there are.
+        seed: Decides the orders of all epochs.
+        shuffle: Whether the order is random.
+        rank: This process.
+        world_size: How many processes share the samples; they are dealt out in turn.
+    """
+
+    def __init__(
+        self,
+        num_samples: int,
+        *,
+        seed: int,
+        shuffle: bool,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.num_samples = num_samples
+        self.seed = seed
+        self.shuffle = shuffle
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; Lightning calls this before each."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(range(self.rank, self.num_samples, self.world_size))
+
+    def __iter__(self) -> Iterator[Key]:
+        block = 4096  # a few at a time: the vectorised order costs nothing and no memory
+        key = int(random_keys(self.seed, self.epoch, np.zeros(1, np.int64))[0])
+        order = KeyedPermutation(self.num_samples, key)
+        mine = range(self.rank, self.num_samples, self.world_size)
+        for begin in range(0, len(mine), block):
+            positions = np.asarray(mine[begin : begin + block], dtype=np.int64)
+            indices = order(positions) if self.shuffle else positions
+            yield from ((self.epoch, index) for index in indices.tolist())
+
+
+class Keyed(Dataset[Any]):
+    """A data set asked by ``(epoch, index)``, so that its draws follow from (seed, epoch, index).
+
+    Data sets of this package take the keys themselves. Around any other, the global random
+    generators of Python, NumPy and torch are seeded for each sample, and put back afterwards.
+
+    Args:
+        dataset: Any map-style data set.
+        seed: Decides the draws of all epochs.
+    """
+
+    def __init__(self, dataset: AnyDataset, *, seed: int) -> None:
+        self.dataset = dataset
+        self.seed = seed
+
+    def __getitems__(self, keys: Sequence[Key]) -> Any:
+        epochs, indices = zip(*keys, strict=True)
+        random = random_keys(self.seed, epochs[0], np.asarray(indices, np.int64))
+        if isinstance(self.dataset, FetchesByKey):
+            return self.dataset.fetch(np.asarray(indices, np.int64), random)
+        with _own_random_state():
+            return self._seeded(indices, random.tolist())
+
+    def _seeded(self, indices: Sequence[int], keys: Sequence[int]) -> Any:
+        if hasattr(self.dataset, "__getitems__"):
+            _seed_all(keys[0])
+            return self.dataset.__getitems__(list(indices))
+        samples = []
+        for index, key in zip(indices, keys, strict=True):
+            _seed_all(key)
+            samples.append(self.dataset[index])
+        return samples
+
+    def __len__(self) -> int:
+        return len(cast("Sized", self.dataset))
+
+
+class _own_random_state:  # noqa: N801 - reads as the context manager it is
+    """Give the global random generators back as they were: dropout must not notice the data."""
+
+    def __enter__(self) -> None:
+        self._states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+
+    def __exit__(self, *_: object) -> None:
+        python, numpy, pytorch = self._states
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002 - data sets of others use the global one
+        torch.set_rng_state(pytorch)
+
+
+def _seed_all(key: int) -> None:
+    random.seed(key)
+    np.random.seed(key & 0xFFFF_FFFF)  # noqa: NPY002 - data sets of others use the global one
+    torch.manual_seed(key)
+
+
+def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    """Stack samples to a batch; a batch that was cut as one is taken as it is.
+
+    Raises:
+        DataError: A sample is no mapping with ``patch`` and ``target``.
+    """
+    if isinstance(samples, Batch):
+        return samples.tensors
+    first = samples[0]
+    if not isinstance(first, Mapping) or not {"patch", "target"} <= set(first):
+        got = sorted(first) if isinstance(first, Mapping) else type(first).__name__
+        raise DataError(
+            f"a data set must yield mappings with 'patch' and 'target', got {got}: "
+            "return {'patch': image, 'target': truth} from __getitem__"
+        )
+    batch: dict[str, Tensor] = default_collate(list(samples))
+    return batch
+
+
+def first_batch(dataset: AnyDataset) -> dict[str, Tensor]:
+    """A data set's first sample as a batch of one, as its loader would give it."""
+    return collate(Keyed(dataset, seed=0).__getitems__([(0, 0)]))
+
+
+class SegmentationData(pl.LightningDataModule):
+    """The data sets of a run and their loaders.
+
+    Args:
+        train: What is trained on.
+        val: What is validated on after each epoch, or null.
+        test: What the best snapshot is scored on, or null for ``val``.
+        predict: What is predicted, or null for ``test``, ``val`` or ``train``.
+        batch_size: Samples in a batch of one process.
+        num_workers: Worker processes of a loader, or ``auto`` for one less than there are cores.
+        seed: Decides order and augmentation.
+    """
+
+    def __init__(
+        self,
+        *,
+        train: AnyDataset,
+        val: AnyDataset | None = None,
+        test: AnyDataset | None = None,
+        predict: AnyDataset | None = None,
+        batch_size: int = 256,
+        num_workers: int | Literal["auto"] = "auto",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.train = train
+        self.val = val
+        self.test = test if test is not None else val
+        self.predict = predict
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Batches in an order of their own for each epoch."""
+        loader = self.loader(self.train, shuffle=True)
+        if self.trainer is not None:
+            # Lightning makes the first iterator before it tells the sampler the epoch
+            progress = cast("_ProcessedTracker", self.trainer.fit_loop.epoch_progress.current)
+            cast("KeyedSampler", loader.sampler).set_epoch(progress.processed)
+        return loader
+
+    def val_dataloader(self) -> DataLoader[Any] | list[Any]:
+        """Every validation sample once, in order; no loader where there is no data set."""
+        return [] if self.val is None else self.loader(self.val)
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Every test sample once, in order.
+
+        Raises:
+            DataError: There is neither a test nor a validation data set.
+        """
+        if self.test is None:
+            raise DataError("there is nothing to test on: set test_dataset or val_dataset")
+        return self.loader(self.test)
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Every sample to predict once, in order."""
+        return self.loader(self.predict if self.predict is not None else self.test or self.train)
+
+    def loader(self, dataset: AnyDataset, *, shuffle: bool = False) -> DataLoader[Any]:
+        """A loader of one data set for this process."""
+        sampler = KeyedSampler(
+            len(cast("Sized", dataset)),
+            seed=self.seed,
+            shuffle=shuffle,
+            rank=self.trainer.global_rank if self.trainer is not None else 0,
+            world_size=self.trainer.world_size if self.trainer is not None else 1,
+        )
+        workers = self._workers(len(sampler))
+        return DataLoader(
+            Keyed(dataset, seed=self.seed),
+            batch_size=self.batch_size,
+            sampler=sampler,
+            collate_fn=collate,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            # the loader's own generator: a draw from the global one would shift dropout
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+
+    def _workers(self, num_samples: int) -> int:
+        if self.num_workers != "auto":
+            return self.num_workers
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+        # on few cores, or for a handful of batches, workers cost more than they bring
+        return 0 if cores <= 2 or num_samples <= 4 * self.batch_size else min(cores - 1, 8)

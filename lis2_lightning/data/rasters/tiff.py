@@ -1,0 +1,119 @@
+"""TIFF images: mapped where the pixels lie in one piece, else read tile by tile."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lis2_lightning.data.rasters.arrays import MappedRaster
+from lis2_lightning.data.rasters.base import existing_file, one_line
+from lis2_lightning.data.rasters.blocks import BlockRaster
+from lis2_lightning.errors import DataError
+
+
+class TiffRaster(BlockRaster[tuple[Any, Any]]):
+    """A tiled or compressed TIFF image.
+
+    Args:
+        path: The file.
+        page: The number of the series of pages.
+        array: The pixels as a lazy array, for their shape.
+        axes: What its dimensions are, in tifffile's letters: `S` last means channels last.
+
+    Raises:
+        DataError: The pixels are no image, or compressed in a way that cannot be undone here.
+    """
+
+    def __init__(self, path: Path, page: int, *, array: Any, axes: str, source: str) -> None:
+        self._last = axes.endswith("S")
+        order = (-1, *range(array.ndim - 1)) if self._last else tuple(range(array.ndim))
+        shape, chunks = (
+            [int(sides[axis]) for axis in order] for sides in (array.shape, array.chunks)
+        )
+        super().__init__(
+            shape=shape,
+            dtype=np.dtype(array.dtype),
+            block=(chunks[-2], chunks[-1]),
+            source=source,
+        )
+        self._path, self._page = path.absolute(), page
+
+    def open_file(self) -> tuple[Any, Any]:
+        """Open the file and its pixels in this process."""
+        file = _open(self._path)
+        return file, _zarr(self._path).open(file.series[self._page].aszarr(level=0), mode="r")
+
+    def close_file(self, file: tuple[Any, Any]) -> None:
+        """Close the file."""
+        file[0].close()
+
+    def read_block(self, file: tuple[Any, Any], rows: slice, columns: slice) -> NDArray[Any]:
+        """Decompress whole tiles, ``(C, h, w)``."""
+        pixels = file[1]
+        try:
+            if self._last:
+                return np.moveaxis(np.asarray(pixels[..., rows, columns, :]), -1, 0)
+            values = np.asarray(pixels[..., rows, columns])
+        except (ValueError, OSError) as error:
+            raise DataError(f"{self.source} cannot be decompressed: {one_line(error)}") from error
+        return values.reshape(self.shape[0], *values.shape[-2:])
+
+
+def open_tiff(path: Path, which: str | None) -> MappedRaster | TiffRaster:
+    """Open an image of a TIFF file.
+
+    Args:
+        path: The file.
+        which: The number of its series of equal pages, or None for the first.
+
+    Raises:
+        DataError: tifffile is not installed, or the file is missing, damaged or has no such image.
+    """
+    source = f"{path}[{which}]" if which else str(path)
+    page = int(which) if which is not None and which.isdecimal() else 0
+    with _open(existing_file(path)) as file:
+        if (which is not None and not which.isdecimal()) or page >= len(file.series):
+            raise DataError(
+                f"{path} has no image {which!r}: name one of 0 to {len(file.series) - 1}"
+            )
+        series = file.series[page]
+        if series.dataoffset is not None:
+            return MappedRaster(
+                path,
+                source=source,
+                offset=series.dataoffset,
+                dtype=series.dtype.newbyteorder(file.byteorder),
+                shape=series.shape,
+                channels="last" if series.axes.endswith("S") else "first",
+            )
+        zarr = _zarr(path)
+        array = zarr.open(series.aszarr(level=0), mode="r")
+        return TiffRaster(path, page, array=array, axes=series.axes, source=source)
+
+
+def _open(path: Path) -> Any:
+    try:
+        import tifffile
+    except ImportError as error:
+        raise DataError(
+            f'{path} needs tifffile to be read: pip install "lis2-lightning[geo]"'
+        ) from error
+    try:
+        return tifffile.TiffFile(path)
+    except (tifffile.TiffFileError, ValueError) as error:
+        raise DataError(f"{path} is no TIFF file, or is damaged: {one_line(error)}") from error
+
+
+def _zarr(path: Path) -> Any:
+    """Give the zarr module, through which tifffile reads single tiles."""
+    try:
+        import zarr
+    except ImportError as error:
+        raise DataError(
+            f"{path} is tiled or compressed and needs zarr to be read: "
+            f'pip install "lis2-lightning[zarr]"'
+        ) from error
+    return zarr

@@ -1,0 +1,94 @@
+"""Zarr images, read chunk by chunk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lis2_lightning.data.rasters.base import one_line
+from lis2_lightning.data.rasters.blocks import BlockRaster
+from lis2_lightning.errors import DataError, did_you_mean
+
+
+class ZarrRaster(BlockRaster[Any]):
+    """A Zarr array, ``(H, W)`` or ``(C, H, W)``, on disk.
+
+    Args:
+        path: The folder of the array.
+        array: The array, for its shape.
+        source: What to call it in an error.
+
+    Raises:
+        DataError: The array is no image.
+    """
+
+    def __init__(self, path: Path, name: str, *, array: Any, source: str) -> None:
+        super().__init__(
+            shape=array.shape,
+            dtype=np.dtype(array.dtype),
+            block=tuple(array.chunks[-2:]) if array.ndim > 1 else (1, 1),
+            source=source,
+        )
+        self._path, self._name = path.absolute(), name
+
+    def open_file(self) -> Any:
+        """Open the array in this process."""
+        node = _open(self._path)
+        return node[self._name] if self._name else node
+
+    def read_block(self, file: Any, rows: slice, columns: slice) -> NDArray[Any]:
+        """Read whole chunks, ``(C, h, w)``."""
+        leading = (0,) * max(file.ndim - 3, 0)
+        values = np.asarray(file[(*leading, ..., rows, columns)])
+        return values.reshape(self.shape[0], *values.shape[-2:])
+
+
+def open_zarr(path: Path, which: str | None) -> ZarrRaster:
+    """Open a Zarr array.
+
+    Args:
+        path: A folder that holds an array or a group.
+        which: The array inside the group, or None where the folder is an array or a group of one.
+
+    Raises:
+        DataError: zarr is not installed, or there is no such array.
+    """
+    if not path.is_dir():
+        raise DataError(f"{path} does not exist: check the path of the image")
+    arrays = _arrays(_open(path))
+    name = (which or "").strip("/")
+    if which is None and len(arrays) == 1:
+        name = next(iter(arrays))
+    if name not in arrays:
+        asked = f"no array {name!r}" if name else f"{len(arrays)} arrays, and none is named"
+        raise DataError(f"{path} has {asked}: {did_you_mean(name, arrays)}")
+    source = f"{path}:/{name}" if name else str(path)
+    return ZarrRaster(path, name, array=arrays[name], source=source)
+
+
+def _open(path: Path) -> Any:
+    try:
+        import zarr
+    except ImportError as error:
+        raise DataError(
+            f'{path} needs zarr to be read: pip install "lis2-lightning[zarr]"'
+        ) from error
+    try:
+        return zarr.open(path, mode="r")
+    except (ValueError, OSError, KeyError) as error:
+        raise DataError(
+            f"{path} is no Zarr array or group, or is damaged: {one_line(error)}"
+        ) from error
+
+
+def _arrays(node: Any) -> dict[str, Any]:
+    """All arrays in a node with their names; the node itself, where it is one, has none."""
+    import zarr
+
+    if isinstance(node, zarr.Array):
+        return {"": node}
+    members = node.members(max_depth=None)
+    return {name: item for name, item in members if isinstance(item, zarr.Array)}

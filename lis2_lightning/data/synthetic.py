@@ -1,0 +1,250 @@
+"""An image made from a seed that looks like a map of the galactic plane, and its data set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lis2_lightning.data.filaments import REACH, draw, log_uniform, network
+from lis2_lightning.data.raster import ArrayRaster
+from lis2_lightning.data.tiles import TileDataset
+from lis2_lightning.errors import ConfigError
+
+Floats = NDArray[np.float64]
+Map = NDArray[np.float32]
+COLUMN_DENSITY = 1.2e22  # cm⁻², the median of the maps that LIS² is made for
+PX_PER_FILAMENT, PX_PER_SOURCE = 2800, 9000  # how much of the image there is for each, px²
+LEAST_SIDE = 32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SyntheticMaps:
+    """The maps of one synthetic field, ``(H, W)`` float32 each, in LIS²'s convention.
+
+    Attributes:
+        image: Column density, cm⁻², positive; NaN where nothing was observed.
+        target: 1 on labelled filament pixels, else 0.
+        background: 1 on pixels labelled as background, else 0.
+        missing: 1 where the image is valid, 0 where data are missing.
+        truth: 1 on all filament pixels, labelled or not: what no real map can tell.
+    """
+
+    image: Map
+    target: Map
+    background: Map
+    missing: Map
+    truth: Map
+
+    @property
+    def labelled(self) -> NDArray[np.bool_]:
+        """Where the truth is given: (target + background) × missing > 0."""
+        return (self.target + self.background) * self.missing > 0
+
+
+@lru_cache(maxsize=2)
+def synthetic_maps(
+    height: int = 512, width: int = 512, seed: int = 0, *, noise: float = 0.02
+) -> SyntheticMaps:
+    """Make a field of filaments over clouds, the same for the same arguments.
+
+    The clouds are log-normal with a power spectrum of slope -3, brighter towards the middle row as
+    the galactic plane is. Filaments are in proportion to the cloud behind them: the faint ones in
+    dark regions are fainter than bright clouds, and no threshold finds them all.
+
+    Args:
+        height: Height, px, at least 32.
+        width: Width, px, at least 32.
+        seed: Decides every draw.
+        noise: Spread of the instrument's noise, as a part of the median column density.
+
+    Returns:
+        The maps, which must not be written to: they are kept for the next call.
+
+    Raises:
+        ConfigError: A side is too short, or the noise is negative.
+    """
+    if min(height, width) < LEAST_SIDE or noise < 0:
+        raise ConfigError(
+            f"a synthetic image has sides of at least {LEAST_SIDE} px and noise of at least 0, "
+            f"not {height} x {width} px and {noise}"
+        )
+    rng = np.random.default_rng(seed)
+    shape = (height, width)
+    clouds = _clouds(rng, shape)
+    excess, distance = _filaments(rng, shape)
+    density = clouds * (1 + excess + _sources(rng, shape))
+    density = smooth(density, 0.8) + noise * np.median(clouds) * _grain(rng, shape)
+    observed = _observed(rng, shape)
+    truth = distance <= 1.0
+    known = _known(rng, shape, distance) & observed
+    image = np.where(observed, np.maximum(density, 0.05) * COLUMN_DENSITY, np.nan)
+    maps = (image, truth & known, ~truth & known, observed, truth)
+    return SyntheticMaps(*(_frozen(values) for values in maps))
+
+
+class SyntheticDataset(TileDataset):
+    """Tiles of a synthetic field; three with different `folds` are training, validation and test.
+
+    The field is made once in a process, however many data sets are cut from it.
+
+    Args:
+        height: Height of the field, px, at least 32.
+        width: Width of the field, px, at least 32.
+        seed: Decides the field.
+        noise: Spread of the instrument's noise, as a part of the median column density.
+        **kwargs: What :class:`~lis2_lightning.data.tiles.TileDataset` takes beside the maps: size,
+            stride, area_size, num_folds, folds, buffer, fold_seed, normalization,
+            data_augmentations and keep_unlabelled.
+
+    Raises:
+        DataError: As for :class:`~lis2_lightning.data.tiles.TileDataset`.
+        ConfigError: A side is too short, or as for its parent.
+
+    >>> tiles = SyntheticDataset(height=64, width=96, size=32, stride=16)
+    >>> tiles[0]["patch"].shape
+    torch.Size([1, 32, 32])
+    """
+
+    def __init__(
+        self,
+        *,
+        height: int = 512,
+        width: int = 512,
+        seed: int = 0,
+        noise: float = 0.02,
+        **kwargs: Any,
+    ) -> None:
+        rasters = _rasters(height, width, seed, noise)
+        super().__init__(
+            image=rasters["image"],
+            target=rasters["target"],
+            background=rasters["background"],
+            missing=rasters["missing"],
+            labelled=None,
+            **kwargs,
+        )
+        self.maps = synthetic_maps(height, width, seed, noise=noise)
+
+
+@lru_cache(maxsize=2)
+def _rasters(height: int, width: int, seed: int, noise: float) -> dict[str, ArrayRaster]:
+    """The maps as rasters, the same objects for each data set of a field."""
+    maps = synthetic_maps(height, width, seed, noise=noise)
+    field = f"the synthetic field of {height} x {width} px and seed {seed}"
+    return {
+        "image": ArrayRaster(maps.image, source=field),
+        "target": ArrayRaster(maps.target, source=f"the target of {field}"),
+        "background": ArrayRaster(maps.background, source=f"the background of {field}"),
+        "missing": ArrayRaster(maps.missing, source=f"the missing map of {field}"),
+    }
+
+
+def spectrum(
+    rng: np.random.Generator, shape: tuple[int, int], slope: float, *, longest_px: float = np.inf
+) -> Floats:
+    """Draw a Gaussian random field whose power goes with the frequency to the `slope`.
+
+    Args:
+        rng: Where all draws come from.
+        shape: Height and width, px.
+        slope: The exponent, negative.
+        longest_px: Waves longer than this are no stronger than waves of this length.
+
+    Returns:
+        Mean 0, spread 1, ``(H, W)``.
+    """
+    # larger, then cut: the field of a Fourier transform joins its opposite edges
+    height, width = (side + side // 4 for side in shape)
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :])
+    frequency[0, 0] = np.inf
+    amplitude = np.maximum(frequency, 1 / min(longest_px, max(shape))) ** (slope / 2)
+    waves = np.fft.rfft2(rng.standard_normal((height, width))) * amplitude
+    field = np.fft.irfft2(waves, s=(height, width))[: shape[0], : shape[1]]
+    return np.asarray((field - field.mean()) / field.std())
+
+
+def smooth(values: Floats, sigma_px: float) -> Floats:
+    """Convolve with a Gaussian, as the beam of a telescope does, ``(H, W)``."""
+    pad = int(4 * sigma_px) + 1
+    padded = np.pad(values, pad, mode="reflect")
+    rows = np.fft.fftfreq(padded.shape[0])[:, None]
+    columns = np.fft.rfftfreq(padded.shape[1])[None, :]
+    beam = np.exp(-2 * (np.pi * sigma_px) ** 2 * (rows**2 + columns**2))
+    result = np.fft.irfft2(np.fft.rfft2(padded) * beam, s=padded.shape)
+    return np.asarray(result[pad:-pad, pad:-pad])
+
+
+def _clouds(rng: np.random.Generator, shape: tuple[int, int]) -> Floats:
+    """Clouds around 1, with a few large bright complexes."""
+    middle = rng.uniform(0.35, 0.65)
+    latitude = (np.arange(shape[0]) / shape[0] - middle)[:, None] / 0.28
+    plane = 0.55 + 0.75 * np.exp(-0.5 * latitude**2)
+    rise = spectrum(rng, shape, -3.6, longest_px=300) - 1.5
+    complexes = np.exp(0.8 * np.logaddexp(0, 4 * rise) / 4)  # a soft corner, or they get rims
+    return np.asarray(plane * complexes * np.exp(0.4 * spectrum(rng, shape, -3.0)))
+
+
+def _filaments(rng: np.random.Generator, shape: tuple[int, int]) -> tuple[Floats, Floats]:
+    """The excess of all filaments together, and the distance from the closest, in its widths."""
+    excess, distance = np.zeros(shape), np.full(shape, REACH)
+    count = max(3, shape[0] * shape[1] // PX_PER_FILAMENT)
+    for filament in network(rng, shape, count=count):
+        drawing = draw(filament, shape)
+        here = drawing.tile.rows, drawing.tile.columns
+        excess[here] += drawing.excess
+        distance[here] = np.minimum(distance[here], drawing.distance)
+    return excess, distance
+
+
+def _sources(rng: np.random.Generator, shape: tuple[int, int]) -> Floats:
+    """The excess of round, compact sources: as bright as filaments, and none."""
+    excess = np.zeros(shape)
+    for _ in range(max(2, shape[0] * shape[1] // PX_PER_SOURCE)):
+        row, column = rng.uniform((0, 0), shape)
+        radius, peak = log_uniform(rng, 1.2, 4.0), log_uniform(rng, 0.3, 2.0)
+        top, left = (max(0, int(centre - 5 * radius)) for centre in (row, column))
+        here = slice(top, int(row + 5 * radius)), slice(left, int(column + 5 * radius))
+        rows, columns = np.ogrid[: excess[here].shape[0], : excess[here].shape[1]]
+        squared = ((rows + top - row) ** 2 + (columns + left - column) ** 2) / radius**2
+        excess[here] += peak * np.exp(-0.5 * squared)
+    return excess
+
+
+def _grain(rng: np.random.Generator, shape: tuple[int, int]) -> Floats:
+    """The noise of the instrument, of unit spread, correlated over a beam."""
+    grain = smooth(rng.standard_normal(shape), 0.7)
+    return np.asarray(grain / grain.std())
+
+
+def _observed(rng: np.random.Generator, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Where there are data: not in steps along an edge, in two blocks and in single pixels."""
+    observed = np.ones(shape, dtype=np.bool_)
+    unit = max(2, min(shape) // 80)
+    begin, depth = int(rng.integers(0, shape[1] // 2)), 3
+    for left in range(begin, begin + shape[1] // 3, unit):
+        depth = min(max(depth + int(rng.integers(-1, 2)), 0), 5)
+        observed[: depth * unit, left : left + unit] = False
+    for _ in range(2):
+        top, left = (int(rng.integers(0, side)) for side in shape)
+        tall, wide = (int(side) for side in rng.integers(unit, 4 * unit, size=2))
+        observed[top : top + tall, left : left + wide] = False
+    observed[rng.random(shape) < 2e-5] = False
+    return observed
+
+
+def _known(rng: np.random.Generator, shape: tuple[int, int], distance: Floats) -> NDArray[np.bool_]:
+    """Where someone has labelled: most filaments with their flanks, and patches of background."""
+    visited = spectrum(rng, shape, -3.0, longest_px=120) > -0.9
+    near = (distance <= 1.0) | ((distance > 1.5) & (distance < 2.5))
+    patches = spectrum(rng, shape, -3.0, longest_px=80) > 0.75
+    return (near & visited) | (patches & (distance > 3.0))
+
+
+def _frozen(values: NDArray[Any]) -> Map:
+    result: Map = values.astype(np.float32)
+    result.flags.writeable = False
+    return result
