@@ -1,0 +1,121 @@
+"""Dice, IoU, precision and recall at a threshold, all from one count of four."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+import torch
+from torch import Tensor
+
+from lis2_lightning.errors import ConfigError
+from lis2_lightning.metrics.base import PixelMetric, labelled_pixels, on_cpu
+
+
+class CountMetric(PixelMetric):
+    """A metric of four counts: true positive, false positive, false negative, true negative.
+
+    Args:
+        threshold: A pixel is predicted positive where its probability is at least this, in [0, 1].
+
+    Raises:
+        ConfigError: The threshold lies outside [0, 1].
+    """
+
+    def __init__(self, *, threshold: float = 0.5) -> None:
+        super().__init__((4,))
+        if not 0 <= threshold <= 1:
+            raise ConfigError(f"threshold must lie in [0, 1], got {threshold}")
+        self.threshold = threshold
+
+    @property
+    def family(self) -> Hashable:
+        """Metrics of one threshold share the counts."""
+        return "counts", self.threshold
+
+    def count(self, probs: Tensor, target: Tensor, labelled: Tensor | None = None) -> Tensor:
+        """The four counts of one batch, see :meth:`PixelMetric.count`."""
+        if labelled is not None and on_cpu(labelled):
+            probs, target = labelled_pixels(probs, target, labelled)
+            labelled = None
+        predicted, positive = probs.float() >= self.threshold, target >= 0.5
+        if labelled is None:
+            num_pixels = torch.full((), positive.numel(), device=positive.device)
+        else:
+            predicted, positive = predicted & labelled, positive & labelled
+            num_pixels = labelled.count_nonzero()
+        true_positive = (predicted & positive).count_nonzero()
+        num_predicted, num_positive = predicted.count_nonzero(), positive.count_nonzero()
+        return torch.stack(
+            [
+                true_positive,
+                num_predicted - true_positive,
+                num_positive - true_positive,
+                num_pixels - num_predicted - num_positive + true_positive,
+            ]
+        )
+
+    def evaluate(self, sums: Tensor) -> Tensor:
+        """The value of these counts: a ``float64`` scalar on the CPU."""
+        value = self.value(*map(int, sums.tolist()))
+        return torch.tensor(value, dtype=torch.float64)
+
+    def value(self, tp: int, fp: int, fn: int, tn: int) -> float:
+        """The value of these counts as a Python number in [0, 1]."""
+        raise NotImplementedError
+
+
+class Dice(CountMetric):
+    """Dice of predicted and true map, ``2 tp / (2 tp + fp + fn)``, also known as F1.
+
+    1 where both maps are empty, as in LIS²; so it is where no pixel is labelled. (scikit-learn's
+    ``f1_score`` says 0 for these unless told ``zero_division=1``.)
+
+    >>> metric = Dice(threshold=0.3)
+    >>> metric.update(torch.tensor([0.1, 0.4, 0.3]), torch.tensor([0.0, 0.0, 1.0]))
+    >>> f"{metric.compute():.4f}"
+    '0.6667'
+    """
+
+    name = "dice"
+
+    def value(self, tp: int, fp: int, fn: int, tn: int) -> float:  # noqa: ARG002 - one signature
+        """Dice in [0, 1]."""
+        return 2 * tp / (2 * tp + fp + fn) if tp + fp + fn else 1.0
+
+
+class IoU(CountMetric):
+    """Intersection over union, ``tp / (tp + fp + fn)``; 1 where both maps are empty."""
+
+    name = "iou"
+
+    def value(self, tp: int, fp: int, fn: int, tn: int) -> float:  # noqa: ARG002 - one signature
+        """Intersection over union in [0, 1]."""
+        return tp / (tp + fp + fn) if tp + fp + fn else 1.0
+
+
+class Precision(CountMetric):
+    """The share of true among the predicted positive pixels, ``tp / (tp + fp)``.
+
+    Where nothing is predicted positive it is 1 if nothing was there to be found, so that two empty
+    maps score 1 as with Dice, and 0 (scikit-learn's value) otherwise.
+    """
+
+    name = "precision"
+
+    def value(self, tp: int, fp: int, fn: int, tn: int) -> float:  # noqa: ARG002 - one signature
+        """Precision in [0, 1]."""
+        return tp / (tp + fp) if tp + fp else float(fn == 0)
+
+
+class Recall(CountMetric):
+    """The share of the positive pixels that are predicted, ``tp / (tp + fn)``.
+
+    Where no pixel is positive it is 1 if none was predicted, so that two empty maps score 1 as with
+    Dice, and 0 (scikit-learn's value) otherwise.
+    """
+
+    name = "recall"
+
+    def value(self, tp: int, fp: int, fn: int, tn: int) -> float:  # noqa: ARG002 - one signature
+        """Recall in [0, 1]."""
+        return tp / (tp + fn) if tp + fn else float(fp == 0)

@@ -1,0 +1,241 @@
+"""Average precision, ROC AUC, best threshold and calibration, all from one histogram of scores.
+
+Every labelled pixel adds one to the bin of its class and its score code. There are 64,514 codes, so
+the state is 1 MB however many pixels pass. The code of a probability p keeps the exponent and the
+first ten bits of the mantissa of p where p is below one half, of 1 - p above: the relative
+resolution is 2**-10 at both ends of [0, 1], where the outputs of trained networks crowd, down to
+p = 2**-41 and up to the largest ``float32`` below 1. (Half precision itself resolves p near 1 only
+to 5e-4: on confident outputs average precision came out 8e-3 to 2e-2 too low.) Each value of
+``float16`` has a code of its own, and of ``bfloat16`` above 2**-41: there the results are exact.
+
+For ``float32`` two scores that share a code are tied. Against scikit-learn on 4 million pixels of
+six kinds of output that left ROC AUC within 2e-7, and average precision too low by 8e-6 to 7e-5,
+most where positive pixels are rare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lis2_lightning.errors import ConfigError
+from lis2_lightning.metrics import curves
+from lis2_lightning.metrics.base import PixelMetric, labelled_pixels, on_cpu
+
+_SHIFT = 13  # float32 has 23 bits of mantissa: ten stay
+_LOWEST = 86 << 10  # the kept bits of 2**-41
+_HALF = (126 << 10) - _LOWEST  # of one half, counted from there
+_ONE = (103 << 10) - _LOWEST - 1  # one below those of 2**-24, the least 1 - p of a float32 p < 1
+NUM_CODES = 2 * _HALF - _ONE + 1
+
+
+def score_codes(probs: Tensor) -> Tensor:
+    """Map probabilities to codes that ascend with them.
+
+    Args:
+        probs: Probabilities in [0, 1], any shape and float type; ``float64`` is rounded to
+            ``float32``. Values outside are taken as 0 or 1, NaN as some value up to 0.5: no
+            index can leave the histogram, which on a GPU would end the process.
+
+    Returns:
+        ``int32`` of the same shape, in [0, :data:`NUM_CODES`).
+
+    >>> score_codes(torch.tensor([0.0, 1e-6, 0.5, 1 - 1e-6, 1.0])).tolist()
+    [0, 21553, 40960, 60352, 64513]
+    """
+    probs = probs.float()
+    # one of the two terms is constant on each side of one half, and both ascend with p
+    below = (probs.view(torch.int32) >> _SHIFT).sub_(_LOWEST).clamp_(0, _HALF)
+    above = ((1 - probs).view(torch.int32) >> _SHIFT).sub_(_LOWEST).clamp_(_ONE, _HALF)
+    return below.sub_(above).add_(_HALF)
+
+
+@lru_cache(maxsize=1)
+def code_edges() -> NDArray[np.float32]:
+    """The smallest ``float32`` whose code is at least this, for each; ``(NUM_CODES,)``, ascending.
+
+    >>> edges = code_edges()
+    >>> edges[[0, NUM_CODES - 1]].tolist()
+    [0.0, 1.0]
+    """
+    bits = (np.arange(_HALF + 1, dtype=np.int32) + _LOWEST) << _SHIFT
+    below = bits.view(np.float32).copy()
+    below[0] = 0  # everything below 2**-41 shares its code
+    # above one half a code is an interval of 1 - p, whose open end is the smallest p
+    open_end = 1 - below[_ONE + 1 :][::-1].astype(np.float64)
+    above = open_end.astype(np.float32)
+    above = np.where(above > open_end, above, np.nextafter(above, np.float32(2)))
+    edges = np.concatenate([below, above])
+    edges.flags.writeable = False  # one array for all callers
+    return edges
+
+
+def _code_scores() -> NDArray[np.float64]:
+    """The score that stands for each code: the middle of its interval, exact for 0, 0.5 and 1."""
+    edges = code_edges().astype(np.float64)
+    middle: NDArray[np.float64] = (edges + np.append(edges[1:], 1.0)) / 2
+    middle[[0, _HALF]] = 0, 0.5
+    return middle
+
+
+class ScoreMetric(PixelMetric):
+    """A metric of the score histogram, ``(2, NUM_CODES)``: negative pixels, positive pixels."""
+
+    def __init__(self) -> None:
+        super().__init__((2, NUM_CODES))
+
+    @property
+    def family(self) -> Hashable:
+        """All metrics of the histogram share it."""
+        return "histogram"
+
+    def count(self, probs: Tensor, target: Tensor, labelled: Tensor | None = None) -> Tensor:
+        """The histogram of one batch, see :meth:`PixelMetric.count`."""
+        if labelled is None or on_cpu(labelled):
+            return _count_selected(*labelled_pixels(probs, target, labelled))
+        return _count_weighted(probs, target, labelled)
+
+    def evaluate(self, sums: Tensor) -> Tensor:
+        """The value of this histogram: a ``float64`` scalar on the CPU."""
+        return torch.tensor(self.value(sums.cpu().numpy()), dtype=torch.float64)
+
+    def value(self, histogram: NDArray[np.int64]) -> float:
+        """The value of this histogram, ``(2, NUM_CODES)``, as a Python number."""
+        raise NotImplementedError
+
+
+def _class_codes(probs: Tensor, target: Tensor) -> Tensor:
+    return score_codes(probs).add_(target >= 0.5, alpha=NUM_CODES)
+
+
+def _count_selected(probs: Tensor, target: Tensor) -> Tensor:
+    codes = _class_codes(probs, target).reshape(-1)
+    if on_cpu(codes):
+        return torch.bincount(codes, minlength=2 * NUM_CODES).view(2, NUM_CODES)
+    return _count_weighted(probs, target, torch.ones_like(target, dtype=torch.bool))
+
+
+def _count_weighted(probs: Tensor, target: Tensor, labelled: Tensor) -> Tensor:
+    # bincount and boolean indexing read a size back from a GPU; adding zeros and ones does not
+    sums = torch.zeros(2 * NUM_CODES, dtype=torch.int64, device=probs.device)
+    codes = _class_codes(probs, target).reshape(-1)
+    return sums.index_add_(0, codes, labelled.reshape(-1).long()).view(2, NUM_CODES)
+
+
+class AveragePrecision(ScoreMetric):
+    """Average precision over the labelled pixels, ties as in scikit-learn.
+
+    0 where no labelled pixel is positive, as scikit-learn has it, NaN where no pixel is labelled.
+
+    >>> metric = AveragePrecision()
+    >>> metric.update(torch.tensor([0.1, 0.4, 0.35, 0.8]), torch.tensor([0.0, 0.0, 1.0, 1.0]))
+    >>> f"{metric.compute():.4f}"
+    '0.8333'
+    """
+
+    name = "average_precision"
+
+    def value(self, histogram: NDArray[np.int64]) -> float:
+        """See :func:`~lis2_lightning.metrics.curves.average_precision`."""
+        return curves.average_precision(histogram)
+
+
+class RocAuc(ScoreMetric):
+    """Area under the ROC curve over the labelled pixels; NaN unless both classes occur.
+
+    >>> metric = RocAuc()
+    >>> metric.update(torch.tensor([0.1, 0.4, 0.35, 0.8]), torch.tensor([0.0, 0.0, 1.0, 1.0]))
+    >>> metric.compute().item()
+    0.75
+    """
+
+    name = "roc_auc"
+
+    def value(self, histogram: NDArray[np.int64]) -> float:
+        """See :func:`~lis2_lightning.metrics.curves.roc_auc`."""
+        return curves.roc_auc(histogram)
+
+
+class BestDice(ScoreMetric):
+    """The Dice that the best of all thresholds reaches; NaN where no labelled pixel is positive."""
+
+    name = "best_dice"
+
+    def value(self, histogram: NDArray[np.int64]) -> float:
+        """See :func:`~lis2_lightning.metrics.curves.best_dice`."""
+        return curves.best_dice(histogram)[0]
+
+
+class BestThreshold(ScoreMetric):
+    """The threshold whose map ``probs >= threshold`` has the best Dice, :class:`BestDice`.
+
+    Of several equally good thresholds the highest; it is a ``float32`` number, the lower edge of a
+    score code. NaN where no labelled pixel is positive.
+
+    >>> metric = BestThreshold()
+    >>> metric.update(torch.tensor([0.125, 0.25, 0.75]), torch.tensor([0.0, 1.0, 1.0]))
+    >>> metric.compute().item()
+    0.25
+    """
+
+    name = "best_threshold"
+    higher_is_better = None  # neither: it is a setting
+
+    def value(self, histogram: NDArray[np.int64]) -> float:
+        """The threshold, in [0, 1]."""
+        dice, code = curves.best_dice(histogram)
+        return float("nan") if np.isnan(dice) else float(code_edges()[code])
+
+
+class CalibrationError(ScoreMetric):
+    """Expected calibration error: how far scores lie from the share of positive pixels.
+
+    The mean over the labelled pixels of ``abs(mean score - share of positive pixels)`` in bins of
+    equal width (Naeini et al. 2015, "Obtaining Well Calibrated Probabilities Using Bayesian
+    Binning", with the probability of the positive class as the score). NaN where no pixel is
+    labelled.
+
+    Args:
+        num_bins: How many bins cover [0, 1].
+
+    Raises:
+        ConfigError: Fewer than one bin.
+    """
+
+    name = "calibration_error"
+    higher_is_better = False
+
+    def __init__(self, *, num_bins: int = 15) -> None:
+        super().__init__()
+        if num_bins < 1:
+            raise ConfigError(f"CalibrationError needs at least 1 bin, got num_bins={num_bins}")
+        self.num_bins = num_bins
+
+    def value(self, histogram: NDArray[np.int64]) -> float:
+        """The error, in [0, 1]."""
+        num_pixels = int(histogram.sum())
+        if num_pixels == 0:
+            return float("nan")
+        mean, share, num = calibration_curve(histogram, num_bins=self.num_bins)
+        return float(np.nansum(np.abs(mean - share) * num) / num_pixels)
+
+
+def calibration_curve(
+    histogram: NDArray[np.int64], *, num_bins: int = 10
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    """The calibration curve of a score histogram.
+
+    Args:
+        histogram: ``(2, NUM_CODES)``, the ``sums`` of any metric of this file as an array.
+        num_bins: How many bins of equal width cover [0, 1].
+
+    Returns:
+        Mean score and share of positive pixels (both NaN in an empty bin), number of pixels; each
+        ``(num_bins,)``.
+    """
+    return curves.calibration(histogram, _code_scores(), num_bins=num_bins)
