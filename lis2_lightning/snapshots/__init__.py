@@ -1,0 +1,20 @@
+"""Snapshots: one file which LIS2 reads and Lightning resumes from."""
+
+from lis2_lightning.snapshots.format import from_snapshot, to_snapshot
+from lis2_lightning.snapshots.io import (
+    SnapshotIO,
+    link_snapshot,
+    newest_snapshot,
+    read_snapshot,
+    write_snapshot,
+)
+
+__all__ = [
+    "SnapshotIO",
+    "from_snapshot",
+    "link_snapshot",
+    "newest_snapshot",
+    "read_snapshot",
+    "to_snapshot",
+    "write_snapshot",
+]

@@ -1,0 +1,155 @@
+"""The snapshot as a mapping: Lightning's checkpoint to LIS2's snapshot and back, without a file.
+
+The layout is that of LIS2's ``Trainer`` page, with one entry of ours, ``LIGHTNING``, which holds
+what Lightning needs to go on. All values are plain ones or tensors, so ``weights_only=True`` reads
+them. No key but the two in ``MODEL`` is called ``MODEL_CONFIG`` or ``MODEL_STATE``: LIS2 searches
+for these recursively.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from lis2_lightning.errors import SnapshotError
+
+FORMAT: Final = 1
+_MODEL_PREFIX: Final = "model."
+_COMPILED: Final = "_orig_mod."
+_REQUIRED: Final = ("MODEL", "TRAIN_INFO", "GLOBAL_CONFIG")
+_SPECIFIED: Final = frozenset({"state_dict", "optimizer_states", "lr_schedulers"})
+
+
+def to_snapshot(
+    checkpoint: Mapping[str, Any],
+    *,
+    model_config: Mapping[str, Any],
+    global_config: Mapping[str, Any],
+    best_loss: float,
+    next_epoch: int,
+) -> dict[str, Any]:
+    """Turn Lightning's checkpoint into a snapshot.
+
+    Args:
+        checkpoint: What ``Trainer.dump_checkpoint`` gives.
+        model_config: The model's configuration in LIS2's spelling.
+        global_config: The whole resolved configuration; it builds the same trainer again.
+        best_loss: The best monitored value so far.
+        next_epoch: The epoch, counted from 0, at which a resumed run goes on.
+
+    Raises:
+        SnapshotError: A value is neither plain nor a tensor.
+
+    >>> checkpoint = {"state_dict": {"model.w": torch.ones(1), "loss.k": torch.ones(1)},
+    ...               "optimizer_states": [{"state": {}}], "lr_schedulers": [], "loops": {}}
+    >>> snapshot = to_snapshot(checkpoint, model_config={"type": "unet"}, global_config={},
+    ...                        best_loss=0.5, next_epoch=3)
+    >>> snapshot["TRAIN_INFO"]["EPOCHS_RUN"], list(snapshot["MODEL"]["MODEL_STATE"])
+    (2, ['w'])
+    >>> from_snapshot(snapshot) == checkpoint
+    True
+    """
+    weights, others = _split(checkpoint["state_dict"])
+    schedulers = checkpoint.get("lr_schedulers", [])
+    optimizers = checkpoint.get("optimizer_states", [])
+    snapshot = {
+        "MODEL": {"MODEL_CONFIG": dict(model_config), "MODEL_STATE": weights},
+        "TRAIN_INFO": {
+            "EPOCHS_RUN": next_epoch - 1,
+            "BEST_LOSS": float(best_loss),
+            "OPTIMIZER_STATE": optimizers[0] if optimizers else None,
+            "SCHEDULER_STATE": schedulers[0] if schedulers else None,
+        },
+        "GLOBAL_CONFIG": dict(global_config),
+        "LIGHTNING": {
+            "format": FORMAT,
+            "next_epoch": next_epoch,
+            "other_state": others,
+            "checkpoint": {k: v for k, v in checkpoint.items() if k not in _SPECIFIED},
+        },
+    }
+    plain: dict[str, Any] = _plain(snapshot, "snapshot")
+    return plain
+
+
+def from_snapshot(snapshot: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn a snapshot back into the checkpoint that Lightning resumes from.
+
+    Raises:
+        SnapshotError: An entry is missing, or the format is newer than this package.
+    """
+    check_entries(snapshot, name="the snapshot")
+    ours, info = snapshot["LIGHTNING"], snapshot["TRAIN_INFO"]
+    state = {
+        f"{_MODEL_PREFIX}{name}": value for name, value in snapshot["MODEL"]["MODEL_STATE"].items()
+    }
+    optimizer, scheduler = info["OPTIMIZER_STATE"], info["SCHEDULER_STATE"]
+    return {
+        "state_dict": {**state, **ours["other_state"]},
+        "optimizer_states": [] if optimizer is None else [optimizer],
+        "lr_schedulers": [] if scheduler is None else [scheduler],
+        **ours["checkpoint"],
+    }
+
+
+def check_entries(snapshot: Any, *, name: str) -> None:
+    """Refuse what is no snapshot of ours, naming the entry that is missing.
+
+    Raises:
+        SnapshotError: As said.
+
+    >>> check_entries({"MODEL": {}}, name="last.pt")
+    Traceback (most recent call last):
+    lis2_lightning.errors.SnapshotError: last.pt is no snapshot: TRAIN_INFO is missing
+    """
+    entries = snapshot if isinstance(snapshot, Mapping) else {}
+    for key in (*_REQUIRED, "LIGHTNING"):
+        if key not in entries:
+            raise SnapshotError(f"{name} is no snapshot: {key} is missing")
+    written = entries["LIGHTNING"].get("format")
+    if written != FORMAT:
+        raise SnapshotError(
+            f"{name} has snapshot format {written}, this version reads {FORMAT}: "
+            "update lis2-lightning"
+        )
+
+
+def _split(state: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    weights, others = {}, {}
+    for name, value in state.items():
+        if name.startswith(_MODEL_PREFIX):
+            weights[name.removeprefix(_MODEL_PREFIX).replace(_COMPILED, "")] = value
+        else:
+            others[name] = value
+    return weights, others
+
+
+def _plain(value: Any, path: str) -> Any:
+    """The value with paths as text and NumPy numbers as Python's; anything odd is refused."""
+    if isinstance(value, Mapping) and not isinstance(value, Counter):
+        return {_plain(k, path): _plain(item, f"{path}.{k}") for k, item in value.items()}
+    if isinstance(value, list | tuple):
+        items = [_plain(item, f"{path}[{i}]") for i, item in enumerate(value)]
+        return tuple(items) if isinstance(value, tuple) else items
+    return _leaf(value, path)
+
+
+def _leaf(value: Any, path: str) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.detach()
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    # MultiStepLR counts its milestones; torch's safe reader knows the class
+    if value is None or isinstance(value, bool | int | float | str | bytes | Counter):
+        return value
+    raise SnapshotError(
+        f"{path} is a {type(value).__name__}: a snapshot holds plain values and tensors only; "
+        "keep such objects out of state_dict()"
+    )
