@@ -1,0 +1,21 @@
+"""Callbacks: what LIS2 specifies and Lightning does otherwise or not at all."""
+
+from lis2_lightning.callbacks.early_stopping import LossEarlyStopping
+from lis2_lightning.callbacks.epoch_log import EpochLog
+from lis2_lightning.callbacks.finite import StopOnNonFiniteLoss
+from lis2_lightning.callbacks.progress import ProgressBars
+from lis2_lightning.callbacks.run_folder import RunFolder
+from lis2_lightning.callbacks.seeding import SeedEachEpoch
+from lis2_lightning.callbacks.snapshots import Snapshots
+from lis2_lightning.callbacks.test_results import TestResults
+
+__all__ = [
+    "EpochLog",
+    "LossEarlyStopping",
+    "ProgressBars",
+    "RunFolder",
+    "SeedEachEpoch",
+    "Snapshots",
+    "StopOnNonFiniteLoss",
+    "TestResults",
+]

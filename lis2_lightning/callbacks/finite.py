@@ -1,0 +1,58 @@
+"""A run whose loss is no number any more is over: better now than at the end of the night."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from lis2_lightning.errors import TrainingError
+
+CHECK_EVERY: Final = 100
+
+
+class StopOnNonFiniteLoss(pl.Callback):
+    """End a run whose loss is NaN or infinite, naming the epoch and the step.
+
+    The first such step is kept on the device and read back every 100 steps and at each epoch's
+    end, before anything of that epoch is written.
+    """
+
+    def __init__(self) -> None:
+        self._first_bad: Tensor | None = None
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin an epoch in which nothing is wrong."""
+        self._first_bad = torch.full((), -1, device=pl_module.device)
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Tensor | Mapping[str, Any] | None,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Remember the first step whose loss is no number."""
+        loss = outputs["loss"] if isinstance(outputs, Mapping) else outputs
+        if loss is None or self._first_bad is None:
+            return
+        is_first = ~torch.isfinite(loss) & (self._first_bad < 0)
+        self._first_bad = self._first_bad.masked_fill(is_first, batch_idx)
+        if batch_idx % CHECK_EVERY == CHECK_EVERY - 1:
+            self._check(trainer.current_epoch)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Check the whole epoch."""
+        self._check(trainer.current_epoch)
+
+    def _check(self, epoch: int) -> None:
+        step = -1 if self._first_bad is None else int(self._first_bad)
+        if step >= 0:
+            raise TrainingError(
+                f"the training loss became NaN or infinite in epoch {epoch}, step {step}: lower "
+                "the learning rate or set lightning.gradient_clip_val; earlier files are whole"
+            )

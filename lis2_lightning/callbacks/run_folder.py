@@ -1,0 +1,105 @@
+"""What a run folder says of its run: ``config.yaml`` and ``environment.json``."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final
+
+import lightning.pytorch as pl
+import torch
+import yaml
+
+from lis2_lightning.errors import ConfigError
+from lis2_lightning.files import atomic
+
+_PACKAGES: Final = ("lis2-lightning", "lightning", "torch", "torchmetrics", "numpy", "jsonargparse")
+
+
+class RunFolder(pl.Callback):
+    """Writes the resolved configuration and the environment when training begins.
+
+    Args:
+        folder: The run's folder.
+        config: The resolved configuration, plain values.
+    """
+
+    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.config = config
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write both files."""
+        if not trainer.is_global_zero:
+            return
+        make_folder(self.folder)
+        text = yaml.safe_dump(dict(self.config), sort_keys=False, allow_unicode=True)
+        with atomic(self.folder / "config.yaml") as file:
+            file.write(text.encode())
+        with atomic(self.folder / "environment.json") as file:
+            file.write(json.dumps(environment(trainer), indent=2).encode() + b"\n")
+
+
+def make_folder(folder: Path) -> None:
+    """Make the run's folder.
+
+    Raises:
+        ConfigError: It cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".write-test.{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(
+            f"the run folder {folder} cannot be written ({error.strerror}): "
+            "choose another output_dir or run_name"
+        ) from error
+
+
+def environment(trainer: pl.Trainer) -> dict[str, Any]:
+    """Versions, command, hardware and git commit, as plain values."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: found for name in _PACKAGES if (found := _version(name))},
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "accelerator": type(trainer.accelerator).__name__,
+        "devices": _devices(),
+        "world_size": trainer.world_size,
+        "git_commit": _git_commit(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _devices() -> list[str]:
+    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+
+
+def _git_commit() -> str | None:
+    git = shutil.which("git")
+    if git is None:
+        return None
+    asked = subprocess.run(  # noqa: S603 - a fixed command
+        [git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False, timeout=10
+    )
+    return asked.stdout.strip() or None

@@ -1,0 +1,30 @@
+"""Dropout and the like begin each epoch from a state that follows from (seed, epoch, process)."""
+
+from __future__ import annotations
+
+import random
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+
+
+class SeedEachEpoch(pl.Callback):
+    """Seed the global random generators at the start of each epoch.
+
+    A resumed run then draws what the uninterrupted one drew, and no random state need be kept.
+
+    Args:
+        seed: The run's seed.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Seed Python, NumPy and torch."""
+        words = np.random.SeedSequence((self.seed, trainer.current_epoch, trainer.global_rank))
+        key = int(words.generate_state(1, np.uint64)[0])
+        random.seed(key)
+        np.random.seed(key & 0xFFFF_FFFF)  # noqa: NPY002 - models of others use the global one
+        torch.manual_seed(key)

@@ -1,0 +1,254 @@
+"""The network, its loss, its metrics and its optimizer, as Lightning trains them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.utilities.types import LRSchedulerTypeUnion, OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torchmetrics import Metric
+
+from lis2_lightning.errors import DataError
+from lis2_lightning.losses import MaskedLoss
+from lis2_lightning.metrics import PixelMetrics
+
+OptimizerCallable = Callable[[Iterable[nn.Parameter]], Optimizer]
+SchedulerCallable = Callable[[Optimizer], LRScheduler]
+Batch = Mapping[str, Tensor]
+Split = Literal["train", "val", "test"]
+
+
+class LabelledMean(Metric):
+    """A mean over labelled pixels: sums and counts, divided once, over all processes.
+
+    NaN where no pixel is labelled. The sum is in float64, for one of float32 stops growing at
+    about 10⁷ pixels.
+    """
+
+    full_state_update = False
+    total: Tensor
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, total: Tensor, count: Tensor) -> None:
+        """Add a batch: the sum of its labelled pixels' losses, and their number."""
+        self.total += total.detach()
+        self.count += count
+
+    def compute(self) -> Tensor:
+        """The mean so far, a float64 scalar."""
+        return self.total / self.count
+
+
+class SegmentationModule(pl.LightningModule):
+    """Trains a network on labelled pixels alone.
+
+    A batch is a mapping: ``patch`` and ``target`` (B, C, H, W), optionally ``labelled`` of the
+    target's shape (true = counts; missing = everywhere) and anything else. The network is called
+    with the batch keys that its ``forward`` names (all of them where it takes ``**kwargs``), or
+    with ``patch`` alone where it names none of them.
+
+    Sums and counts stay on the device: no value is read back and nothing is logged per step.
+
+    Args:
+        model: The network.
+        loss: A loss of ``torch.nn`` or one of ours; it is evaluated over labelled pixels.
+        optimizer: Builds the optimizer from parameters.
+        scheduler: Builds the scheduler from an optimizer, or null.
+        scheduler_interval: Whether the scheduler steps after each epoch or each optimizer step.
+        metrics: What is measured for training and validation, on labelled pixels.
+        compile_model: Run the network through ``torch.compile``.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        loss: nn.Module,
+        optimizer: OptimizerCallable,
+        scheduler: SchedulerCallable | None = None,
+        scheduler_interval: Literal["epoch", "step"] = "epoch",
+        metrics: Sequence[Metric] = (),
+        compile_model: bool = False,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = MaskedLoss(loss)
+        self.train_scores = Scores(metrics)
+        self.val_scores = Scores(metrics)
+        self.test_scores = Scores(metrics)
+        self._optimizer_factory = optimizer
+        self._scheduler_factory = scheduler
+        self._scheduler_interval = scheduler_interval
+        self._call = torch.compile(model) if compile_model else model
+        self._inputs = input_names(model)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Call the network with what it asks for of a batch.
+
+        Returns:
+            What the network gives: probabilities or logits, ``(B, C, H, W)``.
+        """
+        if self._inputs is None:
+            return self._output(self._call(batch["patch"]))
+        names = [name for name in (self._inputs or batch) if name in batch]
+        return self._output(self._call(**{name: batch[name] for name in names}))
+
+    def _output(self, output: Any) -> Tensor:
+        if not isinstance(output, Tensor):
+            raise DataError(
+                f"{type(self.model).__name__} gives a {type(output).__name__}, the trainer needs "
+                "one tensor of the target's shape: wrap the model in a module that picks it"
+            )
+        return output
+
+    def probabilities(self, output: Tensor) -> Tensor:
+        """The network's output as probabilities in [0, 1], float32, detached."""
+        output = output.detach().float()
+        return output.sigmoid() if self.loss.expects_logits else output
+
+    def scores(self, split: Split) -> Scores:
+        """The sums of one split."""
+        chosen: dict[Split, Scores] = {
+            "train": self.train_scores,
+            "val": self.val_scores,
+            "test": self.test_scores,
+        }
+        return chosen[split]
+
+    def _step(self, batch: Batch, split: Split) -> tuple[Tensor, Tensor, Tensor]:
+        target, labelled = batch["target"], batch.get("labelled")
+        output = self(batch)
+        total, count = self.loss(output, target, labelled)
+        probabilities = self.probabilities(output)
+        self.scores(split).update(total, count, probabilities, target, labelled)
+        return total, count, probabilities
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The mean loss over the batch's labelled pixels; zero where it has none."""
+        total, count, _ = self._step(batch, "train")
+        return total / count.clamp(min=1)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add a batch to the validation loss and metrics."""
+        self._step(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Add a batch to the test loss and metrics.
+
+        Returns:
+            The batch's own ``loss`` and metrics, scalars.
+        """
+        total, count, probabilities = self._step(batch, "test")
+        metrics = self.test_scores.metrics
+        values = metrics.of_batch(probabilities, batch["target"], batch.get("labelled"))
+        return {"loss": total / count, **values}
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Probabilities in [0, 1], float32, ``(B, C, H, W)``."""
+        return self.probabilities(self(batch))
+
+    def on_train_epoch_start(self) -> None:
+        """Begin an epoch with empty sums."""
+        self.train_scores.reset()
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin a validation with empty sums."""
+        self.val_scores.reset()
+
+    def on_test_epoch_start(self) -> None:
+        """Begin a test with empty sums."""
+        self.test_scores.reset()
+
+    def on_train_epoch_end(self) -> None:
+        """Step ``ReduceLROnPlateau`` before snapshots are taken.
+
+        Lightning would step it after: a resumed run would then be one step behind.
+        """
+        scheduler = self.lr_schedulers()
+        if isinstance(scheduler, ReduceLROnPlateau):
+            values = self.trainer.callback_metrics
+            scheduler.step(float(values.get("val_loss", values["train_loss"])))
+
+    def lr_scheduler_step(self, scheduler: LRSchedulerTypeUnion, metric: Any | None) -> None:
+        """Step a scheduler; ``ReduceLROnPlateau`` has stepped already."""
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            super().lr_scheduler_step(scheduler, metric)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimizer over the parameters that are trained, and its scheduler."""
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        optimizer = self._optimizer_factory(trained)
+        if self._scheduler_factory is None:
+            return optimizer
+        scheduler = self._scheduler_factory(optimizer)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {
+                "scheduler": scheduler,
+                "interval": self._scheduler_interval,
+                "monitor": "train_loss",
+                "strict": False,
+            },
+        }
+
+
+class Scores(nn.Module):
+    """The loss and the metrics of one split, each with its own sums."""
+
+    def __init__(self, metrics: Sequence[Metric]) -> None:
+        super().__init__()
+        self.loss = LabelledMean()
+        self.metrics = PixelMetrics(metrics).clone()
+
+    def update(
+        self,
+        total: Tensor,
+        count: Tensor,
+        probabilities: Tensor,
+        target: Tensor,
+        labelled: Tensor | None,
+    ) -> None:
+        """Add a batch."""
+        self.loss.update(total, count)
+        self.metrics.update(probabilities, target, labelled)
+
+    def compute(self) -> dict[str, Tensor]:
+        """``loss`` and every metric, scalars, over all processes."""
+        return {"loss": self.loss.compute(), **self.metrics.compute()}
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.loss.reset()
+        self.metrics.reset()
+
+
+def input_names(model: nn.Module) -> tuple[str, ...] | None:
+    """Which batch keys a network is called with.
+
+    Returns:
+        The names of its ``forward``; an empty tuple for all keys (``**kwargs``); None where it
+        does not name ``patch``, and so takes the patch as its first argument.
+
+    >>> input_names(nn.Conv2d(1, 1, 3)) is None
+    True
+    """
+    parameters = inspect.signature(model.forward).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()) and "patch" not in parameters:
+        return () if not _positional(parameters) else None
+    return tuple(parameters) if "patch" in parameters else None
+
+
+def _positional(parameters: Mapping[str, inspect.Parameter]) -> bool:
+    kinds = {p.kind for p in parameters.values()}
+    return bool(kinds & {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.VAR_POSITIONAL})
