@@ -1,0 +1,66 @@
+"""Train segmentation networks on one very large, partly labelled image, on PyTorch Lightning."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from lis2_lightning._version import __version__
+from lis2_lightning.errors import (
+    ConfigError,
+    DataError,
+    Lis2Error,
+    SnapshotError,
+    TrainingError,
+)
+
+if TYPE_CHECKING:
+    from lis2_lightning.data import (
+        PatchDataset,
+        SegmentationData,
+        SyntheticDataset,
+        TileDataset,
+        open_raster,
+    )
+    from lis2_lightning.models import UNet
+    from lis2_lightning.module import SegmentationModule
+    from lis2_lightning.trainer import Trainer
+
+# Where the names live that bring torch with them: they are imported when they are asked for.
+_LATE = {
+    "PatchDataset": "lis2_lightning.data",
+    "SegmentationData": "lis2_lightning.data",
+    "SegmentationModule": "lis2_lightning.module",
+    "SyntheticDataset": "lis2_lightning.data",
+    "TileDataset": "lis2_lightning.data",
+    "Trainer": "lis2_lightning.trainer",
+    "UNet": "lis2_lightning.models",
+    "open_raster": "lis2_lightning.data",
+}
+
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "Lis2Error",
+    "PatchDataset",
+    "SegmentationData",
+    "SegmentationModule",
+    "SnapshotError",
+    "SyntheticDataset",
+    "TileDataset",
+    "Trainer",
+    "TrainingError",
+    "UNet",
+    "__version__",
+    "open_raster",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LATE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,332 @@
+"""Documented keys → Lightning objects: the only place where the rooms meet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.loggers import Logger
+from torch import nn
+from torchmetrics import Metric
+
+from lis2_lightning.callbacks import (
+    EpochLog,
+    LossEarlyStopping,
+    ProgressBars,
+    RunFolder,
+    SeedEachEpoch,
+    Snapshots,
+    StopOnNonFiniteLoss,
+    TestResults,
+)
+from lis2_lightning.config import describe, to_lis2
+from lis2_lightning.data import AnyDataset, SegmentationData, TileDataset, check_no_shared_pixels
+from lis2_lightning.errors import ConfigError
+from lis2_lightning.inference import Segmenter
+from lis2_lightning.metrics import default_metrics
+from lis2_lightning.module import OptimizerCallable, SchedulerCallable, SegmentationModule
+from lis2_lightning.snapshots import SnapshotIO, to_snapshot
+from lis2_lightning.trackers import CsvLogger, Tracker
+
+# Arguments of the Lightning trainer that have a documented key or that our promises rest on.
+_RESERVED: Final[Mapping[str, str]] = {
+    "max_epochs": "set epochs instead",
+    "logger": "set trackers instead",
+    "default_root_dir": "set output_dir and run_name instead",
+    "enable_checkpointing": "set save_interval and save_last instead",
+    "num_sanity_val_steps": "a validation before training would enter the metrics",
+    "use_distributed_sampler": "the data sets are dealt out so that no sample is counted twice",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The documented keys as objects; their meaning and defaults stand at ``Trainer``."""
+
+    output_dir: str | Path
+    run_name: str
+    model: nn.Module
+    train_dataset: AnyDataset
+    val_dataset: AnyDataset | None
+    test_dataset: AnyDataset | None
+    optimizer: OptimizerCallable
+    scheduler: SchedulerCallable | None
+    scheduler_interval: Literal["epoch", "step"]
+    loss: nn.Module
+    early_stopper: bool | EarlyStopping | None
+    batch_size: int
+    num_workers: int | Literal["auto"]
+    epochs: int
+    save_interval: int
+    save_last: bool
+    save_every_n_steps: int | None
+    save_every_minutes: float | None
+    monitor: str
+    mode: Literal["min", "max"]
+    resume: bool | str
+    compile: bool
+    trackers: Sequence[Tracker | Logger]
+    metrics: Sequence[Metric] | None
+    seed: int | None
+    lightning: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range.
+
+        Raises:
+            ConfigError: As said.
+        """
+        for key, least in (("batch_size", 1), ("epochs", 0), ("save_interval", 0)):
+            value = getattr(self, key)
+            if not isinstance(value, int) or value < least:
+                raise ConfigError(f"{key} must be a whole number of at least {least}, got {value}")
+        if self.num_workers != "auto" and self.num_workers < 0:
+            raise ConfigError(f"num_workers must be 'auto' or at least 0, got {self.num_workers}")
+        if not self.run_name or Path(self.run_name).name != self.run_name:
+            raise ConfigError(f"run_name must be the name of a folder, got {self.run_name!r}")
+        reserved = [key for key in self.lightning if key in _RESERVED]
+        if reserved:
+            told = "; ".join(f"lightning.{key}: {_RESERVED[key]}" for key in reserved)
+            raise ConfigError(f"these are not set under lightning: {told}")
+        for key in ("save_every_n_steps", "save_every_minutes"):
+            if getattr(self, key) is not None:
+                raise ConfigError(f"{key} is not supported yet: use save_last for every epoch")
+
+    @property
+    def run_dir(self) -> Path:
+        """Everything is written below it."""
+        return Path(self.output_dir) / self.run_name
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """What came of the settings."""
+
+    module: SegmentationModule
+    data: SegmentationData
+    lightning: pl.Trainer
+    log: EpochLog
+    snapshots: Snapshots
+    segmenter: Segmenter
+    test_results: TestResults
+    early_stopper: EarlyStopping | None
+
+
+def assemble(settings: Settings, config: Mapping[str, Any]) -> Assembly:
+    """Build everything a run needs.
+
+    Args:
+        settings: The documented keys.
+        config: The same as plain values, for the snapshots and ``config.yaml``.
+
+    Raises:
+        ConfigError: A value does not fit.
+        DataError: The data sets share pixels.
+    """
+    seed = torch.seed() % 2**32 if settings.seed is None else settings.seed
+    data = build_data(settings, seed)
+    log, snapshots = EpochLog(), build_snapshots(settings)
+    segmenter = Segmenter(image_shape(data.predict))
+    test_results = TestResults(settings.run_dir / "test_results.csv")
+    early_stopper = build_early_stopper(settings.early_stopper)
+    callbacks: list[pl.Callback] = [
+        SeedEachEpoch(seed),
+        StopOnNonFiniteLoss(),
+        RunFolder(settings.run_dir, config),
+        log,
+        test_results,
+        segmenter,
+        snapshots,
+    ]
+    callbacks += [early_stopper] if early_stopper is not None else []
+    io = SnapshotIO(snapshot_writer(config, log, snapshots))
+    return Assembly(
+        module=build_module(settings),
+        data=data,
+        lightning=build_lightning(settings, callbacks, io),
+        log=log,
+        snapshots=snapshots,
+        segmenter=segmenter,
+        test_results=test_results,
+        early_stopper=early_stopper,
+    )
+
+
+def build_module(settings: Settings) -> SegmentationModule:
+    """The network with its loss, metrics, optimizer and scheduler."""
+    return SegmentationModule(
+        settings.model,
+        loss=settings.loss,
+        optimizer=settings.optimizer,
+        scheduler=settings.scheduler,
+        scheduler_interval=settings.scheduler_interval,
+        metrics=default_metrics() if settings.metrics is None else settings.metrics,
+        compile_model=settings.compile,
+    )
+
+
+def build_data(settings: Settings, seed: int) -> SegmentationData:
+    """The data sets and their loaders.
+
+    Raises:
+        DataError: Two of the splits share a pixel.
+    """
+    splits = {
+        "train_dataset": settings.train_dataset,
+        "val_dataset": settings.val_dataset,
+        "test_dataset": settings.test_dataset,
+    }
+    check_no_shared_pixels({k: v for k, v in splits.items() if isinstance(v, TileDataset)})
+    given = [settings.test_dataset, settings.val_dataset, settings.train_dataset]
+    shown = next(dataset for dataset in given if dataset is not None)
+    return SegmentationData(
+        train=settings.train_dataset,
+        val=settings.val_dataset,
+        test=settings.test_dataset,
+        predict=shown.whole_image() if isinstance(shown, TileDataset) else shown,
+        batch_size=settings.batch_size,
+        num_workers=settings.num_workers,
+        seed=seed,
+    )
+
+
+def image_shape(dataset: AnyDataset | None) -> tuple[int, int] | None:
+    """Height and width of the one image that a data set cuts, or null."""
+    return dataset.image_shape if isinstance(dataset, TileDataset) else None
+
+
+def build_early_stopper(given: bool | EarlyStopping | None) -> EarlyStopping | None:  # noqa: FBT001 - as the key has it
+    """LIS2's early stopping for ``true``, a callback as it is."""
+    if isinstance(given, EarlyStopping):
+        return given
+    return LossEarlyStopping() if given else None
+
+
+def build_snapshots(settings: Settings) -> Snapshots:
+    """The callback which writes the snapshots."""
+    return Snapshots(
+        settings.run_dir,
+        monitor=settings.monitor,
+        mode=settings.mode,
+        save_interval=settings.save_interval,
+        save_last=settings.save_last,
+    )
+
+
+def snapshot_writer(
+    config: Mapping[str, Any], log: EpochLog, snapshots: Snapshots
+) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """What turns a checkpoint of this run into a snapshot."""
+
+    def write(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+        return to_snapshot(
+            checkpoint,
+            model_config=to_lis2("model", config["model"]),
+            global_config=config,
+            best_loss=snapshots.best_loss,
+            next_epoch=log.epochs_run,
+        )
+
+    return write
+
+
+def build_lightning(
+    settings: Settings, callbacks: Sequence[pl.Callback], io: SnapshotIO
+) -> pl.Trainer:
+    """The Lightning trainer.
+
+    Raises:
+        ConfigError: Lightning refuses an argument.
+    """
+    arguments = dict(settings.lightning)
+    bars = [ProgressBars()] if arguments.get("enable_progress_bar", True) else []
+    theirs = _as_list(arguments.pop("callbacks", None))
+    plugins = [*_as_list(arguments.pop("plugins", None)), io]
+    trackers = [t for t in settings.trackers if not isinstance(t, CsvLogger)]
+    csv = next((t for t in settings.trackers if isinstance(t, CsvLogger)), CsvLogger())
+    loggers = [
+        t.start(settings.run_dir, settings.run_name) if isinstance(t, Tracker) else t
+        for t in [csv, *trackers]
+    ]
+    fixed = {
+        "max_epochs": settings.epochs,
+        "default_root_dir": settings.run_dir,
+        "num_sanity_val_steps": 0,
+        "use_distributed_sampler": False,
+        "enable_model_summary": False,
+        "log_every_n_steps": 1,
+    }
+    try:
+        return pl.Trainer(
+            logger=loggers,
+            callbacks=[*callbacks, *theirs, *bars],
+            plugins=plugins,
+            **{**fixed, **arguments},
+        )
+    except (ValueError, TypeError, RuntimeError, ImportError) as error:
+        told = " ".join(str(error).split())
+        raise ConfigError(f"lightning refuses its arguments: {told}") from error
+
+
+def _as_list(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+# Which object each documented key becomes; ``{}`` stands for its value.
+_PLAN: Final[Mapping[str, str]] = {
+    "output_dir": "lightning.pytorch.Trainer(default_root_dir={}/<run_name>)",
+    "run_name": "the run's folder and its name in every tracker",
+    "model": "SegmentationModule(model={})",
+    "train_dataset": "SegmentationData(train={})",
+    "val_dataset": "SegmentationData(val={})",
+    "test_dataset": "SegmentationData(test={})",
+    "optimizer": "SegmentationModule.configure_optimizers() -> {}",
+    "scheduler": "SegmentationModule.configure_optimizers() -> {}",
+    "scheduler_interval": "lr_scheduler interval={}",
+    "loss": "MaskedLoss({})",
+    "early_stopper": "callbacks.LossEarlyStopping, or as given: {}",
+    "batch_size": "torch.utils.data.DataLoader(batch_size={})",
+    "num_workers": "torch.utils.data.DataLoader(num_workers={})",
+    "epochs": "lightning.pytorch.Trainer(max_epochs={})",
+    "save_interval": "callbacks.Snapshots(save_interval={})",
+    "save_last": "callbacks.Snapshots(save_last={})",
+    "save_every_n_steps": "{}",
+    "save_every_minutes": "{}",
+    "monitor": "callbacks.Snapshots(monitor={})",
+    "mode": "callbacks.Snapshots(mode={})",
+    "resume": "lightning.pytorch.Trainer.fit(ckpt_path=<from {}>)",
+    "compile": "torch.compile(model): {}",
+    "trackers": "lightning.pytorch.Trainer(logger=[CSV, {}])",
+    "metrics": "SegmentationModule(metrics={})",
+    "seed": "lightning.pytorch.seed_everything({}), shuffling, augmentation",
+}
+
+
+def plan(settings: Settings, config: Mapping[str, Any]) -> str:
+    """Which Lightning object, with which arguments, each key became; a line for each."""
+    keys = [field.name for field in fields(settings) if field.name != "lightning"]
+    lines = [f"{key:<20}{_PLAN[key].format(_short(config.get(key)))}" for key in keys]
+    lines += [
+        f"{'lightning.' + key:<20}lightning.pytorch.Trainer({key}={_short(describe(value))})"
+        for key, value in settings.lightning.items()
+    ]
+    return "\n".join(lines)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Mapping) and "class_path" in value:
+        arguments = value.get("init_args") or {}
+        inside = ", ".join(f"{key}={_short(item)}" for key, item in arguments.items())
+        return f"{value['class_path']}({inside})"
+    if isinstance(value, Mapping) and "object" in value:
+        return f"<{value['object']}>"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_short, value))}]"
+    return str(value)

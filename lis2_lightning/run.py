@@ -1,0 +1,161 @@
+"""What surrounds Lightning's loop: seeds, the starting point, checks, silence."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import lightning.pytorch as pl
+import torch
+
+from lis2_lightning.assembly import Settings
+from lis2_lightning.callbacks.run_folder import make_folder
+from lis2_lightning.data import SegmentationData, first_batch
+from lis2_lightning.errors import ConfigError, DataError, SnapshotError
+from lis2_lightning.module import SegmentationModule
+from lis2_lightning.snapshots import newest_snapshot
+
+_log = logging.getLogger("lis2_lightning")
+
+# Lightning says these of what the facade chose on purpose; a user can do nothing about them.
+_WARNINGS: Final = (
+    ".*does not have many workers.*",
+    ".*It is recommended to use `self.log.*sync_dist=True.*",
+    ".*you have no `val_dataloader`.*",
+    ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
+    ".*in eval mode at the start of training.*",
+)
+_CHATTY: Final = (
+    "lightning.pytorch.utilities.rank_zero",
+    "lightning.fabric.utilities.seed",
+    "lightning.pytorch.accelerators.cuda",
+)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Lightning's adverts, and warnings about our own choices, from the screen."""
+    loggers = [logging.getLogger(name) for name in _CHATTY]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for message in _WARNINGS:
+                warnings.filterwarnings("ignore", message)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def speak() -> None:
+    """Show this package's messages where the program has set up no logging of its own."""
+    if not _log.hasHandlers():
+        stream = sys.stdout if "ipykernel" in sys.modules else sys.stderr
+        handler = logging.StreamHandler(stream)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        _log.addHandler(handler)
+        _log.setLevel(logging.INFO)
+        _log.propagate = False
+
+
+@contextmanager
+def timed() -> Iterator[Callable[[], float]]:
+    """Measure a block; what it yields gives the seconds since its start."""
+    start = time.perf_counter()
+    yield lambda: time.perf_counter() - start
+
+
+def seed(value: Any) -> None:
+    """Seed every global generator, where there is a seed, before components are built."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        with quiet():
+            pl.seed_everything(value, verbose=False)
+
+
+def starting_point(settings: Settings) -> Path | None:
+    """Make the run's folder, and choose the snapshot to go on from.
+
+    Returns:
+        The snapshot, or null to start afresh.
+
+    Raises:
+        ConfigError: The folder cannot be written, or holds a run although ``resume`` is false.
+        SnapshotError: The snapshot to resume from is missing.
+    """
+    folder = settings.run_dir
+    make_folder(folder)
+    if settings.resume is False:
+        if _is_main() and _holds_a_run(folder):
+            raise ConfigError(
+                f"{folder} holds a run already: set resume to auto to go on with it, or choose "
+                "another run_name"
+            )
+        return None
+    if settings.resume is not True and settings.resume != "auto":
+        return snapshot_path(settings.resume, {})
+    newest = newest_snapshot(folder)
+    _log.info("%s", f"going on from {newest}" if newest else f"starting afresh in {folder}")
+    return newest
+
+
+def _is_main() -> bool:
+    # before Lightning has started its processes, their launchers' variables tell
+    ranks = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
+    return int(next((rank for rank in ranks if rank), "0")) == 0
+
+
+def _holds_a_run(folder: Path) -> bool:
+    return (folder / "logs_train.csv").exists() or any(folder.glob("*.pt"))
+
+
+def snapshot_path(wanted: str | os.PathLike[str], named: Mapping[str, Path]) -> Path:
+    """The file of a snapshot that is named ``best``, ``last`` or by its path.
+
+    Raises:
+        SnapshotError: There is no such file.
+    """
+    path = named.get(str(wanted), Path(wanted))
+    if not path.is_file():
+        raise SnapshotError(
+            f"there is no snapshot {path}: train first, name another one with ckpt_path, or pass "
+            "ckpt_path=None for the weights the model has"
+        )
+    return path
+
+
+def check_batch(module: SegmentationModule, data: SegmentationData) -> None:
+    """Try the network on one sample before anything is written.
+
+    Raises:
+        DataError: The network does not take the sample, or gives another shape than the target.
+    """
+    batch = first_batch(data.train)
+    training = module.model.training
+    module.model.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            output = module(batch)
+            module.loss(output, batch["target"], batch.get("labelled"))
+    except (RuntimeError, TypeError) as error:
+        shape = tuple(batch["patch"].shape)
+        told = " ".join(str(error).split())
+        raise DataError(
+            f"{type(module.model).__name__} does not take a batch of shape {shape}: {told}"
+        ) from error
+    finally:
+        module.model.train(training)
+
+
+def logged(trainer: pl.Trainer, prefix: str) -> dict[str, float]:
+    """The values that a loop has logged under a prefix, as Python numbers."""
+    values = trainer.callback_metrics
+    return {key: float(value) for key, value in values.items() if key.startswith(prefix)}

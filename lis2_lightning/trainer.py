@@ -1,0 +1,360 @@
+"""The facade: LIS2's ``Trainer``, which Lightning runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import lightning.pytorch as pl
+import torch
+from jsonargparse import lazy_instance  # type: ignore[attr-defined]  # public, and not in __all__
+from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.loggers import Logger
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import Metric
+
+from lis2_lightning import assembly, results, run
+from lis2_lightning.config import Schema, load_config, merge
+from lis2_lightning.data import AnyDataset, SegmentationData
+from lis2_lightning.errors import ConfigError
+from lis2_lightning.inference import Map
+from lis2_lightning.module import OptimizerCallable, SchedulerCallable, SegmentationModule
+from lis2_lightning.snapshots import read_snapshot
+from lis2_lightning.trackers import Tracker
+
+BCE: nn.Module = lazy_instance(nn.BCELoss)
+
+
+class GlobalConfig(dict[str, Any]):
+    """The resolved configuration: every key, plain values; it loads back as it is."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain copy (LIS2's name for it)."""
+        return dict(self)
+
+
+class Trainer:
+    """Trains a segmentation network on one large, partly labelled image.
+
+    Everything is written below ``output_dir/run_name``. Components may be objects, or come from
+    a configuration: see :meth:`from_config`.
+
+    Args:
+        output_dir: Folder of all runs.
+        run_name: Name of this run and of its folder.
+        model: The network. It is called with the batch keys that its ``forward`` names, or with
+            ``patch`` alone where it names none.
+        train_dataset: What is trained on: a map-style data set of mappings with ``patch``,
+            ``target`` and optionally ``labelled``, each (C, H, W).
+        val_dataset: What is validated on after each epoch; without it no validation runs.
+        test_dataset: What the best snapshot is scored on; without it, ``val_dataset``.
+        optimizer: Builds the optimizer from parameters.
+        scheduler: Builds the learning rate scheduler from an optimizer.
+        scheduler_interval: Whether the scheduler steps after each epoch or each optimizer step.
+        loss: A loss of torch.nn or of this package; only labelled pixels count.
+        early_stopper: True stops after 10 epochs without a lower validation loss; or an object.
+        batch_size: Samples in a batch of one process.
+        num_workers: Worker processes for data, or auto.
+        epochs: How many epochs to train.
+        save_interval: Write save_{epoch}.pt where epoch % save_interval == 0 and epoch > 0,
+            counted from 0; 0 for never.
+        save_last: Write last.pt after every epoch.
+        save_every_n_steps: Write last.pt inside an epoch every so many steps.
+        save_every_minutes: Write last.pt inside an epoch every so many minutes.
+        monitor: The logged value that best.pt follows.
+        mode: Whether the best value is the smallest or the largest.
+        resume: False starts afresh and refuses a folder that holds a run; auto goes on from the
+            newest whole snapshot of this run, or starts afresh where there is none; or a path.
+        compile: Run the network through torch.compile.
+        trackers: Where numbers go besides logs_train.csv, which is always written.
+        metrics: What is measured; average precision, Dice and ROC AUC where it is null.
+        seed: Seeds weights, order, augmentation and dropout; null for another one each run.
+        lightning: Any argument of the Lightning Trainer: accelerator, devices, precision,
+            accumulate_grad_batches, gradient_clip_val, callbacks and so on.
+
+    Raises:
+        ConfigError: A value is out of its range or does not fit.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | Path = "runs",
+        run_name: str = "run",
+        *,
+        model: nn.Module,
+        train_dataset: AnyDataset,
+        val_dataset: AnyDataset | None = None,
+        test_dataset: AnyDataset | None = None,
+        optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=1e-3),
+        scheduler: SchedulerCallable | None = None,
+        scheduler_interval: Literal["epoch", "step"] = "epoch",
+        loss: nn.Module = BCE,
+        early_stopper: bool | EarlyStopping | None = None,
+        batch_size: int = 256,
+        num_workers: int | Literal["auto"] = "auto",
+        epochs: int = 100,
+        save_interval: int = 10,
+        save_last: bool = False,
+        save_every_n_steps: int | None = None,
+        save_every_minutes: float | None = None,
+        monitor: str = "train_loss",
+        mode: Literal["min", "max"] = "min",
+        resume: bool | str = False,
+        compile: bool = False,  # noqa: A002 - the documented key
+        trackers: list[Tracker | Logger] | None = None,
+        metrics: list[Metric] | None = None,
+        seed: int | None = None,
+        lightning: Mapping[str, Any] | None = None,
+    ) -> None:
+        given = {key: value for key, value in locals().items() if key != "self"}
+        self.config: dict[str, Any] = Schema(type(self)).described(given)
+        self._settings = assembly.Settings(
+            **{**given, "trackers": trackers or [], "lightning": lightning or {}}
+        )
+        run.speak()
+        self._result: dict[str, Any] = {}
+        self._test_scores: dict[str, float] = {}
+
+    @classmethod
+    def from_config(
+        cls, source: str | os.PathLike[str] | Mapping[str, Any], **overrides: Any
+    ) -> Self:
+        """Build a trainer from a YAML file or a mapping.
+
+        Args:
+            source: A path or a mapping, with components in LIS2's spelling
+                (``{type: AdamW, lr: 0.01}``) or jsonargparse's (``{class_path: …}``).
+            overrides: Keys that win over it; values may be objects. Use
+                ``**{"optimizer.lr": 0.01}`` to reach inside a component.
+
+        Raises:
+            ConfigError: A key, a name or a value is wrong; the sentence has the valid ones.
+            DataError: A data set cannot be built.
+        """
+        given = merge(load_config(source), overrides)
+        run.seed(given.get("seed"))
+        resolved, objects = Schema(cls).objects(given)
+        trainer = cls(**objects)
+        trainer.config = given
+        trainer.global_config = GlobalConfig(resolved)
+        return trainer
+
+    @classmethod
+    def from_snapshot(cls, path: str | os.PathLike[str], **overrides: Any) -> Self:
+        """Build the trainer that wrote a snapshot; its ``train`` goes on after that epoch.
+
+        Args:
+            path: A snapshot.
+            overrides: Keys that win over what the snapshot says, as for :meth:`from_config`.
+
+        Raises:
+            SnapshotError: The file is missing, damaged or no snapshot.
+            ConfigError: As for :meth:`from_config`; also where a component was passed as an
+                object when the snapshot was written and is not passed again.
+        """
+        snapshot = read_snapshot(path)
+        return cls.from_config(snapshot["GLOBAL_CONFIG"], **{"resume": str(path), **overrides})
+
+    def train(self) -> dict[str, Any]:
+        """Fit, then score the best snapshot on the test set.
+
+        A run that is over stays over: nothing is trained, and the stored result is returned.
+
+        Returns:
+            What :meth:`get_final_info` gives.
+
+        Raises:
+            ConfigError: The run folder cannot be written, or holds a run and ``resume`` is false.
+            DataError: A batch does not fit the network, or the network's output the target.
+            TrainingError: The loss is NaN or infinite.
+        """
+        self._result = self._result or results.stored(self._settings)
+        if self._result:
+            return self.get_final_info()
+        checkpoint = run.starting_point(self._settings)
+        run.check_batch(self.module, self.data)
+        with run.quiet(), run.timed() as elapsed:
+            self.lightning.fit(self.module, ckpt_path=checkpoint, **self._loop)
+        self.run_final_evaluation()
+        if results.is_drawn(self.data.predict):
+            results.draw_map(self.data.predict, self.predict(None), self._settings.run_dir)
+        self._result = self.get_final_info()
+        results.finish(self._settings, self._built, self._result, elapsed())
+        return self.get_final_info()
+
+    def validate(self, ckpt_path: str | os.PathLike[str] | None = "best") -> dict[str, float]:
+        """Measure loss and metrics on the validation set.
+
+        Args:
+            ckpt_path: ``best``, ``last`` or a snapshot; null for the weights the model has.
+
+        Returns:
+            ``val_loss`` and ``val_<metric>``.
+
+        Raises:
+            ConfigError: There is no validation set.
+            SnapshotError: The snapshot is missing or damaged.
+        """
+        if self.data.val is None:
+            raise ConfigError("there is nothing to validate on: set val_dataset")
+        checkpoint = self._checkpoint(ckpt_path)
+        with run.quiet():
+            self.lightning.validate(self.module, ckpt_path=checkpoint, verbose=False, **self._loop)
+        return run.logged(self.lightning, "val_")
+
+    def test(self, ckpt_path: str | os.PathLike[str] | None = "best") -> dict[str, float]:
+        """Measure loss and metrics on the test set, and write ``test_results.csv``.
+
+        Args:
+            ckpt_path: ``best``, ``last`` or a snapshot; null for the weights the model has.
+
+        Returns:
+            ``test_loss`` and ``test_<metric>``.
+
+        Raises:
+            ConfigError: There is neither a test nor a validation set.
+            SnapshotError: The snapshot is missing or damaged.
+        """
+        if self.data.test is None:
+            raise ConfigError("there is nothing to test on: set test_dataset or val_dataset")
+        checkpoint = self._checkpoint(ckpt_path)
+        with run.quiet():
+            self.lightning.test(self.module, ckpt_path=checkpoint, verbose=False, **self._loop)
+        return run.logged(self.lightning, "test_")
+
+    def predict(self, ckpt_path: str | os.PathLike[str] | None = "best") -> list[Map]:
+        """Map the whole image, and write ``prediction.fits`` or ``prediction.npy``.
+
+        The image is that of the test set, or of the validation or training set where there is
+        none. Data sets that cut no image give one map for each sample.
+
+        Args:
+            ckpt_path: ``best``, ``last`` or a snapshot; null for the weights the model has.
+
+        Returns:
+            Probabilities in [0, 1], ``(C, H, W)`` each.
+
+        Raises:
+            SnapshotError: The snapshot is missing or damaged.
+        """
+        checkpoint = self._checkpoint(ckpt_path)
+        with run.quiet():
+            self.lightning.predict(
+                self.module, ckpt_path=checkpoint, return_predictions=False, **self._loop
+            )
+        maps = self._built.segmenter.maps
+        results.write_prediction(maps, self.data.predict, self._settings.run_dir)
+        return maps
+
+    def run_final_evaluation(self, csv_path: str = "test_results.csv") -> dict[str, float]:
+        """Score the best snapshot on the test set, a row a batch into a CSV file.
+
+        Args:
+            csv_path: The file, below the run's folder unless it is absolute.
+
+        Returns:
+            ``test_loss`` and ``test_<metric>``; empty where there is nothing to test on.
+        """
+        if self.data.test is None:
+            return {}
+        self._built.test_results.path = self._settings.run_dir / csv_path
+        scores = self.test("best" if self._built.snapshots.best_path.is_file() else None)
+        self._test_scores = scores
+        return scores
+
+    def get_final_info(self) -> dict[str, Any]:
+        """What came of the run, as plain Python values.
+
+        Returns:
+            ``best_loss``, ``epochs_run``, ``run_name``, ``output_dir``, ``final_model_path`` and
+            ``last_model_path`` (null where not written), ``metrics_train``, ``metrics_val`` and
+            ``metrics_test`` (of the last epoch, the last epoch, and the best snapshot).
+        """
+        if self._result:
+            return dict(self._result)
+        return results.final_info(self._settings, self._built, self._test_scores)
+
+    def plan(self) -> str:
+        """Print which Lightning object, with which arguments, each key became.
+
+        Returns:
+            What is printed: a line for each key.
+        """
+        told = assembly.plan(self._settings, self.global_config)
+        sys.stdout.write(f"{told}\n")
+        return told
+
+    @cached_property
+    def global_config(self) -> GlobalConfig:
+        """Every key with its value, plain; it loads back as it is."""
+        return GlobalConfig({**Schema(type(self)).defaults(), **self.config})
+
+    @cached_property
+    def _built(self) -> assembly.Assembly:
+        with run.quiet():
+            return assembly.assemble(self._settings, self.global_config)
+
+    @property
+    def _loop(self) -> dict[str, Any]:
+        return {"datamodule": self.data, "weights_only": True}
+
+    def _checkpoint(self, ckpt_path: str | os.PathLike[str] | None) -> Path | None:
+        named = {"best": self._built.snapshots.best_path, "last": self._built.snapshots.last_path}
+        return None if ckpt_path is None else run.snapshot_path(ckpt_path, named)
+
+    @property
+    def module(self) -> SegmentationModule:
+        """The ``LightningModule``."""
+        return self._built.module
+
+    @property
+    def data(self) -> SegmentationData:
+        """The ``LightningDataModule``."""
+        return self._built.data
+
+    @property
+    def lightning(self) -> pl.Trainer:
+        """The Lightning trainer."""
+        return self._built.lightning
+
+    @property
+    def model(self) -> nn.Module:
+        """The network."""
+        return self._settings.model
+
+    @property
+    def optimizer(self) -> Optimizer | None:
+        """The optimizer; null before training."""
+        return next(iter(self.lightning.optimizers), None)
+
+    @property
+    def scheduler(self) -> LRScheduler | None:
+        """The scheduler; null before training, or where there is none."""
+        configs = self.lightning.lr_scheduler_configs if self.lightning.optimizers else []
+        return next((config.scheduler for config in configs), None)
+
+    @property
+    def early_stopper(self) -> EarlyStopping | None:
+        """The early stopping callback, or null."""
+        return self._built.early_stopper
+
+    @property
+    def tracker(self) -> list[Logger]:
+        """Every logger; the first writes ``logs_train.csv``."""
+        return self.lightning.loggers
+
+    @property
+    def epochs_run(self) -> int:
+        """How many epochs are done."""
+        return int(self._result.get("epochs_run", self._built.log.epochs_run))
+
+    @property
+    def best_loss(self) -> float:
+        """The best monitored value so far; infinite before the first epoch."""
+        return float(self._result.get("best_loss", self._built.snapshots.best_loss))
