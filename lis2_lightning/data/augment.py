@@ -109,10 +109,11 @@ class _RandomFlip(_Geometric):
 
     def __call__(self, tensors: Tensors, keys: NDArray[np.uint64]) -> Tensors:
         """Mirror some of the tiles."""
-        chosen = torch.from_numpy(np.flatnonzero(uniform(keys, 0) < self.p))
+        chosen = np.flatnonzero(uniform(keys, 0) < self.p)
         for key in present(tensors):
-            tensor = tensors[key]
-            tensor[chosen] = tensor[chosen].flip(self.axis)
+            # the tensor's own memory: NumPy's copies wake no threads, which would cost more
+            values = tensors[key].numpy()
+            values[chosen] = np.flip(values[chosen], self.axis)
         return tensors
 
 
@@ -219,8 +220,10 @@ class NoiseDataAugmentation(Augmentation):
             tensor = tensors[key]
             noise = normal(keys, SPATIAL.index(key), tensor[0].numel())
             noise *= np.float32(self.noise_var)
-            noisy = torch.from_numpy(noise).view_as(tensor).add_(tensor).clamp_(0, 1)
-            tensors[key] = (noisy >= 0.5).to(tensor.dtype) if key == "target" else noisy
+            noise += tensor.numpy().reshape(noise.shape)
+            if key == "target":
+                noise = (noise >= 0.5).astype(np.float32)
+            tensors[key] = torch.from_numpy(np.clip(noise, 0, 1, out=noise)).view_as(tensor)
         return tensors
 
 

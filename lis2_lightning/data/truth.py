@@ -174,7 +174,8 @@ class _Counts:
         """Count in all rectangles between the R given rows and the K given columns, `(R, K)`."""
         above, below = (np.searchsorted(self._breaks, rows) for rows in (tops, bottoms))
         strips = self._table[below] - self._table[above]
-        return strips[:, rights] - strips[:, lefts]
+        inside: NDArray[np.int64] = strips[:, rights] - strips[:, lefts]
+        return inside
 
 
 def _check_shape(raster: Raster, image: Raster, target: Raster) -> None:

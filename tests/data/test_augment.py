@@ -181,7 +181,7 @@ def test_batches_without_labels_are_augmented_too():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: RandomHorizontalFlip(keys_to_augment=["pach"]), "did you mean 'patch'"),
+        (lambda: RandomHorizontalFlip(keys_to_augment=["ppatch"]), "did you mean 'patch'"),
         (lambda: RandomRotation(10, keys_to_augment=["patch"]), "name both patch and target"),
         (lambda: RandomVerticalFlip(1.5), "a probability from 0 to 1, not 1.5"),
         (lambda: RandomRotation(-5), "degrees is one angle of at least 0"),
