@@ -130,7 +130,8 @@ def assemble(settings: Settings, config: Mapping[str, Any]) -> Assembly:
     """
     seed = torch.seed() % 2**32 if settings.seed is None else settings.seed
     data = build_data(settings, seed)
-    log, snapshots = EpochLog(), build_snapshots(settings)
+    log = EpochLog()
+    snapshots = build_snapshots(settings, log)
     segmenter = Segmenter(image_shape(data.predict))
     test_results = TestResults(settings.run_dir / "test_results.csv")
     early_stopper = build_early_stopper(settings.early_stopper)
@@ -207,10 +208,11 @@ def build_early_stopper(given: bool | EarlyStopping | None) -> EarlyStopping | N
     return LossEarlyStopping() if given else None
 
 
-def build_snapshots(settings: Settings) -> Snapshots:
+def build_snapshots(settings: Settings, log: EpochLog) -> Snapshots:
     """The callback which writes the snapshots."""
     return Snapshots(
         settings.run_dir,
+        log,
         monitor=settings.monitor,
         mode=settings.mode,
         save_interval=settings.save_interval,

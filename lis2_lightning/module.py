@@ -8,12 +8,14 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import LRSchedulerTypeUnion, OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import Metric
 
+from lis2_lightning.data import SegmentationData
 from lis2_lightning.errors import DataError
 from lis2_lightning.losses import MaskedLoss
 from lis2_lightning.metrics import PixelMetrics
@@ -90,8 +92,10 @@ class SegmentationModule(pl.LightningModule):
         self._optimizer_factory = optimizer
         self._scheduler_factory = scheduler
         self._scheduler_interval = scheduler_interval
-        self._call = torch.compile(model) if compile_model else model
+        if compile_model:
+            model.compile()  # in place: the names of its weights stay as they are
         self._inputs = input_names(model)
+        self._has_validated = False
 
     def forward(self, batch: Batch) -> Tensor:
         """Call the network with what it asks for of a batch.
@@ -100,9 +104,9 @@ class SegmentationModule(pl.LightningModule):
             What the network gives: probabilities or logits, ``(B, C, H, W)``.
         """
         if self._inputs is None:
-            return self._output(self._call(batch["patch"]))
+            return self._output(self.model(batch["patch"]))
         names = [name for name in (self._inputs or batch) if name in batch]
-        return self._output(self._call(**{name: batch[name] for name in names}))
+        return self._output(self.model(**{name: batch[name] for name in names}))
 
     def _output(self, output: Any) -> Tensor:
         if not isinstance(output, Tensor):
@@ -161,10 +165,12 @@ class SegmentationModule(pl.LightningModule):
     def on_train_epoch_start(self) -> None:
         """Begin an epoch with empty sums."""
         self.train_scores.reset()
+        self._has_validated = False
 
     def on_validation_epoch_start(self) -> None:
         """Begin a validation with empty sums."""
         self.val_scores.reset()
+        self._has_validated = True
 
     def on_test_epoch_start(self) -> None:
         """Begin a test with empty sums."""
@@ -176,9 +182,20 @@ class SegmentationModule(pl.LightningModule):
         Lightning would step it after: a resumed run would then be one step behind.
         """
         scheduler = self.lr_schedulers()
-        if isinstance(scheduler, ReduceLROnPlateau):
-            values = self.trainer.callback_metrics
-            scheduler.step(float(values.get("val_loss", values["train_loss"])))
+        # where validation does not run in every epoch, its last loss would count again and again
+        is_due = self._has_validated or not validates(self.trainer)
+        if isinstance(scheduler, ReduceLROnPlateau) and is_due:
+            seen = "val_loss" if self._has_validated else "train_loss"
+            scheduler.step(float(self.trainer.callback_metrics[seen]))
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take only the weights where nothing is trained.
+
+        Lightning gives the callbacks their states for a test, too: the epochs done and the best
+        value of a run would become those of the snapshot that is tested.
+        """
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            checkpoint.pop("callbacks", None)
 
     def lr_scheduler_step(self, scheduler: LRSchedulerTypeUnion, metric: Any | None) -> None:
         """Step a scheduler; ``ReduceLROnPlateau`` has stepped already."""
@@ -231,6 +248,14 @@ class Scores(nn.Module):
         """Forget everything."""
         self.loss.reset()
         self.metrics.reset()
+
+
+def validates(trainer: pl.Trainer) -> bool:
+    """Whether validation belongs to a run, be it in this epoch or in a later one."""
+    data = getattr(trainer, "datamodule", None)
+    # ours has a method for it in any case, and Lightning asks for no more
+    has_none = isinstance(data, SegmentationData) and data.val is None
+    return trainer.enable_validation and not has_none
 
 
 def input_names(model: nn.Module) -> tuple[str, ...] | None:

@@ -31,6 +31,7 @@ _WARNINGS: Final = (
     ".*you have no `val_dataloader`.*",
     ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
     ".*in eval mode at the start of training.*",
+    ".*Total length of `list` across ranks is zero.*",
 )
 _CHATTY: Final = (
     "lightning.pytorch.utilities.rank_zero",

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import EarlyStopping
+
+from lis2_lightning.module import validates
 
 
 class LossEarlyStopping(EarlyStopping):
@@ -31,19 +35,33 @@ class LossEarlyStopping(EarlyStopping):
             check_on_train_epoch_end=True,
         )
         self._follows_validation = monitor is None
+        self._validates = False
+        self._has_validated = False
 
     @property
     def state_key(self) -> str:
         """One name whatever the options: a resumed run may have another patience."""
         return "LossEarlyStopping"
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Choose the loss to follow."""
-        super().setup(trainer, pl_module, stage)
-        if self._follows_validation:
-            validates = trainer.fit_loop.epoch_loop.val_loop._data_source.is_defined()  # noqa: SLF001
-            self.monitor = "val_loss" if validates else "train_loss"
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the count and the best loss; patience is what is configured now."""
+        super().load_state_dict({**state_dict, "patience": self.patience})
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop a resumed run at once that had been stopped."""
+        """Choose the loss to follow, and stop a resumed run at once that had been stopped."""
+        self._validates = validates(trainer)
+        if self._follows_validation:
+            self.monitor = "val_loss" if self._validates else "train_loss"
         trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note that this epoch has a validation loss of its own."""
+        super().on_validation_end(trainer, pl_module)
+        self._has_validated = True
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look at the loss; an epoch without the validation that is followed is no epoch here."""
+        waits = self._validates and self.monitor.startswith("val_") and not self._has_validated
+        self._has_validated = False
+        if not waits:
+            super().on_train_epoch_end(trainer, pl_module)

@@ -13,6 +13,8 @@ from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
 _log = logging.getLogger("lis2_lightning")
+_GOING: Final = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+_DONE: Final = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
 _REFRESH_S: Final = 0.2  # a bar drawn at each step doubles the cost of a small one
 
 
@@ -35,10 +37,13 @@ class TerminalScreen:
     def show(self, level: int, title: str, done: int, total: int | None, values: str) -> None:
         """Draw a bar anew."""
         bar = self._bars.get(level)
+        if bar is not None and (bar.desc.rstrip(": ") != title or done < bar.n):
+            self.close(level)  # another loop, or another epoch: its own clock
+            bar = None
         if bar is None:
-            bar = tqdm(
-                position=level, leave=level == 0, dynamic_ncols=True, file=sys.stderr, initial=done
-            )
+            position = len(self._bars)
+            bar = tqdm(position=position, leave=level == 0, dynamic_ncols=True, file=sys.stderr)
+            bar.initial = done
             self._bars[level] = bar
         bar.set_description_str(title, refresh=False)
         bar.set_postfix_str(values, refresh=False)
@@ -57,21 +62,32 @@ class NotebookScreen:
     def __init__(self) -> None:
         display = import_module("IPython.display").display  # it is there in a notebook only
         self._lines: dict[int, str] = {}
-        self._begun: dict[int, float] = {}
+        self._begun: dict[int, tuple[str, int, float]] = {}
+        self._last: dict[int, int] = {}
         self._handle = display(_Text(""), display_id=True)
 
     def show(self, level: int, title: str, done: int, total: int | None, values: str) -> None:
         """Draw a line anew."""
-        elapsed = time.monotonic() - self._begun.setdefault(level, time.monotonic())
+        now = time.monotonic()
+        if done < self._last.get(level, 0) or self._begun.get(level, (title,))[0] != title:
+            del self._begun[level]  # another loop, or another epoch: its own clock
+        _, initial, begun = self._begun.setdefault(level, (title, done, now))
+        self._last[level] = done
         self._lines[level] = tqdm.format_meter(
-            done, total or 0, elapsed, ncols=100, prefix=title, postfix=values
+            done,
+            total or 0,
+            now - begun,
+            ncols=100,
+            prefix=title,
+            postfix=values,
+            initial=initial,
+            bar_format=_DONE if done == total else _GOING,
         )
         self._draw()
 
     def close(self, level: int) -> None:
-        """Remove the batches' line, or leave the epochs' line as it is."""
-        self._begun.pop(level, None)
-        if level > 0:
+        """Remove the batches' line where the epochs' one says it all; else leave it as it is."""
+        if level > 0 and 0 in self._lines:
             self._lines.pop(level, None)
         self._draw()
 

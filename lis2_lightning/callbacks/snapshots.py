@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 
+from lis2_lightning.callbacks.epoch_log import EpochLog
 from lis2_lightning.errors import ConfigError, did_you_mean
 from lis2_lightning.snapshots import link_snapshot
 
@@ -24,6 +25,7 @@ class Snapshots(Checkpoint):
 
     Args:
         folder: The run's folder.
+        log: Knows the epoch's values in double precision; Lightning keeps them in single.
         monitor: The logged value that ``best.pt`` follows.
         mode: Whether the best value is the smallest or the largest.
         save_interval: Write ``save_{epoch}.pt`` every so many epochs; 0 for never.
@@ -33,6 +35,7 @@ class Snapshots(Checkpoint):
     def __init__(
         self,
         folder: Path,
+        log: EpochLog,
         *,
         monitor: str = "train_loss",
         mode: Literal["min", "max"] = "min",
@@ -40,6 +43,7 @@ class Snapshots(Checkpoint):
         save_last: bool = False,
     ) -> None:
         self.folder = folder
+        self._log = log
         self.monitor = monitor
         self.mode = mode
         self.save_interval = save_interval
@@ -87,10 +91,11 @@ class Snapshots(Checkpoint):
                 link_snapshot(targets[0], target)
 
     def _is_best(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
-        values = trainer.callback_metrics
-        if self.monitor not in values:
+        values = {**trainer.callback_metrics, **self._log.row}
+        value = values.get(self.monitor)
+        if value is None:
             return self._not_logged(trainer, list(values))
-        value = float(values[self.monitor])
+        value = float(value)
         better = value < self.best_loss if self.mode == "min" else value > self.best_loss
         if not (better and math.isfinite(value) and _finite(pl_module)):
             return False

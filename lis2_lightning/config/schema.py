@@ -116,7 +116,7 @@ class Schema:
 
     def resolved(self, parser: ArgumentParser, namespace: Namespace) -> dict[str, Any]:
         """Every documented key as plain values; of Lightning's own only those that were set."""
-        dumped: dict[str, Any] = parse_yaml(parser.dump(namespace, skip_none=False))
+        dumped: dict[str, Any] = parse_yaml(parser.dump(namespace, skip_unset=False))
         lightning = dumped.pop(_LIGHTNING, None) or {}
         dumped = {key: dumped[key] for key in self.keys if key in dumped}
         set_keys = {k: v for k, v in lightning.items() if v != self.lightning_defaults[k]}

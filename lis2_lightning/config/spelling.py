@@ -74,6 +74,8 @@ def _component(kind: str, value: Any, *, path: str) -> Any:
 def to_lis2(kind: str, component: Any) -> Any:
     """Write a component as LIS2 spells it; what is no component is returned as it is.
 
+    Arguments that are null are left out: LIS2 takes a null for a value.
+
     >>> to_lis2("model", {"class_path": "lis2_lightning.models.UNet", "init_args": {"dim": 2}})
     {'type': 'unet', 'dim': 2}
     """
@@ -82,5 +84,6 @@ def to_lis2(kind: str, component: Any) -> Any:
     arguments = {
         key: to_lis2(KINDS[key], value) if key in KINDS else value
         for key, value in (component.get("init_args") or {}).items()
+        if value is not None
     }
     return {"type": lis2_name(kind, component["class_path"]), **arguments}
