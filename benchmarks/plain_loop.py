@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from lis2_lightning import SyntheticDataset, Trainer, UNet
 from lis2_lightning.data import SegmentationData
+from lis2_lightning.run import quiet
 
 
 class EpochTimes(pl.Callback):
@@ -78,7 +79,8 @@ def facade_epoch(tiles: SyntheticDataset, batch_size: int, features: int) -> flo
             seed=0,
             lightning={"callbacks": [times], "enable_progress_bar": False},
         )
-        trainer.lightning.fit(trainer.module, datamodule=trainer.data)
+        with quiet():
+            trainer.lightning.fit(trainer.module, datamodule=trainer.data)
     return times.seconds[0]
 
 

@@ -313,13 +313,17 @@ _PLAN: Final[Mapping[str, str]] = {
 
 def plan(settings: Settings, config: Mapping[str, Any]) -> str:
     """Which Lightning object, with which arguments, each key became; a line for each."""
-    keys = [field.name for field in fields(settings) if field.name != "lightning"]
-    lines = [f"{key:<20}{_PLAN[key].format(_short(config.get(key)))}" for key in keys]
-    lines += [
-        f"{'lightning.' + key:<20}lightning.pytorch.Trainer({key}={_short(describe(value))})"
+    told = {
+        field.name: _PLAN[field.name].format(_short(config.get(field.name)))
+        for field in fields(settings)
+        if field.name != "lightning"
+    }
+    told |= {
+        f"lightning.{key}": f"lightning.pytorch.Trainer({key}={_short(describe(value))})"
         for key, value in settings.lightning.items()
-    ]
-    return "\n".join(lines)
+    }
+    width = max(map(len, told)) + 2
+    return "\n".join(f"{key:<{width}}{text}" for key, text in told.items())
 
 
 def _short(value: Any) -> str:

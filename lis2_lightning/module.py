@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import Metric
 
 from lis2_lightning.data import SegmentationData
-from lis2_lightning.errors import DataError
+from lis2_lightning.errors import ConfigError, DataError
 from lis2_lightning.losses import MaskedLoss
 from lis2_lightning.metrics import PixelMetrics
 
@@ -203,12 +203,20 @@ class SegmentationModule(pl.LightningModule):
             super().lr_scheduler_step(scheduler, metric)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimizer over the parameters that are trained, and its scheduler."""
+        """The optimizer over the parameters that are trained, and its scheduler.
+
+        Raises:
+            ConfigError: One of them refuses its arguments, or nothing is trained.
+        """
         trained = [p for p in self.model.parameters() if p.requires_grad]
-        optimizer = self._optimizer_factory(trained)
-        if self._scheduler_factory is None:
+        try:
+            optimizer = self._optimizer_factory(trained)
+            scheduler = self._scheduler_factory(optimizer) if self._scheduler_factory else None
+        except (TypeError, ValueError, RuntimeError) as error:
+            told = " ".join(str(error).split())
+            raise ConfigError(f"the optimizer or the scheduler cannot be built: {told}") from error
+        if scheduler is None:
             return optimizer
-        scheduler = self._scheduler_factory(optimizer)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {

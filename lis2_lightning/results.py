@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from lightning.pytorch.callbacks import EarlyStopping
 
 from lis2_lightning.assembly import Assembly, Settings
 from lis2_lightning.data import AnyDataset, TileDataset, write_map
@@ -63,23 +64,43 @@ def stored(settings: Settings) -> dict[str, Any]:
     return info
 
 
-def finish(settings: Settings, built: Assembly, info: Mapping[str, Any], seconds: float) -> None:
-    """Store the result, draw the pictures and show the table; the main process does."""
+def finish(
+    settings: Settings,
+    built: Assembly,
+    info: Mapping[str, Any],
+    maps: Sequence[Map],
+    seconds: float,
+) -> None:
+    """Store the result, draw the pictures and show the table; the main process does.
+
+    Args:
+        settings: The documented keys.
+        built: What came of them.
+        info: What :func:`final_info` gives.
+        maps: The image's map, to be drawn; empty for none.
+        seconds: How long the training took.
+    """
     trainer = built.lightning
     if not trainer.is_global_zero:
         return
     record = {
         "info": dict(info),
-        "stopped_early": info["epochs_run"] < settings.epochs,
+        "stopped_early": _stopped_early(built.early_stopper),
         "seconds": round(seconds, 3),
     }
     with atomic(settings.run_dir / _RESULT) as file:
         file.write(json.dumps(record, indent=2).encode() + b"\n")
+    _draw_map(built.data.predict, maps, settings.run_dir)
     draw_curves(_numbers(settings.run_dir / "logs_train.csv"), settings.run_dir / "curves.png")
     _log.info("%s", table(settings, info, seconds))
 
 
-def draw_map(dataset: AnyDataset | None, maps: Sequence[Map], folder: Path) -> None:
+def _stopped_early(stopper: EarlyStopping | None) -> bool:
+    # a run that lightning.max_time or max_steps ended is not over: it may go on
+    return stopper is not None and stopper.wait_count >= stopper.patience
+
+
+def _draw_map(dataset: AnyDataset | None, maps: Sequence[Map], folder: Path) -> None:
     """Draw image, truth and probability of a tiled image as ``prediction.png``."""
     if not isinstance(dataset, TileDataset) or not maps:
         return

@@ -16,7 +16,7 @@ import lightning.pytorch as pl
 import torch
 
 from lis2_lightning.assembly import Settings
-from lis2_lightning.callbacks.run_folder import make_folder
+from lis2_lightning.callbacks import make_folder
 from lis2_lightning.data import SegmentationData, first_batch
 from lis2_lightning.errors import ConfigError, DataError, SnapshotError
 from lis2_lightning.module import SegmentationModule
@@ -134,11 +134,13 @@ def snapshot_path(wanted: str | os.PathLike[str], named: Mapping[str, Path]) -> 
 
 
 def check_batch(module: SegmentationModule, data: SegmentationData) -> None:
-    """Try the network on one sample before anything is written.
+    """Try the network on one sample, and its optimizer, before anything is written.
 
     Raises:
+        ConfigError: The optimizer or the scheduler cannot be built.
         DataError: The network does not take the sample, or gives another shape than the target.
     """
+    module.configure_optimizers()
     batch = first_batch(data.train)
     training = module.model.training
     module.model.eval()

@@ -20,6 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 
 from lis2_lightning import assembly, results, run
+from lis2_lightning.callbacks import is_trial
 from lis2_lightning.config import Schema, load_config, merge
 from lis2_lightning.data import AnyDataset, SegmentationData
 from lis2_lightning.errors import ConfigError
@@ -28,7 +29,8 @@ from lis2_lightning.module import OptimizerCallable, SchedulerCallable, Segmenta
 from lis2_lightning.snapshots import read_snapshot
 from lis2_lightning.trackers import Tracker
 
-BCE: nn.Module = lazy_instance(nn.BCELoss)
+# what shows the default in --help and in a resolved configuration; it is no loss yet
+DEFAULT_LOSS: nn.Module = lazy_instance(nn.BCELoss)
 
 
 class GlobalConfig(dict[str, Any]):
@@ -94,7 +96,7 @@ class Trainer:
         optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=1e-3),
         scheduler: SchedulerCallable | None = None,
         scheduler_interval: Literal["epoch", "step"] = "epoch",
-        loss: nn.Module = BCE,
+        loss: nn.Module = DEFAULT_LOSS,
         early_stopper: bool | EarlyStopping | None = None,
         batch_size: int = 256,
         num_workers: int | Literal["auto"] = "auto",
@@ -114,6 +116,8 @@ class Trainer:
     ) -> None:
         given = {key: value for key, value in locals().items() if key != "self"}
         self.config: dict[str, Any] = Schema(type(self)).described(given)
+        if loss is DEFAULT_LOSS:
+            given["loss"] = nn.BCELoss()
         self._settings = assembly.Settings(
             **{**given, "trackers": trackers or [], "lightning": lightning or {}}
         )
@@ -181,11 +185,12 @@ class Trainer:
         run.check_batch(self.module, self.data)
         with run.quiet(), run.timed() as elapsed:
             self.lightning.fit(self.module, ckpt_path=checkpoint, **self._loop)
+        if is_trial(self.lightning):
+            return self.get_final_info()  # a trial of the loops: nothing is kept
         self.run_final_evaluation()
-        if results.is_drawn(self.data.predict):
-            results.draw_map(self.data.predict, self.predict(None), self._settings.run_dir)
+        maps = self.predict(None) if results.is_drawn(self.data.predict) else []
         self._result = self.get_final_info()
-        results.finish(self._settings, self._built, self._result, elapsed())
+        results.finish(self._settings, self._built, self._result, maps, elapsed())
         return self.get_final_info()
 
     def validate(self, ckpt_path: str | os.PathLike[str] | None = "best") -> dict[str, float]:
@@ -249,7 +254,8 @@ class Trainer:
                 self.module, ckpt_path=checkpoint, return_predictions=False, **self._loop
             )
         maps = self._built.segmenter.maps
-        results.write_prediction(maps, self.data.predict, self._settings.run_dir)
+        if self.lightning.is_global_zero:
+            results.write_prediction(maps, self.data.predict, self._settings.run_dir)
         return maps
 
     def run_final_evaluation(self, csv_path: str = "test_results.csv") -> dict[str, float]:

@@ -4,7 +4,7 @@ from lis2_lightning.callbacks.early_stopping import LossEarlyStopping
 from lis2_lightning.callbacks.epoch_log import EpochLog
 from lis2_lightning.callbacks.finite import StopOnNonFiniteLoss
 from lis2_lightning.callbacks.progress import ProgressBars
-from lis2_lightning.callbacks.run_folder import RunFolder
+from lis2_lightning.callbacks.run_folder import RunFolder, is_trial, make_folder
 from lis2_lightning.callbacks.seeding import SeedEachEpoch
 from lis2_lightning.callbacks.snapshots import Snapshots
 from lis2_lightning.callbacks.test_results import TestResults
@@ -18,4 +18,6 @@ __all__ = [
     "Snapshots",
     "StopOnNonFiniteLoss",
     "TestResults",
+    "is_trial",
+    "make_folder",
 ]

@@ -38,7 +38,7 @@ class RunFolder(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write both files."""
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or is_trial(trainer):
             return
         make_folder(self.folder)
         text = yaml.safe_dump(dict(self.config), sort_keys=False, allow_unicode=True)
@@ -46,6 +46,11 @@ class RunFolder(pl.Callback):
             file.write(text.encode())
         with atomic(self.folder / "environment.json") as file:
             file.write(json.dumps(environment(trainer), indent=2).encode() + b"\n")
+
+
+def is_trial(trainer: pl.Trainer) -> bool:
+    """Whether ``lightning.fast_dev_run`` only tries the loops: nothing is kept then."""
+    return bool(getattr(trainer, "fast_dev_run", False))
 
 
 def make_folder(folder: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 
 from lis2_lightning.callbacks.epoch_log import EpochLog
+from lis2_lightning.callbacks.run_folder import is_trial
 from lis2_lightning.errors import ConfigError, did_you_mean
 from lis2_lightning.snapshots import link_snapshot
 
@@ -75,6 +76,8 @@ class Snapshots(Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write what this epoch calls for; the bytes go to the disk once."""
+        if is_trial(trainer):
+            return
         targets = []
         if self._is_best(trainer, pl_module):
             targets.append(self.best_path)

@@ -44,7 +44,9 @@ class KeyedSampler(Sampler[Key]):
     Args:
         num_samples: How many samples there are.
         seed: Decides the orders of all epochs.
-        shuffle: Whether the order is random.
+        shuffle: Whether the order is random, and every process gets equally many samples: the
+            first ones of an epoch come again at its end where the number does not divide. Without
+            it each sample comes once, and processes may get a different number.
         rank: This process.
         world_size: How many processes share the samples; they are dealt out in turn.
     """
@@ -70,15 +72,21 @@ class KeyedSampler(Sampler[Key]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(range(self.rank, self.num_samples, self.world_size))
+        return len(self._mine())
+
+    def _mine(self) -> range:
+        total = self.num_samples
+        if self.shuffle:
+            total = -(-total // self.world_size) * self.world_size
+        return range(self.rank, total, self.world_size)
 
     def __iter__(self) -> Iterator[Key]:
         block = 4096  # a few at a time: the vectorised order costs nothing and no memory
         key = int(random_keys(self.seed, self.epoch, np.zeros(1, np.int64))[0])
         order = KeyedPermutation(self.num_samples, key)
-        mine = range(self.rank, self.num_samples, self.world_size)
+        mine = self._mine()
         for begin in range(0, len(mine), block):
-            positions = np.asarray(mine[begin : begin + block], dtype=np.int64)
+            positions = np.asarray(mine[begin : begin + block], dtype=np.int64) % self.num_samples
             indices = order(positions) if self.shuffle else positions
             yield from ((self.epoch, index) for index in indices.tolist())
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -55,3 +56,10 @@ class Segmenter(pl.Callback):
         if self._stitcher is None:
             self._stitcher = Stitcher(self.shape, channels=outputs.shape[1])
         self._stitcher.add(batch["corner"].cpu().numpy(), outputs)
+
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Add up what several processes have stitched."""
+        if trainer.world_size > 1 and self._stitcher is not None:
+            sums = torch.from_numpy(self._stitcher.sums).to(pl_module.device)
+            total = trainer.strategy.reduce(sums, reduce_op="sum")
+            self._stitcher.sums = total.cpu().numpy()

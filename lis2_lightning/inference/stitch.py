@@ -60,7 +60,8 @@ class Stitcher:
         self.shape = shape
         self.channels = channels
         self.blend = blend
-        self._sums = np.zeros((channels + 1, *shape))  # the last channel is that of the weights
+        # the last channel is that of the weights; the sums of several processes may be added up
+        self.sums = np.zeros((channels + 1, *shape))
 
     def add(self, corners: NDArray[np.integer], probabilities: Tensor | NDArray[Any]) -> None:
         """Take in tiles.
@@ -85,7 +86,7 @@ class Stitcher:
             weighted[:, -1] = window
             # slices beat one scattered sum (np.add.at), and need no array of indices
             for (top, left), tile in zip(places[some].tolist(), weighted, strict=True):
-                self._sums[:, top : top + height, left : left + width] += tile
+                self.sums[:, top : top + height, left : left + width] += tile
 
     def result(self) -> NDArray[np.float32]:
         """Divide sums by weights.
@@ -96,9 +97,9 @@ class Stitcher:
         stitched = np.empty((self.channels, *self.shape), dtype=np.float32)
         # strip by strip, or the quotient in float64 would double the memory
         for rows in _slices(self.shape[0], _STRIP):
-            weights = self._sums[-1, rows]
+            weights = self.sums[-1, rows]
             covered = np.where(weights > 0, weights, np.nan)
-            stitched[:, rows] = self._sums[:-1, rows] / covered
+            stitched[:, rows] = self.sums[:-1, rows] / covered
         return stitched
 
     def _check(self, places: NDArray[Any], maps: NDArray[Any]) -> None:
