@@ -166,9 +166,13 @@ def build_module(settings: Settings) -> SegmentationModule:
         optimizer=settings.optimizer,
         scheduler=settings.scheduler,
         scheduler_interval=settings.scheduler_interval,
-        metrics=default_metrics() if settings.metrics is None else settings.metrics,
+        metrics=_metrics(settings),
         compile_model=settings.compile,
     )
+
+
+def _metrics(settings: Settings) -> list[Metric]:
+    return default_metrics() if settings.metrics is None else list(settings.metrics)
 
 
 def build_data(settings: Settings, seed: int) -> SegmentationData:
@@ -293,19 +297,19 @@ _PLAN: Final[Mapping[str, str]] = {
     "scheduler": "SegmentationModule.configure_optimizers() -> {}",
     "scheduler_interval": "lr_scheduler interval={}",
     "loss": "MaskedLoss({})",
-    "early_stopper": "callbacks.LossEarlyStopping, or as given: {}",
+    "early_stopper": "callbacks.LossEarlyStopping where true, or the callback given: {}",
     "batch_size": "torch.utils.data.DataLoader(batch_size={})",
     "num_workers": "torch.utils.data.DataLoader(num_workers={})",
     "epochs": "lightning.pytorch.Trainer(max_epochs={})",
     "save_interval": "callbacks.Snapshots(save_interval={})",
     "save_last": "callbacks.Snapshots(save_last={})",
-    "save_every_n_steps": "{}",
-    "save_every_minutes": "{}",
+    "save_every_n_steps": "last.pt inside an epoch: {}",
+    "save_every_minutes": "last.pt inside an epoch: {}",
     "monitor": "callbacks.Snapshots(monitor={})",
     "mode": "callbacks.Snapshots(mode={})",
-    "resume": "lightning.pytorch.Trainer.fit(ckpt_path=<from {}>)",
+    "resume": "lightning.pytorch.Trainer.fit(ckpt_path=...): {}",
     "compile": "torch.compile(model): {}",
-    "trackers": "lightning.pytorch.Trainer(logger=[CSV, {}])",
+    "trackers": "lightning.pytorch.Trainer(logger=...): CSV, and {}",
     "metrics": "SegmentationModule(metrics={})",
     "seed": "lightning.pytorch.seed_everything({}), shuffling, augmentation",
 }
@@ -313,8 +317,9 @@ _PLAN: Final[Mapping[str, str]] = {
 
 def plan(settings: Settings, config: Mapping[str, Any]) -> str:
     """Which Lightning object, with which arguments, each key became; a line for each."""
+    used = {**config, "metrics": describe(_metrics(settings))}
     told = {
-        field.name: _PLAN[field.name].format(_short(config.get(field.name)))
+        field.name: _PLAN[field.name].format(_short(used.get(field.name)))
         for field in fields(settings)
         if field.name != "lightning"
     }
@@ -335,4 +340,4 @@ def _short(value: Any) -> str:
         return f"<{value['object']}>"
     if isinstance(value, list):
         return f"[{', '.join(map(_short, value))}]"
-    return str(value)
+    return "none" if value is None else str(value)

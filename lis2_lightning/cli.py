@@ -12,7 +12,7 @@ from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from lis2_lightning import __version__
-from lis2_lightning.config import Schema, spell_arguments
+from lis2_lightning.config import CHECKPOINT, Schema, spell_arguments
 from lis2_lightning.config.messages import sentence
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.trainer import Trainer
@@ -88,15 +88,15 @@ class Lis2CLI(LightningCLI):
         parsed: Namespace = self.config[subcommand]
         self.config_init = self.config
         given = _SCHEMA.resolved(self._parser(subcommand), parsed)
-        if subcommand == "fit" and parsed.get("ckpt_path"):
-            given["resume"] = parsed["ckpt_path"]
+        if subcommand == "fit":
+            given[CHECKPOINT] = parsed.get(CHECKPOINT)
         self.facade = Trainer.from_config(given)
         self.model, self.datamodule = self.facade.module, self.facade.data
         self.trainer = self.facade.lightning
 
     @property
     def _ckpt_path(self) -> str:
-        return self.config[str(self.subcommand)].get("ckpt_path") or "best"
+        return self.config[str(self.subcommand)].get(CHECKPOINT) or "best"
 
     def fit(self, **_: Any) -> None:
         """Train, score the best snapshot and leave every file."""

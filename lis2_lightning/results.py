@@ -59,8 +59,9 @@ def stored(settings: Settings) -> dict[str, Any]:
     over = record["stopped_early"] or record["info"]["epochs_run"] >= settings.epochs
     if not over:
         return {}
-    _log.info("%s is over: its stored result is returned", settings.run_dir)
     info: dict[str, Any] = record["info"]
+    _log.info("%s is over: its stored result is returned", settings.run_dir)
+    _log.info("%s", table(settings, info, record["seconds"]))
     return info
 
 
@@ -104,8 +105,10 @@ def _draw_map(dataset: AnyDataset | None, maps: Sequence[Map], folder: Path) -> 
     """Draw image, truth and probability of a tiled image as ``prediction.png``."""
     if not isinstance(dataset, TileDataset) or not maps:
         return
-    image, target, labelled = dataset.read_maps()
-    draw_prediction(image[0], target[0], labelled[0], maps[0][0], folder / "prediction.png")
+    image, target, labelled = (channels[0] for channels in dataset.read_maps())
+    # what a network makes of missing data is no probability
+    probability = np.where(np.isfinite(image), maps[0][0], np.nan)
+    draw_prediction(image, target, labelled, probability, folder / "prediction.png")
 
 
 def is_drawn(dataset: AnyDataset | None) -> bool:

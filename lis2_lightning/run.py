@@ -93,7 +93,8 @@ def starting_point(settings: Settings) -> Path | None:
         SnapshotError: The snapshot to resume from is missing.
     """
     folder = settings.run_dir
-    make_folder(folder)
+    if not settings.lightning.get("fast_dev_run"):
+        make_folder(folder)
     if settings.resume is False:
         if _is_main() and _holds_a_run(folder):
             raise ConfigError(

@@ -21,7 +21,7 @@ from torchmetrics import Metric
 
 from lis2_lightning import assembly, results, run
 from lis2_lightning.callbacks import is_trial
-from lis2_lightning.config import Schema, load_config, merge
+from lis2_lightning.config import CHECKPOINT, Schema, load_config, merge
 from lis2_lightning.data import AnyDataset, SegmentationData
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.inference import Map
@@ -76,7 +76,8 @@ class Trainer:
         compile: Run the network through torch.compile.
         trackers: Where numbers go besides logs_train.csv, which is always written.
         metrics: What is measured; average precision, Dice and ROC AUC where it is null.
-        seed: Seeds weights, order, augmentation and dropout; null for another one each run.
+        seed: Seeds order, augmentation, dropout, and the weights of a network that a configuration
+            builds; null for another one each run.
         lightning: Any argument of the Lightning Trainer: accelerator, devices, precision,
             accumulate_grad_batches, gradient_clip_val, callbacks and so on.
 
@@ -142,6 +143,8 @@ class Trainer:
             DataError: A data set cannot be built.
         """
         given = merge(load_config(source), overrides)
+        if checkpoint := given.pop(CHECKPOINT, None):
+            given["resume"] = checkpoint
         run.seed(given.get("seed"))
         resolved, objects = Schema(cls).objects(given)
         trainer = cls(**objects)

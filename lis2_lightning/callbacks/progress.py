@@ -136,6 +136,7 @@ class ProgressBars(ProgressBar):
         super().__init__()
         self._screen: Screen | None = None
         self._drawn = 0.0
+        self._lr = 0.0
         self._enabled = True
 
     def disable(self) -> None:
@@ -168,6 +169,10 @@ class ProgressBars(ProgressBar):
         """Show how many epochs are done."""
         self._show(0, "epochs", trainer.current_epoch, trainer.max_epochs or 0)
 
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note the rate of the epoch before a scheduler changes it."""
+        self._lr = float(trainer.optimizers[0].param_groups[0]["lr"])
+
     def on_train_batch_end(  # noqa: D102 - Lightning's hook
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
     ) -> None:
@@ -192,7 +197,7 @@ class ProgressBars(ProgressBar):
         """Show the epoch's losses and rate."""
         logged = trainer.callback_metrics
         values = [f"{k}={float(logged[k]):.4g}" for k in ("train_loss", "val_loss") if k in logged]
-        values.append(f"lr={trainer.optimizers[0].param_groups[0]['lr']:.3g}")
+        values.append(f"lr={self._lr:.3g}")
         done, total = trainer.current_epoch + 1, trainer.max_epochs or 0
         self._show(0, "epochs", done, total, " ".join(values))
 

@@ -81,6 +81,8 @@ def _plain(value: Any) -> bool:
 def _set(target: dict[str, Any], path: list[str], value: Any) -> None:
     key, *rest = path
     here = target.get(key)
+    if rest in (["class_path"], ["type"]):
+        here = None  # another component: it begins without the arguments of the former
     if isinstance(here, str) and rest:
         here = {"type": here}
     if isinstance(here, Mapping) and "class_path" in here and rest and rest[0] != "init_args":

@@ -10,13 +10,17 @@ from typing import Final
 
 from lis2_lightning.errors import did_you_mean
 
-_KEY: Final = re.compile(r"(?:Parser key|Key|argument) [\"']?([\w.\-/]+)[\"']?", re.IGNORECASE)
+_KEY: Final = re.compile(r'Parser key "([^"]+)"')
 _OPTION: Final = re.compile(r"Option '([^']+)' is not accepted")
-_REQUIRED: Final = re.compile(r'Key "([^"]+)" is required')
-_TYPES: Final = re.compile(r"Expected (?:an? )?(?:type )?<class '([\w.]+)'>")
+_REQUIRED: Final = re.compile(r"arguments are required: ([\w., ]+)|Key \"([^\"]+)\" is required")
 _UNRECOGNISED: Final = re.compile(r"Unrecognized arguments?: (\S+)", re.IGNORECASE)
+_NOT_THERE: Final = re.compile(r"class_path '([^']+)':\s+((?:No module|module '|cannot import).+)")
+_OTHER_KIND: Final = re.compile(r"Import path (\S+) does not correspond to a subclass of (\w+)")
+_EXPECTED: Final = re.compile(r"Expected (?:an? )?(?:<class '([\w.]+)'>|typing\.Literal\[(.+)\])")
 _CLASS: Final = re.compile(r"class_path[ =]'([\w.]+)'")
 _VALUE: Final = re.compile(r"(?:Given value|Got value): (.+?)(?:\.? Got value|\n|$)")
+_FIRST_OF_SEVERAL: Final = re.compile(r"Errors:\s+- (.+)")
+_SUBCOMMAND: Final = re.compile(r"^(?:fit|validate|test|predict)\.")
 
 
 def sentence(message: str, flags: Sequence[str] = ()) -> str:
@@ -28,25 +32,66 @@ def sentence(message: str, flags: Sequence[str] = ()) -> str:
 
     >>> sentence('Parser key "epochs":\n  Expected a <class \'int\'>. Got value: x')
     'epochs must be int, got x'
-    >>> sentence('Key "model" is required but not included in config object')
+    >>> sentence('Parser key "mode":\n  Expected a typing.Literal[\'min\', \'max\']. Got value: x')
+    "mode must be 'min' or 'max', got x"
+    >>> sentence('the following arguments are required: model')
     'model is missing: give it a value'
     >>> sentence("Unrecognized arguments: --epochz", ("--epochs", "--model"))
     "unknown key '--epochz': did you mean '--epochs'?"
     """
-    if required := _REQUIRED.search(message):
-        return f"{required[1]} is missing: give it a value"
     path = ".".join(dict.fromkeys(_KEY.findall(message)))
     if flag := _UNRECOGNISED.search(message):
         return f"unknown key {flag[1]!r}: {did_you_mean(flag[1], flags)}"
-    if option := _OPTION.search(message):
-        valid = [f"{path}.{name}" if path else name for name in _parameters(message)]
-        name = f"{path}.{option[1]}" if path else option[1]
-        return f"unknown key {name!r}: {did_you_mean(name, valid)}"
-    types = " or ".join(dict.fromkeys(name.split(".")[-1] for name in _TYPES.findall(message)))
+    told = _missing(message, path) or _unknown(message, path) or _wrong_class(message, path)
+    return told or _wrong_value(message, path) or _first_of_several(message)
+
+
+def _within(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else _SUBCOMMAND.sub("", key)
+
+
+def _missing(message: str, path: str) -> str | None:
+    found = _REQUIRED.search(message)
+    if found is None:
+        return None
+    keys = [_within(path, key.strip()) for key in (found[1] or found[2]).split(",")]
+    return f"{' and '.join(keys)} {'is' if len(keys) == 1 else 'are'} missing: give it a value"
+
+
+def _unknown(message: str, path: str) -> str | None:
+    option = _OPTION.search(message)
+    if option is None:
+        return None
+    name = _within(path, option[1])
+    valid = [_within(path, parameter) for parameter in _parameters(message)]
+    return f"unknown key {name!r}: {did_you_mean(name, valid)}"
+
+
+def _wrong_class(message: str, path: str) -> str | None:
+    if found := _NOT_THERE.search(message):
+        return f"{path}: there is no class {found[1]} ({found[2].strip()}): check its path"
+    if found := _OTHER_KIND.search(message):
+        return f"{path} must be a {found[2]}, got {found[1]}"
+    return None
+
+
+def _wrong_value(message: str, path: str) -> str | None:
+    allowed: list[str] = []
+    for name, literal in _EXPECTED.findall(message):
+        allowed += literal.split(", ") if literal else [name.rpartition(".")[2]]
+    allowed = ["null" if name == "NoneType" else name for name in dict.fromkeys(allowed)]
     value = _VALUE.search(message)
-    if path and types and value:
-        return f"{path} must be {types}, got {value[1].rstrip('.')}"
-    return " ".join(message.split())
+    if not (path and allowed and value) or "Namespace(" in value[1]:
+        return None
+    *most, last = allowed
+    choice = f"{', '.join(most)} or {last}" if most else last
+    return f"{path} must be {choice}, got {value[1].strip()}"
+
+
+def _first_of_several(message: str) -> str:
+    """What a component says of its arguments, where other types were tried in vain after it."""
+    found = _FIRST_OF_SEVERAL.search(message)
+    return found[1].strip() if found else " ".join(message.split())
 
 
 def _parameters(message: str) -> list[str]:
@@ -55,8 +100,7 @@ def _parameters(message: str) -> list[str]:
     if not named:
         return []
     module, _, name = named[-1].rpartition(".")
-    found = getattr(importlib.import_module(module), name)
-    bases = inspect.getmro(found)[:-1]
+    bases = inspect.getmro(getattr(importlib.import_module(module), name))[:-1]
     signatures = [inspect.signature(vars(b)["__init__"]) for b in bases if "__init__" in vars(b)]
     skipped = {"self", "args", "kwargs", "params", "optimizer"}
     return [name for each in signatures for name in each.parameters if name not in skipped]

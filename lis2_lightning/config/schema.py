@@ -23,6 +23,7 @@ from lis2_lightning.errors import ConfigError, Lis2Error, did_you_mean
 
 _LIGHTNING: Final = "lightning"
 _OBJECT: Final = "object"
+CHECKPOINT: Final = "ckpt_path"  # an argument of Lightning's methods, which --print_config shows
 
 
 class Schema:
@@ -62,29 +63,36 @@ class Schema:
         Raises:
             ConfigError: A key, name or value is wrong, or a component cannot be built.
         """
-        ready = {key: value for key, value in given.items() if _is_object(key, value)}
-        plain = to_class_paths({key: given[key] for key in given if key not in ready})
-        self.check_keys([*plain, *ready], plain.get(_LIGHTNING))
-        _refuse_placeholders(plain)
+        _refuse_placeholders(given)
+        ready, rest = _without_objects({k: v for k, v in given.items() if k != _LIGHTNING})
+        theirs, arguments = _without_objects(given.get(_LIGHTNING) or {})
+        plain = {**to_class_paths(rest), _LIGHTNING: arguments}
+        self.check_keys([*plain, *ready], {**arguments, **theirs})
         parser = ArgumentParser(exit_on_error=False)
         self.add_arguments(parser, skip=ready)
         namespace = _parse(parser, plain)
         resolved = self.resolved(parser, namespace)
         built = {**_instantiate(parser, namespace), **ready}
-        built[_LIGHTNING] = {key: built[_LIGHTNING][key] for key in resolved.get(_LIGHTNING, {})}
-        return {**resolved, **{key: describe(value) for key, value in ready.items()}}, built
+        built[_LIGHTNING] = {key: built[_LIGHTNING][key] for key in resolved[_LIGHTNING]} | theirs
+        resolved[_LIGHTNING] |= describe(theirs)
+        return {**resolved, **describe(ready)}, built
 
     def expanded(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """A configuration with its components' own defaults written out, and no key added.
 
+        Args:
+            config: Documented keys, and perhaps the command's own ``ckpt_path``.
+
         Raises:
             ConfigError: A key, name or value is wrong.
         """
+        command = {key: config[key] for key in config if key == CHECKPOINT}
+        config = {key: config[key] for key in config if key != CHECKPOINT}
         self.check_keys(config, config.get(_LIGHTNING))
         parser = ArgumentParser(exit_on_error=False)
         self.add_arguments(parser, skip=[key for key in self.keys if key not in config])
         full = self.resolved(parser, _parse(parser, config))
-        return {key: full[key] for key in config}
+        return {**{key: full[key] for key in config}, **command}
 
     def check_keys(self, given: Iterable[str], lightning: Mapping[str, Any] | None = None) -> None:
         """Refuse unknown keys, all at once, each with the nearest valid ones."""
@@ -154,11 +162,15 @@ def _path_of(named: Any) -> str:
     return f"{public if public == 'torch.optim' else module}.{named.__qualname__}"
 
 
-def _is_object(key: str, value: Any) -> bool:
-    if key == _LIGHTNING:
-        return False
+def _without_objects(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What holds objects, which are taken as they are, and the rest, which is parsed."""
+    ready = {key: value for key, value in given.items() if _is_object(value)}
+    return ready, {key: value for key, value in given.items() if key not in ready}
+
+
+def _is_object(value: Any) -> bool:
     if isinstance(value, list | tuple):
-        return any(_is_object(key, item) for item in value)
+        return any(map(_is_object, value))
     return not isinstance(value, Mapping | str | Path | bool | int | float | type(None))
 
 
@@ -192,6 +204,5 @@ def _instantiate(parser: ArgumentParser, namespace: Namespace) -> dict[str, Any]
     except Lis2Error:
         raise
     except (TypeError, ValueError, RuntimeError, OSError, ImportError) as error:
-        told = " ".join(str(error).split())
-        raise ConfigError(f"the configuration cannot be built: {told}") from error
+        raise ConfigError(f"the configuration cannot be built: {sentence(str(error))}") from error
     return {**vars(built), _LIGHTNING: vars(built[_LIGHTNING])}

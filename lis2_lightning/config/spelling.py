@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from lis2_lightning.config.files import load_config
 from lis2_lightning.config.names import KINDS, class_path, lis2_name
 from lis2_lightning.errors import ConfigError
 
 # LIS2 labels components with a name of the user's choice and never reads it back.
 _IGNORED: Final = frozenset({"name"})
+_LISTS: Final = frozenset({"metrics", "trackers"})
 ALIASES: Final = {"epoch": "epochs"}
 
 
@@ -45,12 +47,15 @@ def _value(key: str, value: Any, *, path: str) -> Any:
         return value
     if isinstance(value, list | tuple):
         return [_value(key, item, path=f"{path}[{i}]") for i, item in enumerate(value)]
-    if key in {"metrics", "trackers"} and path == key:
-        return [_component(kind, value, path=path)]  # LIS2 allows a single one without the list
+    if key in _LISTS and path == key:
+        # LIS2 allows a single one without the list, and an empty mapping for none
+        return [_component(kind, value, path=path)] if value else []
     return _component(kind, value, path=path)
 
 
 def _component(kind: str, value: Any, *, path: str) -> Any:
+    if isinstance(value, str) and value.endswith((".yaml", ".yml")):
+        value = load_config(value)  # LIS2 keeps some components in files of their own
     if isinstance(value, str):
         return {"class_path": class_path(kind, value, key=path)}
     if not isinstance(value, Mapping) or set(value) <= {"init_args", "dict_kwargs"}:
