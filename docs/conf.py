@@ -1,0 +1,34 @@
+"""Sphinx configuration: Markdown pages, and the reference from the docstrings."""
+
+from lis2_lightning import __version__
+
+project = "lis2_lightning"
+author = "The lis2_lightning developers"
+copyright = "The lis2_lightning developers"  # noqa: A001 - Sphinx's name
+version = release = __version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = f"lis2_lightning {version}"
+myst_heading_anchors = 3
+autodoc_preserve_defaults = True
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+
+napoleon_use_rtype = False  # "Returns: A sentence: and more" is no type and its description
+
+nitpick_ignore_regex = [
+    # other projects' names: their inventories are on the network, and the build must not need it
+    (r"py:.*", r"(torch|numpy|np|lightning|pl|torchmetrics|jsonargparse|nn|os|pathlib)\..*"),
+    (r"py:.*", r"(collections|typing|functools)\..*"),
+    (r"py:.*", r"(Path|NDArray|Tensor|Dataset|Optimizer|LRScheduler|Metric|Logger|EarlyStopping)"),
+    # our own aliases and base classes, as they stand in signatures: without a module
+    (r"py:class", r"(AnyDataset|Source|Normalization|OptimizerCallable|SchedulerCallable)"),
+    (r"py:class", r"(Augmentation|PositionEncoding|Tracker|Map|Tile|Batch)"),
+    # names for developers, which have no entry on the page
+    (r"py:.*", r"lis2_lightning\.(tiling|trainer\.GlobalConfig|data\.sampling).*"),
+    # the first words of a property's docstring, before a comma or a colon, are taken for its type
+    (r"py:class", r"([A-Z][a-z]+|.* .*)"),
+]
