@@ -1,0 +1,151 @@
+"""The snapshot's layout: what LIS² reads, what Lightning resumes from, and nothing else."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lis2_lightning import SnapshotError, UNet
+from lis2_lightning.snapshots import from_snapshot, read_snapshot, to_snapshot
+
+Finished = tuple[Path, dict[str, Any]]
+
+
+def checkpoint(**changes: Any) -> dict[str, Any]:
+    """What Lightning gives."""
+    return {
+        "epoch": 3,
+        "state_dict": {"model.conv.weight": torch.ones(2), "val_scores.loss.total": torch.zeros(1)},
+        "optimizer_states": [{"state": {}, "param_groups": [{"lr": 0.1}]}],
+        "lr_schedulers": [{"last_epoch": 3}],
+        "loops": {"fit_loop": {"done": 4}},
+        "callbacks": {"Ours": {"best_loss": 0.5}},
+        **changes,
+    }
+
+
+def snapshot_of(given: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """Its snapshot."""
+    told: dict[str, Any] = {
+        "model_config": {"type": "unet"},
+        "global_config": {"epochs": 9},
+        "best_loss": 0.5,
+        "next_epoch": 4,
+    }
+    return to_snapshot(given, **{**told, **changes})
+
+
+def keys_of(value: Any) -> Iterator[str]:
+    """Every key at any depth."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield str(key)
+            yield from keys_of(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from keys_of(inner)
+
+
+def leaves_of(value: Any) -> Iterator[Any]:
+    """Every value that holds no other."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for inner in value:
+            yield from leaves_of(inner)
+    else:
+        yield value
+
+
+def test_the_layout_is_that_of_the_specification() -> None:
+    snapshot = snapshot_of(checkpoint())
+    assert list(snapshot) == ["MODEL", "TRAIN_INFO", "GLOBAL_CONFIG", "LIGHTNING"]
+    assert list(snapshot["MODEL"]) == ["MODEL_CONFIG", "MODEL_STATE"]
+    assert snapshot["TRAIN_INFO"] == {
+        "EPOCHS_RUN": 3,
+        "BEST_LOSS": 0.5,
+        "OPTIMIZER_STATE": {"state": {}, "param_groups": [{"lr": 0.1}]},
+        "SCHEDULER_STATE": {"last_epoch": 3},
+    }
+    assert snapshot["GLOBAL_CONFIG"] == {"epochs": 9}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        checkpoint(),
+        checkpoint(lr_schedulers=[]),
+        checkpoint(optimizer_states=[], lr_schedulers=[]),
+        checkpoint(state_dict={}),
+        checkpoint(callbacks={"a": {"milestones": Counter({1: 2})}, "b": {"none": None}}),
+    ],
+)
+def test_to_a_snapshot_and_back_gives_the_checkpoint_back(given: dict[str, Any]) -> None:
+    back = from_snapshot(snapshot_of(given))
+    assert back.keys() == given.keys()
+    assert {key: back[key] for key in back if key != "state_dict"} == {
+        key: given[key] for key in given if key != "state_dict"
+    }
+    assert list(back["state_dict"]) == list(given["state_dict"])
+
+
+@pytest.mark.parametrize("missing", ["MODEL", "TRAIN_INFO", "GLOBAL_CONFIG", "LIGHTNING"])
+def test_a_missing_entry_is_named(missing: str) -> None:
+    snapshot = snapshot_of(checkpoint())
+    del snapshot[missing]
+    with pytest.raises(SnapshotError, match=f"{missing} is missing"):
+        from_snapshot(snapshot)
+
+
+@pytest.mark.parametrize("found", [None, [], "text", torch.zeros(1), {"MODEL": {}}])
+def test_what_is_no_snapshot_is_refused(found: Any) -> None:
+    with pytest.raises(SnapshotError, match="is no snapshot"):
+        from_snapshot(found)
+
+
+def test_paths_and_numpy_numbers_become_plain() -> None:
+    odd = {"path": Path("runs/best.pt"), "loss": np.float64(0.5), "count": np.int64(3)}
+    snapshot = snapshot_of(checkpoint(callbacks={"Theirs": odd}))
+    kept = from_snapshot(snapshot)["callbacks"]["Theirs"]
+    assert kept == {"path": "runs/best.pt", "loss": 0.5, "count": 3}
+    assert [type(value) for value in kept.values()] == [str, float, int]
+
+
+def test_an_object_in_a_state_is_refused_by_its_place() -> None:
+    with pytest.raises(SnapshotError, match=r"callbacks\.Theirs\.model is a Conv2d"):
+        snapshot_of(checkpoint(callbacks={"Theirs": {"model": torch.nn.Conv2d(1, 1, 1)}}))
+
+
+def test_a_run_writes_plain_values_and_tensors_only(finished: Finished) -> None:
+    snapshot = read_snapshot(finished[0] / "last.pt")
+    plain = (torch.Tensor, str, bytes, bool, int, float, Counter, type(None))
+    assert {type(leaf) for leaf in leaves_of(snapshot) if not isinstance(leaf, plain)} == set()
+
+
+def test_lis2_finds_each_entry_once_wherever_it_searches(finished: Finished) -> None:
+    found = list(keys_of(read_snapshot(finished[0] / "last.pt")))
+    assert found.count("MODEL_CONFIG") == found.count("MODEL_STATE") == 1
+
+
+def test_the_weights_have_no_prefix_and_load_into_a_plain_network(finished: Finished) -> None:
+    model = read_snapshot(finished[0] / "best.pt")["MODEL"]
+    assert model["MODEL_CONFIG"]["type"] == "unet"
+    network = UNet(features=2, num_blocks=1)
+    network.load_state_dict(model["MODEL_STATE"])
+    assert not any(
+        name.startswith(("model.", "module.", "_orig_mod.")) for name in model["MODEL_STATE"]
+    )
+
+
+def test_the_best_loss_is_that_of_the_best_epoch_in_every_snapshot(finished: Finished) -> None:
+    folder, info = finished
+    told = [read_snapshot(folder / name)["TRAIN_INFO"] for name in ("best.pt", "last.pt")]
+    assert [one["BEST_LOSS"] for one in told] == [info["best_loss"]] * 2
+    assert math.isfinite(info["best_loss"])
