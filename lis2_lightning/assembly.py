@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import lightning.pytorch as pl
-import torch
-from lightning.pytorch.callbacks import EarlyStopping
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import EarlyStopping, ProgressBar
 from lightning.pytorch.loggers import Logger
 from torch import nn
 from torchmetrics import Metric
@@ -40,6 +42,7 @@ _RESERVED: Final[Mapping[str, str]] = {
     "default_root_dir": "set output_dir and run_name instead",
     "enable_checkpointing": "set save_interval and save_last instead",
     "num_sanity_val_steps": "a validation before training would enter the metrics",
+    "overfit_batches": "set limit_train_batches instead",
     "use_distributed_sampler": "the data sets are dealt out so that no sample is counted twice",
 }
 
@@ -81,14 +84,27 @@ class Settings:
         Raises:
             ConfigError: As said.
         """
-        for key, least in (("batch_size", 1), ("epochs", 0), ("save_interval", 0)):
-            value = getattr(self, key)
-            if not isinstance(value, int) or value < least:
-                raise ConfigError(f"{key} must be a whole number of at least {least}, got {value}")
-        if self.num_workers != "auto" and self.num_workers < 0:
-            raise ConfigError(f"num_workers must be 'auto' or at least 0, got {self.num_workers}")
+        self._check_numbers()
+        self._check_lightning()
         if not self.run_name or Path(self.run_name).name != self.run_name:
             raise ConfigError(f"run_name must be the name of a folder, got {self.run_name!r}")
+        if not isinstance(self.early_stopper, bool | EarlyStopping | None):
+            raise ConfigError(
+                f"early_stopper must be true, false or a callback, got {self.early_stopper}: "
+                "Trainer.from_config builds one from a mapping"
+            )
+
+    def _check_numbers(self) -> None:
+        for key, least in (("batch_size", 1), ("epochs", 0), ("save_interval", 0)):
+            value = getattr(self, key)
+            if not isinstance(value, Integral) or value < least:
+                raise ConfigError(f"{key} must be a whole number of at least {least}, got {value}")
+        if self.seed is not None and not 0 <= self.seed < 2**32:
+            raise ConfigError(f"seed must be from 0 to 4294967295, got {self.seed}")
+        if self.num_workers != "auto" and self.num_workers < 0:
+            raise ConfigError(f"num_workers must be 'auto' or at least 0, got {self.num_workers}")
+
+    def _check_lightning(self) -> None:
         reserved = [key for key in self.lightning if key in _RESERVED]
         if reserved:
             told = "; ".join(f"lightning.{key}: {_RESERVED[key]}" for key in reserved)
@@ -128,7 +144,8 @@ def assemble(settings: Settings, config: Mapping[str, Any]) -> Assembly:
         ConfigError: A value does not fit.
         DataError: The data sets share pixels.
     """
-    seed = torch.seed() % 2**32 if settings.seed is None else settings.seed
+    seed = secrets.randbits(32) if settings.seed is None else settings.seed
+    config = {**config, "seed": seed}  # so that a run without a seed can be told and resumed, too
     data = build_data(settings, seed)
     log = EpochLog()
     snapshots = build_snapshots(settings, log)
@@ -136,7 +153,7 @@ def assemble(settings: Settings, config: Mapping[str, Any]) -> Assembly:
     test_results = TestResults(settings.run_dir / "test_results.csv")
     early_stopper = build_early_stopper(settings.early_stopper)
     callbacks: list[pl.Callback] = [
-        SeedEachEpoch(seed),
+        SeedEachEpoch(),
         StopOnNonFiniteLoss(),
         RunFolder(settings.run_dir, config),
         log,
@@ -250,8 +267,10 @@ def build_lightning(
         ConfigError: Lightning refuses an argument.
     """
     arguments = dict(settings.lightning)
-    bars = [ProgressBars()] if arguments.get("enable_progress_bar", True) else []
     theirs = _as_list(arguments.pop("callbacks", None))
+    shown = arguments.get("enable_progress_bar", True)
+    ours = shown and not any(isinstance(callback, ProgressBar) for callback in theirs)
+    bars = [ProgressBars()] if ours else []
     plugins = [*_as_list(arguments.pop("plugins", None)), io]
     trackers = [t for t in settings.trackers if not isinstance(t, CsvLogger)]
     csv = next((t for t in settings.trackers if isinstance(t, CsvLogger)), CsvLogger())
@@ -274,7 +293,7 @@ def build_lightning(
             plugins=plugins,
             **{**fixed, **arguments},
         )
-    except (ValueError, TypeError, RuntimeError, ImportError) as error:
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
         told = " ".join(str(error).split())
         raise ConfigError(f"lightning refuses its arguments: {told}") from error
 

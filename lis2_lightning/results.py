@@ -18,6 +18,7 @@ from lis2_lightning.inference import Map, draw_curves, draw_prediction
 from lis2_lightning.trackers import read_rows
 
 _log = logging.getLogger("lis2_lightning")
+TEST: Final = "test_results.csv"
 _RESULT: Final = "result.json"
 # beyond this an image is not mapped only to draw it; `lis2 predict` maps any size
 DRAWN_PIXELS: Final = 4_000_000
@@ -65,43 +66,34 @@ def stored(settings: Settings) -> dict[str, Any]:
     return info
 
 
-def finish(
-    settings: Settings,
-    built: Assembly,
-    info: Mapping[str, Any],
-    maps: Sequence[Map],
-    seconds: float,
-) -> None:
-    """Store the result, draw the pictures and show the table; the main process does.
+def store(settings: Settings, built: Assembly, info: Mapping[str, Any], seconds: float) -> None:
+    """Keep a run's result, which marks it as over, and show it; the main process does.
 
     Args:
         settings: The documented keys.
         built: What came of them.
         info: What :func:`final_info` gives.
-        maps: The image's map, to be drawn; empty for none.
         seconds: How long the training took.
     """
-    trainer = built.lightning
-    if not trainer.is_global_zero:
+    if not built.lightning.is_global_zero:
         return
     record = {
         "info": dict(info),
-        "stopped_early": _stopped_early(built.early_stopper),
+        "stopped_early": any(map(_stopped, built.lightning.early_stopping_callbacks)),
         "seconds": round(seconds, 3),
     }
     with atomic(settings.run_dir / _RESULT) as file:
         file.write(json.dumps(record, indent=2).encode() + b"\n")
-    _draw_map(built.data.predict, maps, settings.run_dir)
     draw_curves(_numbers(settings.run_dir / "logs_train.csv"), settings.run_dir / "curves.png")
     _log.info("%s", table(settings, info, seconds))
 
 
-def _stopped_early(stopper: EarlyStopping | None) -> bool:
+def _stopped(stopper: EarlyStopping) -> bool:
     # a run that lightning.max_time or max_steps ended is not over: it may go on
-    return stopper is not None and stopper.wait_count >= stopper.patience
+    return stopper.stopped_epoch > 0 or stopper.wait_count >= stopper.patience
 
 
-def _draw_map(dataset: AnyDataset | None, maps: Sequence[Map], folder: Path) -> None:
+def draw_map(dataset: AnyDataset | None, maps: Sequence[Map], folder: Path) -> None:
     """Draw image, truth and probability of a tiled image as ``prediction.png``."""
     if not isinstance(dataset, TileDataset) or not maps:
         return
@@ -116,12 +108,10 @@ def is_drawn(dataset: AnyDataset | None) -> bool:
     return isinstance(dataset, TileDataset) and int(np.prod(dataset.image_shape)) <= DRAWN_PIXELS
 
 
-def write_prediction(maps: Sequence[Map], dataset: AnyDataset | None, folder: Path) -> Path:
-    """Write a map with the coordinates of its image, or all patches as one array.
-
-    Returns:
-        The file written.
-    """
+def write_prediction(maps: Sequence[Map], dataset: AnyDataset | None, folder: Path) -> None:
+    """Write a map with the coordinates of its image, or all patches as one array."""
+    if not maps:
+        return
     if isinstance(dataset, TileDataset):
         one = maps[0][0] if len(maps[0]) == 1 else maps[0]
         path = write_map(folder / "prediction", one, like=dataset.image)
@@ -130,7 +120,6 @@ def write_prediction(maps: Sequence[Map], dataset: AnyDataset | None, folder: Pa
         with atomic(path) as file:
             np.save(file, np.stack(maps))
     _log.info("the map is in %s", path)
-    return path
 
 
 def _numbers(path: Path) -> list[dict[str, float | None]]:

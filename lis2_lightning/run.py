@@ -14,13 +14,14 @@ from typing import Any, Final
 
 import lightning.pytorch as pl
 import torch
+from torch import Tensor
 
 from lis2_lightning.assembly import Settings
 from lis2_lightning.callbacks import make_folder
 from lis2_lightning.data import SegmentationData, first_batch
-from lis2_lightning.errors import ConfigError, DataError, SnapshotError
+from lis2_lightning.errors import ConfigError, DataError, SnapshotError, did_you_mean
 from lis2_lightning.module import SegmentationModule
-from lis2_lightning.snapshots import newest_snapshot
+from lis2_lightning.snapshots import newest_snapshot, read_snapshot
 
 _log = logging.getLogger("lis2_lightning")
 
@@ -77,19 +78,45 @@ def timed() -> Iterator[Callable[[], float]]:
 
 def seed(value: Any) -> None:
     """Seed every global generator, where there is a seed, before components are built."""
-    if isinstance(value, int) and not isinstance(value, bool):
+    # one out of range is refused with the other settings
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**32:
         with quiet():
             pl.seed_everything(value, verbose=False)
 
 
-def starting_point(settings: Settings) -> Path | None:
+@contextmanager
+def loop() -> Iterator[None]:
+    """Surround one of Lightning's loops: silence, and a sentence where weights do not fit.
+
+    Raises:
+        SnapshotError: The snapshot is of another network.
+    """
+    try:
+        with quiet():
+            yield
+    except RuntimeError as error:
+        if "loading state_dict" not in str(error):
+            raise
+        told = " ".join(str(error).split())
+        raise SnapshotError(f"the snapshot does not fit the network: {told}") from error
+
+
+def starting_point(
+    settings: Settings, config: Mapping[str, Any], named: Mapping[str, Path]
+) -> Path | None:
     """Make the run's folder, and choose the snapshot to go on from.
+
+    Args:
+        settings: The documented keys.
+        config: The same as plain values.
+        named: The files that ``best`` and ``last`` stand for.
 
     Returns:
         The snapshot, or null to start afresh.
 
     Raises:
-        ConfigError: The folder cannot be written, or holds a run although ``resume`` is false.
+        ConfigError: The folder cannot be written, or holds a run although ``resume`` is false, or
+            the snapshot has states of another optimizer or scheduler than the configured ones.
         SnapshotError: The snapshot to resume from is missing.
     """
     folder = settings.run_dir
@@ -103,10 +130,23 @@ def starting_point(settings: Settings) -> Path | None:
             )
         return None
     if settings.resume is not True and settings.resume != "auto":
-        return snapshot_path(settings.resume, {})
-    newest = newest_snapshot(folder)
+        newest: Path | None = snapshot_path(settings.resume, named)
+    else:
+        newest = newest_snapshot(folder)
     _log.info("%s", f"going on from {newest}" if newest else f"starting afresh in {folder}")
+    if newest is not None:
+        _check_same_steps(read_snapshot(newest)["GLOBAL_CONFIG"], config, newest)
     return newest
+
+
+def _check_same_steps(written: Mapping[str, Any], config: Mapping[str, Any], path: Path) -> None:
+    """Refuse an optimizer or scheduler that the snapshot's states would silently replace."""
+    for key in ("optimizer", "scheduler"):
+        if key in written and written[key] != config.get(key):
+            raise ConfigError(
+                f"{key} differs from that of {path}, whose state a resumed run goes on with: leave "
+                f"{key} as it was, or start afresh under another run_name"
+            )
 
 
 def _is_main() -> bool:
@@ -134,15 +174,33 @@ def snapshot_path(wanted: str | os.PathLike[str], named: Mapping[str, Path]) -> 
     return path
 
 
-def check_batch(module: SegmentationModule, data: SegmentationData) -> None:
-    """Try the network on one sample, and its optimizer, before anything is written.
+def check(settings: Settings, module: SegmentationModule, data: SegmentationData) -> None:
+    """Try the network on a sample of each data set, and its optimizer, before anything is written.
 
     Raises:
-        ConfigError: The optimizer or the scheduler cannot be built.
-        DataError: The network does not take the sample, or gives another shape than the target.
+        ConfigError: The optimizer or the scheduler cannot be built, or nothing is logged under
+            the name of ``monitor``.
+        DataError: The network does not take a sample, or gives another shape than the target.
     """
     module.configure_optimizers()
-    batch = first_batch(data.train)
+    _check_monitor(settings, module)
+    for dataset in (data.train, data.val, data.test):
+        if dataset is not None:
+            _check_batch(module, first_batch(dataset))
+
+
+def _check_monitor(settings: Settings, module: SegmentationModule) -> None:
+    if settings.lightning.get("callbacks"):
+        return  # a callback of the user's may log it
+    splits = ["train"] if settings.val_dataset is None else ["train", "val"]
+    names = ["loss", *module.train_scores.metrics.names]
+    logged = ["lr", *(f"{split}_{name}" for split in splits for name in names)]
+    if settings.monitor not in logged:
+        hint = did_you_mean(settings.monitor, logged)
+        raise ConfigError(f"monitor {settings.monitor!r} is not logged: {hint}")
+
+
+def _check_batch(module: SegmentationModule, batch: Mapping[str, Tensor]) -> None:
     training = module.model.training
     module.model.eval()
     try:

@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 
 from lis2_lightning import assembly, results, run
-from lis2_lightning.callbacks import is_trial
+from lis2_lightning.callbacks import is_trial, make_folder
 from lis2_lightning.config import CHECKPOINT, Schema, load_config, merge
 from lis2_lightning.data import AnyDataset, SegmentationData
 from lis2_lightning.errors import ConfigError
@@ -184,16 +184,18 @@ class Trainer:
         self._result = self._result or results.stored(self._settings)
         if self._result:
             return self.get_final_info()
-        checkpoint = run.starting_point(self._settings)
-        run.check_batch(self.module, self.data)
-        with run.quiet(), run.timed() as elapsed:
+        run.check(self._settings, self.module, self.data)
+        checkpoint = run.starting_point(self._settings, self.global_config, self._named)
+        with run.loop(), run.timed() as elapsed:
             self.lightning.fit(self.module, ckpt_path=checkpoint, **self._loop)
         if is_trial(self.lightning):
             return self.get_final_info()  # a trial of the loops: nothing is kept
         self.run_final_evaluation()
-        maps = self.predict(None) if results.is_drawn(self.data.predict) else []
         self._result = self.get_final_info()
-        results.finish(self._settings, self._built, self._result, maps, elapsed())
+        results.store(self._settings, self._built, self._result, elapsed())
+        if results.is_drawn(self.data.predict):
+            maps = self.predict(self._best_or_none)
+            results.draw_map(self.data.predict, maps, self._settings.run_dir)
         return self.get_final_info()
 
     def validate(self, ckpt_path: str | os.PathLike[str] | None = "best") -> dict[str, float]:
@@ -212,7 +214,7 @@ class Trainer:
         if self.data.val is None:
             raise ConfigError("there is nothing to validate on: set val_dataset")
         checkpoint = self._checkpoint(ckpt_path)
-        with run.quiet():
+        with run.loop():
             self.lightning.validate(self.module, ckpt_path=checkpoint, verbose=False, **self._loop)
         return run.logged(self.lightning, "val_")
 
@@ -232,7 +234,8 @@ class Trainer:
         if self.data.test is None:
             raise ConfigError("there is nothing to test on: set test_dataset or val_dataset")
         checkpoint = self._checkpoint(ckpt_path)
-        with run.quiet():
+        make_folder(self._settings.run_dir)
+        with run.loop():
             self.lightning.test(self.module, ckpt_path=checkpoint, verbose=False, **self._loop)
         return run.logged(self.lightning, "test_")
 
@@ -252,7 +255,8 @@ class Trainer:
             SnapshotError: The snapshot is missing or damaged.
         """
         checkpoint = self._checkpoint(ckpt_path)
-        with run.quiet():
+        make_folder(self._settings.run_dir)
+        with run.loop():
             self.lightning.predict(
                 self.module, ckpt_path=checkpoint, return_predictions=False, **self._loop
             )
@@ -261,7 +265,7 @@ class Trainer:
             results.write_prediction(maps, self.data.predict, self._settings.run_dir)
         return maps
 
-    def run_final_evaluation(self, csv_path: str = "test_results.csv") -> dict[str, float]:
+    def run_final_evaluation(self, csv_path: str = results.TEST) -> dict[str, float]:
         """Score the best snapshot on the test set, a row a batch into a CSV file.
 
         Args:
@@ -273,9 +277,11 @@ class Trainer:
         if self.data.test is None:
             return {}
         self._built.test_results.path = self._settings.run_dir / csv_path
-        scores = self.test("best" if self._built.snapshots.best_path.is_file() else None)
-        self._test_scores = scores
-        return scores
+        try:
+            self._test_scores = self.test(self._best_or_none)
+        finally:
+            self._built.test_results.path = self._settings.run_dir / results.TEST
+        return self._test_scores
 
     def get_final_info(self) -> dict[str, Any]:
         """What came of the run, as plain Python values.
@@ -313,9 +319,17 @@ class Trainer:
     def _loop(self) -> dict[str, Any]:
         return {"datamodule": self.data, "weights_only": True}
 
+    @property
+    def _named(self) -> dict[str, Path]:
+        snapshots = self._built.snapshots
+        return {"best": snapshots.best_path, "last": snapshots.last_path}
+
+    @property
+    def _best_or_none(self) -> str | None:
+        return "best" if self._named["best"].is_file() else None
+
     def _checkpoint(self, ckpt_path: str | os.PathLike[str] | None) -> Path | None:
-        named = {"best": self._built.snapshots.best_path, "last": self._built.snapshots.last_path}
-        return None if ckpt_path is None else run.snapshot_path(ckpt_path, named)
+        return None if ckpt_path is None else run.snapshot_path(ckpt_path, self._named)
 
     @property
     def module(self) -> SegmentationModule:

@@ -183,7 +183,7 @@ def test_save_interval_counts_from_0_and_saves_nothing_at_0(
 
 
 def test_a_monitor_that_nobody_logs_is_one_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"monitor 'val_los' was not logged: .*'val_loss'"):
+    with pytest.raises(ConfigError, match=r"monitor 'val_los' is not logged: .*'val_loss'"):
         build(tmp_path, monitor="val_los").train()
 
 

@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 from torch import Tensor
 
 from lis2_lightning.module import SegmentationModule, Split
+from lis2_lightning.trackers import CsvRows
 
 Row = dict[str, float | None]
 
@@ -62,8 +63,11 @@ class EpochLog(pl.Callback):
             **train,
             **self._val,
         }
+        known = {key: value for key, value in self.row.items() if value is not None}
         for logger in trainer.loggers:
-            logger.log_metrics(cast("dict[str, float]", self.row), step=trainer.current_epoch)
+            # a table has a column for what is not there yet; services refuse a None
+            row = self.row if isinstance(logger, CsvRows) else known
+            logger.log_metrics(cast("dict[str, float]", row), step=trainer.current_epoch)
 
 
 def _log(module: SegmentationModule, split: Split) -> dict[str, float]:

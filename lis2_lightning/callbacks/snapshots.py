@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from lis2_lightning.callbacks.epoch_log import EpochLog
 from lis2_lightning.callbacks.run_folder import is_trial
-from lis2_lightning.errors import ConfigError, did_you_mean
+from lis2_lightning.errors import ConfigError, TrainingError, did_you_mean
 from lis2_lightning.snapshots import link_snapshot
 
 
@@ -21,8 +21,8 @@ class Snapshots(Checkpoint):
 
     What differs from Lightning's ``ModelCheckpoint``: epochs are counted from 0 and none is saved
     at 0 by the interval; ``last.pt`` is written after every epoch, whatever else was; the names
-    never get a version; a value that is no number, or a network with such a weight, is never the
-    best.
+    never get a version; a value that is no number is never the best, and a network with such a
+    weight is not written at all.
 
     Args:
         folder: The run's folder.
@@ -78,14 +78,12 @@ class Snapshots(Checkpoint):
         """Write what this epoch calls for; the bytes go to the disk once."""
         if is_trial(trainer):
             return
-        targets = []
-        if self._is_best(trainer, pl_module):
-            targets.append(self.best_path)
-        epoch = trainer.current_epoch
-        if self.save_interval and epoch > 0 and epoch % self.save_interval == 0:
-            targets.append(self.folder / f"save_{epoch}.pt")
-        if self.save_last:
-            targets.append(self.last_path)
+        if not _finite(pl_module):
+            raise TrainingError(
+                f"a weight became NaN or infinite in epoch {trainer.current_epoch}: lower the "
+                "learning rate or set lightning.gradient_clip_val; earlier files are whole"
+            )
+        targets = self._due(trainer)
         if not targets:
             return
         trainer.save_checkpoint(targets[0], weights_only=False)  # all of it, not only the weights
@@ -93,14 +91,25 @@ class Snapshots(Checkpoint):
             for target in targets[1:]:
                 link_snapshot(targets[0], target)
 
-    def _is_best(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
+    def _due(self, trainer: pl.Trainer) -> list[Path]:
+        epoch = trainer.current_epoch
+        due = {
+            self.best_path: self._is_best(trainer),
+            self.folder / f"save_{epoch}.pt": bool(self.save_interval)
+            and epoch > 0
+            and epoch % self.save_interval == 0,
+            self.last_path: self.save_last,
+        }
+        return [path for path, is_due in due.items() if is_due]
+
+    def _is_best(self, trainer: pl.Trainer) -> bool:
         values = {**trainer.callback_metrics, **self._log.row}
         value = values.get(self.monitor)
         if value is None:
             return self._not_logged(trainer, list(values))
         value = float(value)
         better = value < self.best_loss if self.mode == "min" else value > self.best_loss
-        if not (better and math.isfinite(value) and _finite(pl_module)):
+        if not (better and math.isfinite(value)):
             return False
         self.best_loss = value
         return True

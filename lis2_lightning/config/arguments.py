@@ -11,9 +11,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from lis2_lightning.config.files import load_config, merge, parse_yaml
+from lis2_lightning.config.files import ALIASES, load_config, merge, parse_yaml
 from lis2_lightning.config.names import KINDS
-from lis2_lightning.config.spelling import ALIASES, to_class_paths
+from lis2_lightning.config.spelling import to_class_paths
 
 _CONFIG: Final = frozenset({"--config", "-c"})
 

@@ -6,12 +6,14 @@ import os
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 from jsonargparse import get_loader
 
 from lis2_lightning.errors import ConfigError
+
+ALIASES: Final = {"epoch": "epochs"}  # LIS2's name of a key, and ours
 
 
 def parse_yaml(text: str) -> Any:
@@ -68,10 +70,27 @@ def merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, An
     >>> merge({"optimizer": {"type": "Adam", "eps": 0.1}}, {"optimizer": {"type": "SGD"}})
     {'optimizer': {'type': 'SGD'}}
     """
-    merged = {key: deepcopy(value) if _plain(value) else value for key, value in base.items()}
-    for dotted, value in overrides.items():
+    merged = {
+        key: deepcopy(value) if _plain(value) else value for key, value in long_names(base).items()
+    }
+    for dotted, value in long_names(overrides).items():
         _set(merged, dotted.split("."), value)
     return merged
+
+
+def long_names(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with the short names of its keys written out.
+
+    Raises:
+        ConfigError: A key stands there under both its names.
+
+    >>> long_names({"epoch": 3})
+    {'epochs': 3}
+    """
+    both = [name for name in ALIASES if name in config and ALIASES[name] in config]
+    if both:
+        raise ConfigError(f"{both[0]!r} and {ALIASES[both[0]]!r} are one key: keep one of them")
+    return {ALIASES.get(key, key): value for key, value in config.items()}
 
 
 def _plain(value: Any) -> bool:

@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from lis2_lightning.config.files import load_config
+from lis2_lightning.config.files import load_config, long_names
 from lis2_lightning.config.names import KINDS, class_path, lis2_name
 from lis2_lightning.errors import ConfigError
 
 # LIS2 labels components with a name of the user's choice and never reads it back.
 _IGNORED: Final = frozenset({"name"})
 _LISTS: Final = frozenset({"metrics", "trackers"})
-ALIASES: Final = {"epoch": "epochs"}
 
 
 def to_class_paths(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -33,11 +32,8 @@ def to_class_paths(config: Mapping[str, Any]) -> dict[str, Any]:
      'metrics': [{'class_path': 'lis2_lightning.metrics.Dice'}]}
     """
     translated: dict[str, Any] = {}
-    for given, value in config.items():
-        key = ALIASES.get(given, given)
-        if key in translated:
-            raise ConfigError(f"{given!r} and {key!r} are one key: keep one of them")
-        translated[key] = _value(key, value, path=str(given))
+    for key, value in long_names(config).items():
+        translated[key] = _value(key, value, path=str(key))
     return translated
 
 

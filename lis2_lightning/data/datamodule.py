@@ -12,7 +12,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import (
+    ConcatDataset,
+    DataLoader,
+    Dataset,
+    Sampler,
+    Subset,
+    default_collate,
+)
 
 from lis2_lightning.data.batch import Batch
 from lis2_lightning.data.sampling import KeyedPermutation, random_keys
@@ -109,8 +116,8 @@ class Keyed(Dataset[Any]):
     def __getitems__(self, keys: Sequence[Key]) -> Any:
         epochs, indices = zip(*keys, strict=True)
         random = random_keys(self.seed, epochs[0], np.asarray(indices, np.int64))
-        if isinstance(self.dataset, FetchesByKey):
-            return self.dataset.fetch(np.asarray(indices, np.int64), random)
+        if _fetches(self.dataset):
+            return _fetch(self.dataset, np.asarray(indices, np.int64), random)
         with _own_random_state():
             return self._seeded(indices, random.tolist())
 
@@ -126,6 +133,29 @@ class Keyed(Dataset[Any]):
 
     def __len__(self) -> int:
         return len(cast("Sized", self.dataset))
+
+
+def _fetches(dataset: Dataset[Any]) -> bool:
+    """Whether a data set takes keys, itself or behind torch's own views of data sets."""
+    if isinstance(dataset, Subset):
+        return _fetches(dataset.dataset)
+    if isinstance(dataset, ConcatDataset):
+        return all(map(_fetches, dataset.datasets))
+    return isinstance(dataset, FetchesByKey)
+
+
+def _fetch(dataset: Any, indices: NDArray[np.int64], keys: NDArray[np.uint64]) -> Any:
+    if isinstance(dataset, Subset):
+        return _fetch(dataset.dataset, np.asarray(dataset.indices, np.int64)[indices], keys)
+    if isinstance(dataset, ConcatDataset):
+        ends = np.asarray(dataset.cumulative_sizes)
+        parts = np.searchsorted(ends, indices, side="right")
+        within = indices - np.where(parts > 0, ends[parts - 1], 0)
+        return [
+            _fetch(dataset.datasets[part], within[i : i + 1], keys[i : i + 1])[0]
+            for i, part in enumerate(parts.tolist())
+        ]
+    return dataset.fetch(indices, keys)
 
 
 class _own_random_state:  # noqa: N801 - reads as the context manager it is
@@ -167,7 +197,16 @@ def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
 
 
 def first_batch(dataset: AnyDataset) -> dict[str, Tensor]:
-    """A data set's first sample as a batch of one, as its loader would give it."""
+    """A data set's first sample as a batch of one, as its loader would give it.
+
+    Raises:
+        DataError: It has no length, no sample, or its sample is no mapping.
+    """
+    if not isinstance(dataset, Sized) or len(dataset) == 0:
+        raise DataError(
+            f"{type(dataset).__name__} must be a map-style data set with at least one sample: "
+            "give it __len__ and __getitem__"
+        )
     return collate(Keyed(dataset, seed=0).__getitems__([(0, 0)]))
 
 
@@ -203,6 +242,11 @@ class SegmentationData(pl.LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
+
+    def setup(self, stage: str) -> None:  # noqa: ARG002 - the same for all stages
+        """Take the main process's seed, for the processes share one order."""
+        if self.trainer is not None and self.trainer.world_size > 1:
+            self.seed = self.trainer.strategy.broadcast(self.seed)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Batches in an order of their own for each epoch."""

@@ -120,7 +120,7 @@ def write_map(path: str | os.PathLike[str], image: NDArray[np.float32], *, like:
 
     Args:
         path: Where to; without the suffix `.fits` or `.npy` it gets the one that fits `like`.
-        image: The map, ``(H, W)``, of the height and width of `like`.
+        image: The map, ``(H, W)`` or ``(C, H, W)``, of the height and width of `like`.
         like: What the map was made from: of a FITS image its celestial and beam keywords are
             written too.
 
@@ -130,7 +130,7 @@ def write_map(path: str | os.PathLike[str], image: NDArray[np.float32], *, like:
     Raises:
         DataError: The map has another shape, or the file cannot be written.
     """
-    if image.shape != like.shape[1:]:
+    if image.shape[-2:] != like.shape[1:]:
         raise DataError(
             f"a map of the shape {image.shape} does not fit {like.source}, which is "
             f"{like.shape[1]} x {like.shape[2]} px"
