@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from numbers import Integral
-from pathlib import Path
-from typing import Any, Final, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import lightning.pytorch as pl
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, ProgressBar
-from lightning.pytorch.loggers import Logger
-from torch import nn
 from torchmetrics import Metric
 
 from lis2_lightning.callbacks import (
@@ -26,97 +22,15 @@ from lis2_lightning.callbacks import (
     StopOnNonFiniteLoss,
     TestResults,
 )
-from lis2_lightning.config import describe, to_lis2
+from lis2_lightning.config import to_lis2
 from lis2_lightning.data import AnyDataset, SegmentationData, TileDataset, check_no_shared_pixels
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.inference import Segmenter
 from lis2_lightning.metrics import default_metrics
-from lis2_lightning.module import OptimizerCallable, SchedulerCallable, SegmentationModule
+from lis2_lightning.module import SegmentationModule
+from lis2_lightning.settings import Settings
 from lis2_lightning.snapshots import SnapshotIO, to_snapshot
 from lis2_lightning.trackers import CsvLogger, Tracker
-
-# Arguments of the Lightning trainer that have a documented key or that our promises rest on.
-_RESERVED: Final[Mapping[str, str]] = {
-    "max_epochs": "set epochs instead",
-    "logger": "set trackers instead",
-    "default_root_dir": "set output_dir and run_name instead",
-    "enable_checkpointing": "set save_interval and save_last instead",
-    "num_sanity_val_steps": "a validation before training would enter the metrics",
-    "overfit_batches": "set limit_train_batches instead",
-    "use_distributed_sampler": "the data sets are dealt out so that no sample is counted twice",
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """The documented keys as objects; their meaning and defaults stand at ``Trainer``."""
-
-    output_dir: str | Path
-    run_name: str
-    model: nn.Module
-    train_dataset: AnyDataset
-    val_dataset: AnyDataset | None
-    test_dataset: AnyDataset | None
-    optimizer: OptimizerCallable
-    scheduler: SchedulerCallable | None
-    scheduler_interval: Literal["epoch", "step"]
-    loss: nn.Module
-    early_stopper: bool | EarlyStopping | None
-    batch_size: int
-    num_workers: int | Literal["auto"]
-    epochs: int
-    save_interval: int
-    save_last: bool
-    save_every_n_steps: int | None
-    save_every_minutes: float | None
-    monitor: str
-    mode: Literal["min", "max"]
-    resume: bool | str
-    compile: bool
-    trackers: Sequence[Tracker | Logger]
-    metrics: Sequence[Metric] | None
-    seed: int | None
-    lightning: Mapping[str, Any]
-
-    def __post_init__(self) -> None:
-        """Refuse values out of range.
-
-        Raises:
-            ConfigError: As said.
-        """
-        self._check_numbers()
-        self._check_lightning()
-        if not self.run_name or Path(self.run_name).name != self.run_name:
-            raise ConfigError(f"run_name must be the name of a folder, got {self.run_name!r}")
-        if not isinstance(self.early_stopper, bool | EarlyStopping | None):
-            raise ConfigError(
-                f"early_stopper must be true, false or a callback, got {self.early_stopper}: "
-                "Trainer.from_config builds one from a mapping"
-            )
-
-    def _check_numbers(self) -> None:
-        for key, least in (("batch_size", 1), ("epochs", 0), ("save_interval", 0)):
-            value = getattr(self, key)
-            if not isinstance(value, Integral) or value < least:
-                raise ConfigError(f"{key} must be a whole number of at least {least}, got {value}")
-        if self.seed is not None and not 0 <= self.seed < 2**32:
-            raise ConfigError(f"seed must be from 0 to 4294967295, got {self.seed}")
-        if self.num_workers != "auto" and self.num_workers < 0:
-            raise ConfigError(f"num_workers must be 'auto' or at least 0, got {self.num_workers}")
-
-    def _check_lightning(self) -> None:
-        reserved = [key for key in self.lightning if key in _RESERVED]
-        if reserved:
-            told = "; ".join(f"lightning.{key}: {_RESERVED[key]}" for key in reserved)
-            raise ConfigError(f"these are not set under lightning: {told}")
-        for key in ("save_every_n_steps", "save_every_minutes"):
-            if getattr(self, key) is not None:
-                raise ConfigError(f"{key} is not supported yet: use save_last for every epoch")
-
-    @property
-    def run_dir(self) -> Path:
-        """Everything is written below it."""
-        return Path(self.output_dir) / self.run_name
 
 
 @dataclass(frozen=True)
@@ -183,12 +97,13 @@ def build_module(settings: Settings) -> SegmentationModule:
         optimizer=settings.optimizer,
         scheduler=settings.scheduler,
         scheduler_interval=settings.scheduler_interval,
-        metrics=_metrics(settings),
+        metrics=chosen_metrics(settings),
         compile_model=settings.compile,
     )
 
 
-def _metrics(settings: Settings) -> list[Metric]:
+def chosen_metrics(settings: Settings) -> list[Metric]:
+    """The metrics that were asked for, or the usual ones."""
     return default_metrics() if settings.metrics is None else list(settings.metrics)
 
 
@@ -302,61 +217,3 @@ def _as_list(value: Any) -> list[Any]:
     if value is None:
         return []
     return list(value) if isinstance(value, list | tuple) else [value]
-
-
-# Which object each documented key becomes; ``{}`` stands for its value.
-_PLAN: Final[Mapping[str, str]] = {
-    "output_dir": "lightning.pytorch.Trainer(default_root_dir={}/<run_name>)",
-    "run_name": "the run's folder and its name in every tracker",
-    "model": "SegmentationModule(model={})",
-    "train_dataset": "SegmentationData(train={})",
-    "val_dataset": "SegmentationData(val={})",
-    "test_dataset": "SegmentationData(test={})",
-    "optimizer": "SegmentationModule.configure_optimizers() -> {}",
-    "scheduler": "SegmentationModule.configure_optimizers() -> {}",
-    "scheduler_interval": "lr_scheduler interval={}",
-    "loss": "MaskedLoss({})",
-    "early_stopper": "callbacks.LossEarlyStopping where true, or the callback given: {}",
-    "batch_size": "torch.utils.data.DataLoader(batch_size={})",
-    "num_workers": "torch.utils.data.DataLoader(num_workers={})",
-    "epochs": "lightning.pytorch.Trainer(max_epochs={})",
-    "save_interval": "callbacks.Snapshots(save_interval={})",
-    "save_last": "callbacks.Snapshots(save_last={})",
-    "save_every_n_steps": "last.pt inside an epoch: {}",
-    "save_every_minutes": "last.pt inside an epoch: {}",
-    "monitor": "callbacks.Snapshots(monitor={})",
-    "mode": "callbacks.Snapshots(mode={})",
-    "resume": "lightning.pytorch.Trainer.fit(ckpt_path=...): {}",
-    "compile": "torch.compile(model): {}",
-    "trackers": "lightning.pytorch.Trainer(logger=...): CSV, and {}",
-    "metrics": "SegmentationModule(metrics={})",
-    "seed": "lightning.pytorch.seed_everything({}), shuffling, augmentation",
-}
-
-
-def plan(settings: Settings, config: Mapping[str, Any]) -> str:
-    """Which Lightning object, with which arguments, each key became; a line for each."""
-    used = {**config, "metrics": describe(_metrics(settings))}
-    told = {
-        field.name: _PLAN[field.name].format(_short(used.get(field.name)))
-        for field in fields(settings)
-        if field.name != "lightning"
-    }
-    told |= {
-        f"lightning.{key}": f"lightning.pytorch.Trainer({key}={_short(describe(value))})"
-        for key, value in settings.lightning.items()
-    }
-    width = max(map(len, told)) + 2
-    return "\n".join(f"{key:<{width}}{text}" for key, text in told.items())
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, Mapping) and "class_path" in value:
-        arguments = value.get("init_args") or {}
-        inside = ", ".join(f"{key}={_short(item)}" for key, item in arguments.items())
-        return f"{value['class_path']}({inside})"
-    if isinstance(value, Mapping) and "object" in value:
-        return f"<{value['object']}>"
-    if isinstance(value, list):
-        return f"[{', '.join(map(_short, value))}]"
-    return "none" if value is None else str(value)

@@ -11,10 +11,11 @@ from typing import Any, Final
 import numpy as np
 from lightning.pytorch.callbacks import EarlyStopping
 
-from lis2_lightning.assembly import Assembly, Settings
+from lis2_lightning.assembly import Assembly
 from lis2_lightning.data import AnyDataset, TileDataset, write_map
 from lis2_lightning.files import atomic
 from lis2_lightning.inference import Map, draw_curves, draw_prediction
+from lis2_lightning.settings import Settings
 from lis2_lightning.trackers import read_rows
 
 _log = logging.getLogger("lis2_lightning")

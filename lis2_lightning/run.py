@@ -16,11 +16,11 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from lis2_lightning.assembly import Settings
 from lis2_lightning.callbacks import make_folder
 from lis2_lightning.data import SegmentationData, first_batch
 from lis2_lightning.errors import ConfigError, DataError, SnapshotError, did_you_mean
 from lis2_lightning.module import SegmentationModule
+from lis2_lightning.settings import Settings
 from lis2_lightning.snapshots import newest_snapshot, read_snapshot
 
 _log = logging.getLogger("lis2_lightning")

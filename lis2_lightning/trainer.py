@@ -19,13 +19,14 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 
-from lis2_lightning import assembly, results, run
+from lis2_lightning import assembly, plan, results, run
 from lis2_lightning.callbacks import is_trial, make_folder
 from lis2_lightning.config import CHECKPOINT, Schema, load_config, merge
 from lis2_lightning.data import AnyDataset, SegmentationData
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.inference import Map
 from lis2_lightning.module import OptimizerCallable, SchedulerCallable, SegmentationModule
+from lis2_lightning.settings import Settings
 from lis2_lightning.snapshots import read_snapshot
 from lis2_lightning.trackers import Tracker
 
@@ -119,7 +120,7 @@ class Trainer:
         self.config: dict[str, Any] = Schema(type(self)).described(given)
         if loss is DEFAULT_LOSS:
             given["loss"] = nn.BCELoss()
-        self._settings = assembly.Settings(
+        self._settings = Settings(
             **{**given, "trackers": trackers or [], "lightning": lightning or {}}
         )
         run.speak()
@@ -301,7 +302,7 @@ class Trainer:
         Returns:
             What is printed: a line for each key.
         """
-        told = assembly.plan(self._settings, self.global_config)
+        told = plan.plan(self._settings, self.global_config)
         sys.stdout.write(f"{told}\n")
         return told
 

@@ -1,0 +1,68 @@
+"""What became of a configuration, told key by key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, Final
+
+from lis2_lightning.assembly import chosen_metrics
+from lis2_lightning.config import describe
+from lis2_lightning.settings import Settings
+
+# Which object each documented key becomes; ``{}`` stands for its value.
+_PLAN: Final[Mapping[str, str]] = {
+    "output_dir": "lightning.pytorch.Trainer(default_root_dir={}/<run_name>)",
+    "run_name": "the run's folder and its name in every tracker",
+    "model": "SegmentationModule(model={})",
+    "train_dataset": "SegmentationData(train={})",
+    "val_dataset": "SegmentationData(val={})",
+    "test_dataset": "SegmentationData(test={})",
+    "optimizer": "SegmentationModule.configure_optimizers() -> {}",
+    "scheduler": "SegmentationModule.configure_optimizers() -> {}",
+    "scheduler_interval": "lr_scheduler interval={}",
+    "loss": "MaskedLoss({})",
+    "early_stopper": "callbacks.LossEarlyStopping where true, or the callback given: {}",
+    "batch_size": "torch.utils.data.DataLoader(batch_size={})",
+    "num_workers": "torch.utils.data.DataLoader(num_workers={})",
+    "epochs": "lightning.pytorch.Trainer(max_epochs={})",
+    "save_interval": "callbacks.Snapshots(save_interval={})",
+    "save_last": "callbacks.Snapshots(save_last={})",
+    "save_every_n_steps": "last.pt inside an epoch: {}",
+    "save_every_minutes": "last.pt inside an epoch: {}",
+    "monitor": "callbacks.Snapshots(monitor={})",
+    "mode": "callbacks.Snapshots(mode={})",
+    "resume": "lightning.pytorch.Trainer.fit(ckpt_path=...): {}",
+    "compile": "torch.compile(model): {}",
+    "trackers": "lightning.pytorch.Trainer(logger=...): CSV, and {}",
+    "metrics": "SegmentationModule(metrics={})",
+    "seed": "lightning.pytorch.seed_everything({}), shuffling, augmentation",
+}
+
+
+def plan(settings: Settings, config: Mapping[str, Any]) -> str:
+    """Which Lightning object, with which arguments, each key became; a line for each."""
+    used = {**config, "metrics": describe(chosen_metrics(settings))}
+    told = {
+        field.name: _PLAN[field.name].format(_short(used.get(field.name)))
+        for field in fields(settings)
+        if field.name != "lightning"
+    }
+    told |= {
+        f"lightning.{key}": f"lightning.pytorch.Trainer({key}={_short(describe(value))})"
+        for key, value in settings.lightning.items()
+    }
+    width = max(map(len, told)) + 2
+    return "\n".join(f"{key:<{width}}{text}" for key, text in told.items())
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Mapping) and "class_path" in value:
+        arguments = value.get("init_args") or {}
+        inside = ", ".join(f"{key}={_short(item)}" for key, item in arguments.items())
+        return f"{value['class_path']}({inside})"
+    if isinstance(value, Mapping) and "object" in value:
+        return f"<{value['object']}>"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_short, value))}]"
+    return "none" if value is None else str(value)
