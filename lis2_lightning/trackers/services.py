@@ -55,6 +55,11 @@ class Mlflow(Tracker):
     def start(self, run_dir: Path, run_name: str) -> Logger:
         """Make the logger of one run."""
         _need("mlflow", "mlflow", "lis2-lightning[mlflow]")
+        if self.tracking_uri is None and find_spec("sqlalchemy") is None:
+            raise ConfigError(
+                "tracker 'mlflow' needs the whole of mlflow for a file of its own: "
+                "pip install mlflow, or set tracking_uri to a server"
+            )
         default = f"sqlite:///{(run_dir.parent / 'mlflow.db').resolve()}"
         return MLFlowLogger(
             experiment_name=self.experiment_name,
