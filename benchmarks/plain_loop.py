@@ -87,11 +87,12 @@ def facade_epoch(tiles: SyntheticDataset, batch_size: int, features: int) -> flo
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7, help="counted epochs of each side")
+    parser.add_argument("--rounds", type=int, default=5, help="counted epochs of each side")
+    parser.add_argument("--stride", type=int, default=8, help="px; fewer make an epoch longer")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--features", type=int, default=8)
     options = parser.parse_args()
-    tiles = SyntheticDataset(seed=7, size=32, stride=16)
+    tiles = SyntheticDataset(seed=7, size=32, stride=options.stride)
     sides = {"plain loop": plain_epoch, "train()": facade_epoch}
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for counted in range(-1, options.rounds):
