@@ -30,6 +30,7 @@ from lis2_lightning.data.rasters.hdf5 import open_hdf5
 from lis2_lightning.data.rasters.tiff import open_tiff
 from lis2_lightning.data.rasters.zarr import open_zarr
 from lis2_lightning.errors import DataError
+from lis2_lightning.files import atomic
 
 __all__ = ["ArrayRaster", "Raster", "open_raster", "write_map"]
 
@@ -139,17 +140,13 @@ def write_map(path: str | os.PathLike[str], image: NDArray[np.float32], *, like:
     target = Path(path).expanduser()
     if target.suffix not in {".fits", ".npy"}:
         target = target.with_name(target.name + (".npy" if cards is None else ".fits"))
-    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     values = np.ascontiguousarray(image, dtype=np.float32)
     try:
-        if target.suffix == ".npy":
-            with beside.open("wb") as file:
+        with atomic(target) as file:
+            if target.suffix == ".npy":
                 np.save(file, values)
-        else:
-            write_fits(beside, values, cards or {})
-        beside.replace(target)
+            else:
+                write_fits(file, values, cards or {})
     except OSError as error:
         raise DataError(f"{target} cannot be written: {error.strerror or error}") from error
-    finally:
-        beside.unlink(missing_ok=True)
     return target

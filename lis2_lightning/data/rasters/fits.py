@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,15 +135,15 @@ def open_fits(path: Path, which: str | None) -> FitsRaster | CompressedFitsRaste
         ) from error
 
 
-def write_fits(path: Path, image: NDArray[np.float32], cards: Cards) -> None:
-    """Write an image ``(H, W)`` with the given keywords to a file that does not exist yet."""
+def write_fits(file: IO[bytes], image: NDArray[np.float32], cards: Cards) -> None:
+    """Write an image ``(H, W)`` or ``(C, H, W)`` with the given keywords to an open file."""
     from astropy.io import fits
 
     hdu = fits.PrimaryHDU(image)
     for keyword, value in cards.items():
         hdu.header[keyword] = value
     with quiet():
-        hdu.writeto(path)
+        hdu.writeto(file)
 
 
 @contextmanager
