@@ -1,13 +1,9 @@
 """Snapshots: one file which LIS2 reads and Lightning resumes from."""
 
 from lis2_lightning.snapshots.format import from_snapshot, to_snapshot
-from lis2_lightning.snapshots.io import (
-    SnapshotIO,
-    link_snapshot,
-    newest_snapshot,
-    read_snapshot,
-    write_snapshot,
-)
+from lis2_lightning.snapshots.io import SnapshotIO
+from lis2_lightning.snapshots.read import newest_snapshot, read_snapshot
+from lis2_lightning.snapshots.write import link_snapshot, write_snapshot
 
 __all__ = [
     "SnapshotIO",

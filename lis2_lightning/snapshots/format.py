@@ -32,6 +32,7 @@ def to_snapshot(
     global_config: Mapping[str, Any],
     best_loss: float,
     next_epoch: int,
+    next_batch: int = 0,
 ) -> dict[str, Any]:
     """Turn Lightning's checkpoint into a snapshot.
 
@@ -41,6 +42,7 @@ def to_snapshot(
         global_config: The whole resolved configuration; it builds the same trainer again.
         best_loss: The best monitored value so far.
         next_epoch: The epoch, counted from 0, at which a resumed run goes on.
+        next_batch: The batch of that epoch, counted from 0; more than 0 inside an epoch.
 
     Raises:
         SnapshotError: A value is neither plain nor a tensor.
@@ -69,6 +71,7 @@ def to_snapshot(
         "LIGHTNING": {
             "format": FORMAT,
             "next_epoch": next_epoch,
+            "next_batch": next_batch,
             "other_state": others,
             "checkpoint": {k: v for k, v in checkpoint.items() if k not in _SPECIFIED},
         },
