@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, ProgressBar
+from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 from torchmetrics import Metric
 
 from lis2_lightning.callbacks import (
@@ -17,9 +17,10 @@ from lis2_lightning.callbacks import (
     LossEarlyStopping,
     ProgressBars,
     RunFolder,
-    SeedEachEpoch,
+    SeedEachBatch,
     Snapshots,
     StopOnNonFiniteLoss,
+    StopOnSignal,
     TestResults,
 )
 from lis2_lightning.config import to_lis2
@@ -29,7 +30,8 @@ from lis2_lightning.inference import Segmenter
 from lis2_lightning.metrics import default_metrics
 from lis2_lightning.module import SegmentationModule
 from lis2_lightning.settings import Settings
-from lis2_lightning.snapshots import SnapshotIO, to_snapshot
+from lis2_lightning.signals import Signals
+from lis2_lightning.snapshots import SnapshotIO, position, to_snapshot
 from lis2_lightning.trackers import CsvLogger, Tracker
 
 
@@ -45,30 +47,32 @@ class Assembly:
     segmenter: Segmenter
     test_results: TestResults
     early_stopper: EarlyStopping | None
+    signals: Signals
 
 
-def assemble(settings: Settings, config: Mapping[str, Any]) -> Assembly:
+def assemble(settings: Settings, config: Mapping[str, Any], *, seed: int) -> Assembly:
     """Build everything a run needs.
 
     Args:
         settings: The documented keys.
         config: The same as plain values, for the snapshots and ``config.yaml``.
+        seed: The run's seed, also where none is configured.
 
     Raises:
         ConfigError: A value does not fit.
         DataError: The data sets share pixels.
     """
-    seed = secrets.randbits(32) if settings.seed is None else settings.seed
     config = {**config, "seed": seed}  # so that a run without a seed can be told and resumed, too
     data = build_data(settings, seed)
-    log = EpochLog()
-    snapshots = build_snapshots(settings, log)
+    log, finite, signals = EpochLog(), StopOnNonFiniteLoss(), Signals()
+    snapshots = build_snapshots(settings, log, finite, signals)
     segmenter = Segmenter(image_shape(data.predict))
     test_results = TestResults(settings.run_dir / "test_results.csv")
     early_stopper = build_early_stopper(settings.early_stopper)
     callbacks: list[pl.Callback] = [
-        SeedEachEpoch(),
-        StopOnNonFiniteLoss(),
+        SeedEachBatch(),
+        finite,
+        StopOnSignal(signals),
         RunFolder(settings.run_dir, config),
         log,
         test_results,
@@ -76,7 +80,7 @@ def assemble(settings: Settings, config: Mapping[str, Any]) -> Assembly:
         snapshots,
     ]
     callbacks += [early_stopper] if early_stopper is not None else []
-    io = SnapshotIO(snapshot_writer(config, log, snapshots))
+    io = SnapshotIO(snapshot_writer(config, snapshots), config)
     return Assembly(
         module=build_module(settings),
         data=data,
@@ -86,6 +90,7 @@ def assemble(settings: Settings, config: Mapping[str, Any]) -> Assembly:
         segmenter=segmenter,
         test_results=test_results,
         early_stopper=early_stopper,
+        signals=signals,
     )
 
 
@@ -144,30 +149,39 @@ def build_early_stopper(given: bool | EarlyStopping | None) -> EarlyStopping | N
     return LossEarlyStopping() if given else None
 
 
-def build_snapshots(settings: Settings, log: EpochLog) -> Snapshots:
+def build_snapshots(
+    settings: Settings, log: EpochLog, finite: StopOnNonFiniteLoss, signals: Signals
+) -> Snapshots:
     """The callback which writes the snapshots."""
+    minutes = settings.save_every_minutes
     return Snapshots(
         settings.run_dir,
         log,
+        finite,
+        signals,
         monitor=settings.monitor,
         mode=settings.mode,
         save_interval=settings.save_interval,
         save_last=settings.save_last,
+        every_n_steps=settings.save_every_n_steps,
+        every_s=None if minutes is None else 60 * minutes,
     )
 
 
 def snapshot_writer(
-    config: Mapping[str, Any], log: EpochLog, snapshots: Snapshots
+    config: Mapping[str, Any], snapshots: Snapshots
 ) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     """What turns a checkpoint of this run into a snapshot."""
 
     def write(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+        next_epoch, next_batch = position(checkpoint)
         return to_snapshot(
             checkpoint,
             model_config=to_lis2("model", config["model"]),
             global_config=config,
             best_loss=snapshots.best_loss,
-            next_epoch=log.epochs_run,
+            next_epoch=next_epoch,
+            next_batch=next_batch,
         )
 
     return write
@@ -202,7 +216,7 @@ def build_lightning(
         "log_every_n_steps": 1,
     }
     try:
-        return pl.Trainer(
+        trainer = pl.Trainer(
             logger=loggers,
             callbacks=[*callbacks, *theirs, *bars],
             plugins=plugins,
@@ -211,6 +225,19 @@ def build_lightning(
     except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
         told = " ".join(str(error).split())
         raise ConfigError(f"lightning refuses its arguments: {told}") from error
+    trainer._signal_connector = _NoHandlers(trainer)  # noqa: SLF001 - see there
+    return trainer
+
+
+class _NoHandlers(_SignalConnector):
+    """Leaves the signals to us.
+
+    Lightning's handlers end a process with code 0 and without a snapshot, talk to other processes
+    inside the handler, which hangs them, and have no switch.
+    """
+
+    def register_signal_handlers(self) -> None:
+        self.received_sigterm = False
 
 
 def _as_list(value: Any) -> list[Any]:

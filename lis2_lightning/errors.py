@@ -7,6 +7,7 @@ the command line prints that sentence and ends with :attr:`Lis2Error.exit_code`.
 from __future__ import annotations
 
 import difflib
+import signal
 from collections.abc import Iterable
 
 
@@ -32,6 +33,20 @@ class TrainingError(Lis2Error):
     """A run that had begun cannot go on."""
 
     exit_code = 1
+
+
+class Interrupted(Lis2Error):  # noqa: N818 - a user asked for it
+    """A signal ended a run, at a place from which it can go on.
+
+    Args:
+        message: The sentence.
+        number: The signal; the exit code is 128 more, as a shell counts.
+    """
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.signal = signal.Signals(number)
+        self.exit_code = 128 + number
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from typing import Any, Final, Literal
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import LRSchedulerTypeUnion, OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import Metric
@@ -19,10 +21,14 @@ from lis2_lightning.data import SegmentationData
 from lis2_lightning.errors import ConfigError, DataError
 from lis2_lightning.losses import MaskedLoss
 from lis2_lightning.metrics import PixelMetrics
+from lis2_lightning.progress import epoch_is_whole, inside_epoch
+from lis2_lightning.snapshots import INSIDE_EPOCH, rewind
 
+_log = logging.getLogger("lis2_lightning")
 OptimizerCallable = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerCallable = Callable[[Optimizer], LRScheduler]
 Batch = Mapping[str, Tensor]
+_UPDATES: Final = "_update_count"
 Split = Literal["train", "val", "test"]
 
 
@@ -188,14 +194,33 @@ class SegmentationModule(pl.LightningModule):
             seen = "val_loss" if self._has_validated else "train_loss"
             scheduler.step(float(self.trainer.callback_metrics[seen]))
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what the running epoch has counted so far, of every process."""
+        if inside_epoch(self.trainer) or not epoch_is_whole(self.trainer):
+            checkpoint[INSIDE_EPOCH] = {
+                "train_sums": _of_all_processes(self.train_scores.sums()),
+                "has_validated": self._has_validated,
+            }
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take only the weights where nothing is trained.
+        """Go on counting inside an epoch; take only the weights where nothing is trained.
 
         Lightning gives the callbacks their states for a test, too: the epochs done and the best
         value of a run would become those of the snapshot that is tested.
         """
         if self.trainer.state.fn != TrainerFn.FITTING:
             checkpoint.pop("callbacks", None)
+        elif so_far := checkpoint.get(INSIDE_EPOCH):
+            sums = so_far["train_sums"]
+            if len(sums) != self.trainer.world_size:
+                _log.warning(
+                    "the snapshot is of %d processes and lies inside an epoch, which begins again",
+                    len(sums),
+                )
+                rewind(checkpoint)
+                return
+            self.train_scores.load_sums(sums[self.trainer.global_rank])
+            self._has_validated = so_far["has_validated"]
 
     def lr_scheduler_step(self, scheduler: LRSchedulerTypeUnion, metric: Any | None) -> None:
         """Step a scheduler; ``ReduceLROnPlateau`` has stepped already."""
@@ -256,6 +281,32 @@ class Scores(nn.Module):
         """Forget everything."""
         self.loss.reset()
         self.metrics.reset()
+
+    def sums(self) -> dict[str, dict[str, Any]]:
+        """What this process has counted so far: each metric's state, by the metric's place."""
+        return {
+            name: {**deepcopy(metric.metric_state), _UPDATES: metric.update_count}
+            for name, metric in self._all()
+        }
+
+    def load_sums(self, sums: Mapping[str, Mapping[str, Any]]) -> None:
+        """Go on counting from :meth:`sums`."""
+        for name, metric in self._all():
+            # with the number of updates: torchmetrics warns where it thinks there was none
+            for state, value in sums[name].items():
+                setattr(metric, state, deepcopy(value))
+
+    def _all(self) -> Iterator[tuple[str, Metric]]:
+        modules = self.named_modules()
+        return ((name, module) for name, module in modules if isinstance(module, Metric))
+
+
+def _of_all_processes(value: Any) -> list[Any]:
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return [value]
+    values = [None] * distributed.get_world_size()
+    distributed.all_gather_object(values, value)
+    return values
 
 
 def validates(trainer: pl.Trainer) -> bool:

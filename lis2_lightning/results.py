@@ -80,13 +80,24 @@ def store(settings: Settings, built: Assembly, info: Mapping[str, Any], seconds:
         return
     record = {
         "info": dict(info),
-        "stopped_early": any(map(_stopped, built.lightning.early_stopping_callbacks)),
+        "stopped_early": _stopped_early(built),
         "seconds": round(seconds, 3),
     }
     with atomic(settings.run_dir / _RESULT) as file:
         file.write(json.dumps(record, indent=2).encode() + b"\n")
     draw_curves(_numbers(settings.run_dir / "logs_train.csv"), settings.run_dir / "curves.png")
     _log.info("%s", table(settings, info, seconds))
+
+
+def remove_temporary(settings: Settings, built: Assembly) -> None:
+    """Remove a ``last.pt`` that nobody asked for, where the run that it kept is over."""
+    is_over = _stopped_early(built) or built.log.epochs_run >= settings.epochs
+    if is_over and built.lightning.is_global_zero:
+        built.snapshots.remove_temporary()
+
+
+def _stopped_early(built: Assembly) -> bool:
+    return any(map(_stopped, built.lightning.early_stopping_callbacks))
 
 
 def _stopped(stopper: EarlyStopping) -> bool:

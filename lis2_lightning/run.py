@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from signal import SIGINT
 from typing import Any, Final
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from lis2_lightning.callbacks import make_folder
+from lis2_lightning.callbacks import is_trial, make_folder
 from lis2_lightning.data import SegmentationData, first_batch
-from lis2_lightning.errors import ConfigError, DataError, SnapshotError, did_you_mean
+from lis2_lightning.errors import (
+    ConfigError,
+    DataError,
+    Interrupted,
+    SnapshotError,
+    did_you_mean,
+)
+from lis2_lightning.files import lock, sweep
 from lis2_lightning.module import SegmentationModule
 from lis2_lightning.settings import Settings
-from lis2_lightning.snapshots import newest_snapshot, read_snapshot
+from lis2_lightning.signals import Signals, is_requeued, requeue
+from lis2_lightning.snapshots import differences, link_snapshot, newest_snapshot, read_snapshot
 
 _log = logging.getLogger("lis2_lightning")
 
@@ -33,6 +43,7 @@ _WARNINGS: Final = (
     ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
     ".*in eval mode at the start of training.*",
     ".*Total length of `list` across ranks is zero.*",
+    ".*resuming from a checkpoint that ended before the epoch ended.*",
 )
 _CHATTY: Final = (
     "lightning.pytorch.utilities.rank_zero",
@@ -85,15 +96,26 @@ def seed(value: Any) -> None:
 
 
 @contextmanager
-def loop() -> Iterator[None]:
-    """Surround one of Lightning's loops: silence, and a sentence where weights do not fit.
+def loop(signals: Signals) -> Iterator[None]:
+    """Surround one of Lightning's loops: silence, signals, and a sentence for what does not fit.
+
+    Args:
+        signals: Notes the signals while the loop runs.
 
     Raises:
         SnapshotError: The snapshot is of another network.
+        KeyboardInterrupt: Ctrl-C ended the loop, after what is to be saved was saved.
+        SystemExit: Another signal ended it; the code is 128 and the signal's number.
     """
     try:
-        with quiet():
+        with quiet(), signals.noted():
             yield
+    except Interrupted as error:
+        _log.warning("%s", error)
+        requeue(error.signal)
+        raise (
+            KeyboardInterrupt if error.signal == SIGINT else SystemExit(error.exit_code)
+        ) from error
     except RuntimeError as error:
         if "loading state_dict" not in str(error):
             raise
@@ -101,10 +123,29 @@ def loop() -> Iterator[None]:
         raise SnapshotError(f"the snapshot does not fit the network: {told}") from error
 
 
+@contextmanager
+def folder(settings: Settings, trainer: pl.Trainer) -> Iterator[None]:
+    """Keep the run's folder to this run, and clear away what a killed one left half written.
+
+    Raises:
+        ConfigError: The folder cannot be written, or another run uses it.
+    """
+    if is_trial(trainer):
+        yield
+        return
+    make_folder(settings.run_dir)
+    if not _is_main():
+        yield
+        return
+    with lock(settings.run_dir):
+        sweep(settings.run_dir)
+        yield
+
+
 def starting_point(
     settings: Settings, config: Mapping[str, Any], named: Mapping[str, Path]
 ) -> Path | None:
-    """Make the run's folder, and choose the snapshot to go on from.
+    """Choose the snapshot to go on from.
 
     Args:
         settings: The documented keys.
@@ -115,38 +156,62 @@ def starting_point(
         The snapshot, or null to start afresh.
 
     Raises:
-        ConfigError: The folder cannot be written, or holds a run although ``resume`` is false, or
-            the snapshot has states of another optimizer or scheduler than the configured ones.
+        ConfigError: The folder holds a run although ``resume`` is false, or the snapshot has more
+            epochs than are to be trained.
         SnapshotError: The snapshot to resume from is missing.
     """
     folder = settings.run_dir
-    if not settings.lightning.get("fast_dev_run"):
-        make_folder(folder)
-    if settings.resume is False:
+    if settings.resume is False and not (is_requeued() and _holds_a_run(folder)):
         if _is_main() and _holds_a_run(folder):
             raise ConfigError(
                 f"{folder} holds a run already: set resume to auto to go on with it, or choose "
                 "another run_name"
             )
         return None
-    if settings.resume is not True and settings.resume != "auto":
+    if isinstance(settings.resume, str) and settings.resume != "auto":
         newest: Path | None = snapshot_path(settings.resume, named)
     else:
         newest = newest_snapshot(folder)
-    _log.info("%s", f"going on from {newest}" if newest else f"starting afresh in {folder}")
-    if newest is not None:
-        _check_same_steps(read_snapshot(newest)["GLOBAL_CONFIG"], config, newest)
+    if newest is None:
+        _log.info("starting afresh in %s", folder)
+    else:
+        _go_on(newest, settings, config)
     return newest
 
 
-def _check_same_steps(written: Mapping[str, Any], config: Mapping[str, Any], path: Path) -> None:
-    """Refuse an optimizer or scheduler that the snapshot's states would silently replace."""
-    for key in ("optimizer", "scheduler"):
-        if key in written and written[key] != config.get(key):
-            raise ConfigError(
-                f"{key} differs from that of {path}, whose state a resumed run goes on with: leave "
-                f"{key} as it was, or start afresh under another run_name"
-            )
+def _go_on(path: Path, settings: Settings, config: Mapping[str, Any]) -> None:
+    snapshot = read_snapshot(path)
+    epoch, batch = snapshot["LIGHTNING"]["next_epoch"], snapshot["LIGHTNING"].get("next_batch", 0)
+    if epoch > settings.epochs:
+        raise ConfigError(
+            f"{path} has {epoch} epochs behind it, and epochs is {settings.epochs}: "
+            f"set epochs to at least {epoch}"
+        )
+    told = "".join(f"; {each}" for each in differences(snapshot["GLOBAL_CONFIG"], config))
+    where = f"epoch {epoch}" + (f", batch {batch}" if batch else "")
+    _log.info("going on from %s at %s%s", path, where, told)
+    best = path.with_name("best.pt")
+    if path.parent.resolve() != settings.run_dir.resolve() and _is_best_of(best, snapshot):
+        link_snapshot(best, settings.run_dir / "best.pt")
+
+
+def _is_best_of(best: Path, snapshot: Mapping[str, Any]) -> bool:
+    """Whether a file is the best of the run that a snapshot goes on with."""
+    if not best.is_file():
+        return False
+    written = read_snapshot(best)["TRAIN_INFO"]["BEST_LOSS"]
+    return bool(written == snapshot["TRAIN_INFO"]["BEST_LOSS"])
+
+
+def seed_of(settings: Settings) -> int:
+    """The run's seed: the configured one, that of the run which is gone on with, or a new one."""
+    if settings.seed is not None:
+        return settings.seed
+    if settings.resume in {True, "auto"} and (newest := newest_snapshot(settings.run_dir)):
+        written = read_snapshot(newest)["GLOBAL_CONFIG"].get("seed")
+        if written is not None:
+            return int(written)
+    return secrets.randbits(32)
 
 
 def _is_main() -> bool:

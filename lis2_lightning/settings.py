@@ -86,15 +86,17 @@ class Settings:
             raise ConfigError(f"seed must be from 0 to 4294967295, got {self.seed}")
         if self.num_workers != "auto" and self.num_workers < 0:
             raise ConfigError(f"num_workers must be 'auto' or at least 0, got {self.num_workers}")
+        steps, minutes = self.save_every_n_steps, self.save_every_minutes
+        if steps is not None and steps < 1:
+            raise ConfigError(f"save_every_n_steps must be null or at least 1, got {steps}")
+        if minutes is not None and not minutes > 0:
+            raise ConfigError(f"save_every_minutes must be null or more than 0, got {minutes}")
 
     def _check_lightning(self) -> None:
         reserved = [key for key in self.lightning if key in _RESERVED]
         if reserved:
             told = "; ".join(f"lightning.{key}: {_RESERVED[key]}" for key in reserved)
             raise ConfigError(f"these are not set under lightning: {told}")
-        for key in ("save_every_n_steps", "save_every_minutes"):
-            if getattr(self, key) is not None:
-                raise ConfigError(f"{key} is not supported yet: use save_last for every epoch")
 
     @property
     def run_dir(self) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -178,26 +179,48 @@ class Trainer:
             What :meth:`get_final_info` gives.
 
         Raises:
-            ConfigError: The run folder cannot be written, or holds a run and ``resume`` is false.
+            ConfigError: The run folder cannot be written, is used by another run, or holds a run
+                and ``resume`` is false.
             DataError: A batch does not fit the network, or the network's output the target.
             TrainingError: The loss is NaN or infinite.
+            KeyboardInterrupt: Ctrl-C ended the run; ``last.pt`` has all of it.
+            SystemExit: SIGTERM or SIGUSR1 did; the same holds.
         """
         self._result = self._result or results.stored(self._settings)
         if self._result:
             return self.get_final_info()
         run.check(self._settings, self.module, self.data)
+        with run.folder(self._settings, self.lightning):
+            return self._train()
+
+    def _train(self) -> dict[str, Any]:
         checkpoint = run.starting_point(self._settings, self.global_config, self._named)
-        with run.loop(), run.timed() as elapsed:
-            self.lightning.fit(self.module, ckpt_path=checkpoint, **self._loop)
+        with run.timed() as elapsed:
+            self.fit(checkpoint)
         if is_trial(self.lightning):
             return self.get_final_info()  # a trial of the loops: nothing is kept
         self.run_final_evaluation()
+        results.remove_temporary(self._settings, self._built)
         self._result = self.get_final_info()
         results.store(self._settings, self._built, self._result, elapsed())
         if results.is_drawn(self.data.predict):
             maps = self.predict(self._best_or_none)
             results.draw_map(self.data.predict, maps, self._settings.run_dir)
         return self.get_final_info()
+
+    def fit(self, checkpoint: Path | None = None) -> None:
+        """Run Lightning's training loop and nothing else: no evaluation, no stored result.
+
+        Args:
+            checkpoint: A snapshot to go on from; null to start afresh.
+
+        Raises:
+            TrainingError: The loss is NaN or infinite.
+            KeyboardInterrupt: Ctrl-C ended the run; ``last.pt`` has all of it.
+            SystemExit: SIGTERM or SIGUSR1 did; the same holds.
+        """
+        with self._lightning_loop():
+            self.lightning.fit(self.module, ckpt_path=checkpoint, **self._loop)
 
     def validate(self, ckpt_path: str | os.PathLike[str] | None = "best") -> dict[str, float]:
         """Measure loss and metrics on the validation set.
@@ -215,7 +238,7 @@ class Trainer:
         if self.data.val is None:
             raise ConfigError("there is nothing to validate on: set val_dataset")
         checkpoint = self._checkpoint(ckpt_path)
-        with run.loop():
+        with self._lightning_loop():
             self.lightning.validate(self.module, ckpt_path=checkpoint, verbose=False, **self._loop)
         return run.logged(self.lightning, "val_")
 
@@ -236,7 +259,7 @@ class Trainer:
             raise ConfigError("there is nothing to test on: set test_dataset or val_dataset")
         checkpoint = self._checkpoint(ckpt_path)
         make_folder(self._settings.run_dir)
-        with run.loop():
+        with self._lightning_loop():
             self.lightning.test(self.module, ckpt_path=checkpoint, verbose=False, **self._loop)
         return run.logged(self.lightning, "test_")
 
@@ -257,7 +280,7 @@ class Trainer:
         """
         checkpoint = self._checkpoint(ckpt_path)
         make_folder(self._settings.run_dir)
-        with run.loop():
+        with self._lightning_loop():
             self.lightning.predict(
                 self.module, ckpt_path=checkpoint, return_predictions=False, **self._loop
             )
@@ -314,7 +337,11 @@ class Trainer:
     @cached_property
     def _built(self) -> assembly.Assembly:
         with run.quiet():
-            return assembly.assemble(self._settings, self.global_config)
+            seed = run.seed_of(self._settings)
+            return assembly.assemble(self._settings, self.global_config, seed=seed)
+
+    def _lightning_loop(self) -> AbstractContextManager[None]:
+        return run.loop(self._built.signals)
 
     @property
     def _loop(self) -> dict[str, Any]:

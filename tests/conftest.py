@@ -151,6 +151,6 @@ def contents() -> Callable[[Path], dict[str, bytes]]:
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, by name, with its bytes."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
+    """Every file below a folder, by name, with its bytes; a run's lock is none of its results."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(files)}

@@ -51,6 +51,7 @@ class Samples(Dataset[dict[str, Tensor]]):
 def test_a_run_leaves_every_file_and_no_other(finished: Finished) -> None:
     folder, _ = finished
     assert {path.name for path in folder.iterdir()} == {
+        ".lock",
         "best.pt",
         "config.yaml",
         "curves.png",

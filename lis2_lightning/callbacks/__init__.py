@@ -5,8 +5,9 @@ from lis2_lightning.callbacks.epoch_log import EpochLog
 from lis2_lightning.callbacks.finite import StopOnNonFiniteLoss
 from lis2_lightning.callbacks.progress import ProgressBars
 from lis2_lightning.callbacks.run_folder import RunFolder, is_trial, make_folder
-from lis2_lightning.callbacks.seeding import SeedEachEpoch
+from lis2_lightning.callbacks.seeding import SeedEachBatch
 from lis2_lightning.callbacks.snapshots import Snapshots
+from lis2_lightning.callbacks.stop_on_signal import StopOnSignal
 from lis2_lightning.callbacks.test_results import TestResults
 
 __all__ = [
@@ -14,9 +15,10 @@ __all__ = [
     "LossEarlyStopping",
     "ProgressBars",
     "RunFolder",
-    "SeedEachEpoch",
+    "SeedEachBatch",
     "Snapshots",
     "StopOnNonFiniteLoss",
+    "StopOnSignal",
     "TestResults",
     "is_trial",
     "make_folder",

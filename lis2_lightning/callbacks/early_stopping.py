@@ -43,8 +43,13 @@ class LossEarlyStopping(EarlyStopping):
         """One name whatever the options: a resumed run may have another patience."""
         return "LossEarlyStopping"
 
+    def state_dict(self) -> dict[str, Any]:
+        """The count, the best loss, and whether the running epoch has been validated."""
+        return {**super().state_dict(), "has_validated": self._has_validated}
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the count and the best loss; patience is what is configured now."""
+        self._has_validated = state_dict.get("has_validated", False)
         super().load_state_dict({**state_dict, "patience": self.patience})
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any, cast
 
 import lightning.pytorch as pl
+import torch
 from torch import Tensor
 
 from lis2_lightning.module import SegmentationModule, Split
+from lis2_lightning.progress import epoch_is_whole, inside_epoch
 from lis2_lightning.trackers import CsvRows
 
 Row = dict[str, float | None]
@@ -23,26 +25,38 @@ class EpochLog(pl.Callback):
 
     def __init__(self) -> None:
         self.row: Row = {}
+        self.epochs_run = 0
         self._lr: float | None = None
         self._val: dict[str, float] = {}
 
-    @property
-    def epochs_run(self) -> int:
-        """How many epochs are done."""
-        return int(self.row["epoch"] or 0) + 1 if self.row else 0
-
     def state_dict(self) -> dict[str, Any]:
-        """The last row."""
-        return {"row": dict(self.row)}
+        """The last row, and what the running epoch's row has so far."""
+        return {
+            "row": dict(self.row),
+            "epochs_run": self.epochs_run,
+            "lr": self._lr,
+            "val": dict(self._val),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the last row."""
+        """Take up the last row, and what the running epoch's row has so far."""
         self.row = dict(state_dict["row"])
+        self.epochs_run = state_dict["epochs_run"]
+        self._lr = state_dict["lr"]
+        self._val = dict(state_dict["val"])
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show other callbacks what an epoch was validated with before it was interrupted."""
+        if inside_epoch(trainer):
+            shown = {key: torch.tensor(value).float() for key, value in self._val.items()}
+            trainer.callback_metrics.update(shown)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note the rate before any scheduler changes it."""
         self._val = {}
-        self._lr = trainer.optimizers[0].param_groups[0]["lr"] if trainer.optimizers else None
+        self._lr = (
+            float(trainer.optimizers[0].param_groups[0]["lr"]) if trainer.optimizers else None
+        )
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Divide the validation sums."""
@@ -57,12 +71,14 @@ class EpochLog(pl.Callback):
         train = _log(cast("SegmentationModule", pl_module), "train")
         self.row = {
             "epoch": trainer.current_epoch,
-            "train_loss": train.pop("train_loss"),
-            "val_loss": self._val.pop("val_loss", None),
-            "lr": None if self._lr is None else float(self._lr),
+            "train_loss": train["train_loss"],
+            "val_loss": self._val.get("val_loss"),
+            "lr": self._lr,
             **train,
             **self._val,
         }
+        # an epoch that max_steps or max_time cut short has a row, and goes on when it is resumed
+        self.epochs_run = trainer.current_epoch + int(epoch_is_whole(trainer))
         known = {key: value for key, value in self.row.items() if value is not None}
         for logger in trainer.loggers:
             # a table has a column for what is not there yet; services refuse a None

@@ -24,9 +24,26 @@ class StopOnNonFiniteLoss(pl.Callback):
     def __init__(self) -> None:
         self._first_bad: Tensor | None = None
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin with nothing wrong, also where a run goes on inside an epoch."""
+        self.on_train_epoch_start(trainer, pl_module)
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin an epoch in which nothing is wrong."""
         self._first_bad = torch.full((), -1, device=pl_module.device)
+
+    def check(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look at the loss of all steps so far, and at every weight.
+
+        Raises:
+            TrainingError: One of them is NaN or infinite.
+        """
+        self._check(trainer.current_epoch)
+        if not all(bool(torch.isfinite(p).all()) for p in pl_module.parameters()):
+            raise TrainingError(
+                f"a weight became NaN or infinite in epoch {trainer.current_epoch}: lower the "
+                "learning rate or set lightning.gradient_clip_val; earlier files are whole"
+            )
 
     def on_train_batch_end(
         self,

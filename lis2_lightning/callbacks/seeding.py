@@ -1,8 +1,10 @@
-"""Dropout and the like begin each epoch from a state that follows from (seed, epoch, process)."""
+"""Dropout and the like draw from a state that follows from (seed, epoch, batch, process)."""
 
 from __future__ import annotations
 
 import random
+import struct
+from hashlib import blake2b
 from typing import Any, cast
 
 import lightning.pytorch as pl
@@ -12,17 +14,31 @@ import torch
 from lis2_lightning.data import SegmentationData
 
 
-class SeedEachEpoch(pl.Callback):
-    """Seed the global random generators at the start of each epoch.
+class SeedEachBatch(pl.Callback):
+    """Seed the global random generators at the start of each epoch and of each training batch.
 
-    A resumed run then draws what the uninterrupted one drew, and no random state need be kept.
+    A resumed run then draws what the uninterrupted one drew, from an epoch's end or from the
+    middle of one, and no random state need be kept.
     """
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Seed Python, NumPy and torch for what is drawn before the first batch."""
+        _seed(trainer, 0)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         """Seed Python, NumPy and torch."""
-        seed = cast("SegmentationData", cast("Any", trainer).datamodule).seed
-        words = np.random.SeedSequence((seed, trainer.current_epoch, trainer.global_rank))
-        key = int(words.generate_state(1, np.uint64)[0])
-        random.seed(key)
-        np.random.seed(key & 0xFFFF_FFFF)  # noqa: NPY002 - models of others use the global one
+        _seed(trainer, batch_idx + 1)
+
+
+def _seed(trainer: pl.Trainer, step: int) -> None:
+    seed = cast("SegmentationData", cast("Any", trainer).datamodule).seed
+    words = struct.pack("<4Q", seed, trainer.current_epoch, trainer.global_rank, step)
+    key = int.from_bytes(blake2b(words, digest_size=8).digest(), "little")
+    random.seed(key)
+    np.random.seed(key & 0xFFFF_FFFF)  # noqa: NPY002 - models of others use the global one
+    if trainer.strategy.root_device.type == "cpu":
+        torch.default_generator.manual_seed(key)  # a fiftieth of the cost of torch.manual_seed
+    else:
         torch.manual_seed(key)

@@ -1,19 +1,27 @@
-"""When snapshots are written: best, every n epochs, last, by LIS2's rules."""
+"""When snapshots are written: best, every n epochs and last by LIS2's rules, and before a stop."""
 
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Mapping
 from pathlib import Path
+from signal import Signals as Number
 from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor, distributed
 
 from lis2_lightning.callbacks.epoch_log import EpochLog
+from lis2_lightning.callbacks.finite import StopOnNonFiniteLoss
 from lis2_lightning.callbacks.run_folder import is_trial
-from lis2_lightning.errors import ConfigError, TrainingError, did_you_mean
-from lis2_lightning.snapshots import link_snapshot
+from lis2_lightning.errors import ConfigError, Interrupted, did_you_mean
+from lis2_lightning.progress import batches_done, epoch_is_whole, inside_epoch
+from lis2_lightning.signals import Signals
+from lis2_lightning.snapshots import link_snapshot, settle
 
 
 class Snapshots(Checkpoint):
@@ -24,32 +32,55 @@ class Snapshots(Checkpoint):
     never get a version; a value that is no number is never the best, and a network with such a
     weight is not written at all.
 
+    Inside an epoch ``last.pt`` is written between two optimizer steps, when it is due, when a
+    signal asks the run to end, or when a limit such as ``max_time`` ends it. Signals are looked at
+    after each step and each validation batch.
+
     Args:
         folder: The run's folder.
         log: Knows the epoch's values in double precision; Lightning keeps them in single.
+        finite: Knows whether the loss and the weights are numbers.
+        signals: Knows whether a signal asks the run to end.
         monitor: The logged value that ``best.pt`` follows.
         mode: Whether the best value is the smallest or the largest.
         save_interval: Write ``save_{epoch}.pt`` every so many epochs; 0 for never.
         save_last: Write ``last.pt`` after every epoch.
+        every_n_steps: Write ``last.pt`` every so many optimizer steps, too.
+        every_s: Write ``last.pt`` every so many seconds, too.
     """
 
     def __init__(
         self,
         folder: Path,
         log: EpochLog,
+        finite: StopOnNonFiniteLoss,
+        signals: Signals,
         *,
         monitor: str = "train_loss",
         mode: Literal["min", "max"] = "min",
         save_interval: int = 10,
         save_last: bool = False,
+        every_n_steps: int | None = None,
+        every_s: float | None = None,
     ) -> None:
         self.folder = folder
         self._log = log
+        self._finite = finite
+        self._signals = signals
         self.monitor = monitor
         self.mode = mode
         self.save_interval = save_interval
         self.save_last = save_last
-        self.best_loss = math.inf if mode == "min" else -math.inf
+        self.every_n_steps = every_n_steps
+        self.every_s = every_s
+        self.best_loss = self._worst
+        self._is_temporary = False
+        self._last_step = 0
+        self._last_time = time.monotonic()
+
+    @property
+    def _worst(self) -> float:
+        return math.inf if self.mode == "min" else -math.inf
 
     @property
     def best_model_path(self) -> str:
@@ -67,39 +98,145 @@ class Snapshots(Checkpoint):
         return self.folder / "last.pt"
 
     def state_dict(self) -> dict[str, Any]:
-        """The best value so far."""
-        return {"best_loss": self.best_loss}
+        """The best value so far, and what it is a value of."""
+        return {
+            "best_loss": self.best_loss,
+            "monitor": self.monitor,
+            "mode": self.mode,
+            "is_temporary": self._is_temporary,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the best value."""
-        self.best_loss = float(state_dict["best_loss"])
+        """Take up the best value, unless another one is followed now."""
+        same = state_dict["monitor"] == self.monitor and state_dict["mode"] == self.mode
+        self.best_loss = float(state_dict["best_loss"]) if same else self._worst
+        self._is_temporary = state_dict["is_temporary"]
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Say in Lightning's counters that an epoch is not over, where it is not."""
+        if inside_epoch(trainer) or not epoch_is_whole(trainer):
+            settle(checkpoint["loops"], validate=trainer.validating)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Count steps and minutes from here."""
+        self._last_step, self._last_time = trainer.global_step, time.monotonic()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Write ``last.pt`` before a batch where it is due, or where the run is to end."""
+        if is_trial(trainer) or not _between_steps(trainer):
+            return
+        signal, is_due = self._agreed(trainer, self._is_due(trainer))
+        if signal or is_due:
+            self._write_last(trainer, temporary=not is_due)
+        self._end_on(signal, trainer)
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Tensor | Mapping[str, Any] | None,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Write ``last.pt`` where a limit ends the run inside an epoch."""
+        has_steps = trainer.max_steps == -1 or trainer.global_step < trainer.max_steps
+        if is_trial(trainer) or (has_steps and not trainer.should_stop):
+            return
+        if not epoch_is_whole(trainer) and _between_steps(trainer):
+            self._write_last(trainer, temporary=True)
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Tensor | Mapping[str, Any] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write ``last.pt`` where the run is to end; a resumed one validates from the start."""
+        fits = trainer.state.fn == TrainerFn.FITTING and not is_trial(trainer)
+        # processes may have a different number of batches here, so they cannot agree
+        if fits and self._signals.received and trainer.world_size == 1 and _between_steps(trainer):
+            self._write_last(trainer, temporary=True)
+            self._end_on(self._signals.received, trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write what this epoch calls for; the bytes go to the disk once."""
         if is_trial(trainer):
             return
-        if not _finite(pl_module):
-            raise TrainingError(
-                f"a weight became NaN or infinite in epoch {trainer.current_epoch}: lower the "
-                "learning rate or set lightning.gradient_clip_val; earlier files are whole"
-            )
-        targets = self._due(trainer)
+        self._finite.check(trainer, pl_module)
+        signal, _ = self._agreed(trainer, due=False)
+        self._write(trainer, self._due(trainer, is_asked=bool(signal)))
+        self._end_on(signal, trainer)
+
+    def remove_temporary(self) -> None:
+        """Remove a ``last.pt`` that only kept a run which is over now; the main process calls."""
+        if self._is_temporary:
+            self.last_path.unlink(missing_ok=True)
+
+    def _is_due(self, trainer: pl.Trainer) -> bool:
+        steps = trainer.global_step
+        if steps == self._last_step:
+            return False
+        after_steps = bool(self.every_n_steps) and steps % int(self.every_n_steps or 1) == 0
+        after_time = self.every_s and time.monotonic() - self._last_time >= self.every_s
+        return after_steps or bool(after_time)
+
+    def _agreed(self, trainer: pl.Trainer, due: bool) -> tuple[int, bool]:  # noqa: FBT001 - a pair
+        """What any process has been asked for, so that all of them write and end together."""
+        if trainer.world_size == 1:
+            return self._signals.received, due
+        asked = torch.tensor(
+            [self._signals.received, int(due)], device=trainer.strategy.root_device
+        )
+        distributed.all_reduce(asked, distributed.ReduceOp.MAX)
+        return int(asked[0]), bool(asked[1])
+
+    def _write_last(self, trainer: pl.Trainer, *, temporary: bool) -> None:
+        self._finite.check(trainer, trainer.lightning_module)
+        self._is_temporary = temporary and not self.save_last
+        self._write(trainer, [self.last_path])
+
+    def _write(self, trainer: pl.Trainer, targets: list[Path]) -> None:
         if not targets:
             return
         trainer.save_checkpoint(targets[0], weights_only=False)  # all of it, not only the weights
         if trainer.is_global_zero:
             for target in targets[1:]:
                 link_snapshot(targets[0], target)
+        if self.last_path in targets:
+            self._last_step, self._last_time = trainer.global_step, time.monotonic()
 
-    def _due(self, trainer: pl.Trainer) -> list[Path]:
+    def _end_on(self, signal: int, trainer: pl.Trainer) -> None:
+        if signal:
+            where = f"epoch {trainer.current_epoch}"
+            if inside_epoch(trainer):
+                where += f", batch {batches_done(trainer)}"
+            raise Interrupted(
+                f"{Number(signal).name} in {where}: {self.last_path} has all of it, and the same "
+                "command with resume: auto goes on from there",
+                signal,
+            )
+
+    def _due(self, trainer: pl.Trainer, *, is_asked: bool) -> list[Path]:
         epoch = trainer.current_epoch
+        is_whole = epoch_is_whole(trainer)
+        by_interval = bool(self.save_interval) and epoch > 0 and epoch % self.save_interval == 0
+        is_over = trainer.should_stop or epoch + 1 == trainer.max_epochs
         due = {
             self.best_path: self._is_best(trainer),
-            self.folder / f"save_{epoch}.pt": bool(self.save_interval)
-            and epoch > 0
-            and epoch % self.save_interval == 0,
-            self.last_path: self.save_last,
+            self.folder / f"save_{epoch}.pt": by_interval and is_whole,
+            # a run that is over is still tested: until then the file keeps it
+            self.last_path: is_whole and (self.save_last or is_over or is_asked),
         }
+        if due[self.last_path]:
+            inside = self.every_n_steps or self.every_s
+            self._is_temporary = not (self.save_last or (inside and is_over))
         return [path for path, is_due in due.items() if is_due]
 
     def _is_best(self, trainer: pl.Trainer) -> bool:
@@ -122,5 +259,7 @@ class Snapshots(Checkpoint):
         )
 
 
-def _finite(module: pl.LightningModule) -> bool:
-    return all(bool(torch.isfinite(p).all()) for p in module.parameters())
+def _between_steps(trainer: pl.Trainer) -> bool:
+    """Whether no gradients wait for an optimizer step."""
+    is_after_all = trainer.validating and epoch_is_whole(trainer)
+    return batches_done(trainer) % trainer.accumulate_grad_batches == 0 or is_after_all

@@ -24,10 +24,10 @@ from torch.utils.data import (
 from lis2_lightning.data.batch import Batch
 from lis2_lightning.data.sampling import KeyedPermutation, random_keys
 from lis2_lightning.errors import DataError
+from lis2_lightning.progress import batches_done, epochs_done, goes_on_inside_epoch
+from lis2_lightning.signals import leave_to_main_process
 
 if TYPE_CHECKING:
-    from lightning.pytorch.loops.progress import _ProcessedTracker
-
     AnyDataset = Dataset[Any]
 else:
     AnyDataset = Dataset  # jsonargparse builds nothing for a class with a type argument
@@ -73,10 +73,20 @@ class KeyedSampler(Sampler[Key]):
         self.rank = rank
         self.world_size = world_size
         self.epoch = 0
+        self._begun = -1, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch; Lightning calls this before each."""
         self.epoch = epoch
+
+    def go_on(self, epoch: int, num_done: int) -> None:
+        """Leave out what this process has had of an epoch that was interrupted.
+
+        Args:
+            epoch: The epoch.
+            num_done: How many of this process's samples are done.
+        """
+        self._begun = epoch, num_done
 
     def __len__(self) -> int:
         return len(self._mine())
@@ -91,7 +101,8 @@ class KeyedSampler(Sampler[Key]):
         block = 4096  # a few at a time: the vectorised order costs nothing and no memory
         key = int(random_keys(self.seed, self.epoch, np.zeros(1, np.int64))[0])
         order = KeyedPermutation(self.num_samples, key)
-        mine = self._mine()
+        begun, num_done = self._begun
+        mine = self._mine()[num_done if begun == self.epoch else 0 :]
         for begin in range(0, len(mine), block):
             positions = np.asarray(mine[begin : begin + block], dtype=np.int64) % self.num_samples
             indices = order(positions) if self.shuffle else positions
@@ -253,8 +264,10 @@ class SegmentationData(pl.LightningDataModule):
         loader = self.loader(self.train, shuffle=True)
         if self.trainer is not None:
             # Lightning makes the first iterator before it tells the sampler the epoch
-            progress = cast("_ProcessedTracker", self.trainer.fit_loop.epoch_progress.current)
-            cast("KeyedSampler", loader.sampler).set_epoch(progress.processed)
+            sampler, epoch = cast("KeyedSampler", loader.sampler), epochs_done(self.trainer)
+            sampler.set_epoch(epoch)
+            if goes_on_inside_epoch(self.trainer):
+                sampler.go_on(epoch, batches_done(self.trainer) * self.batch_size)
         return loader
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
@@ -292,6 +305,7 @@ class SegmentationData(pl.LightningDataModule):
             collate_fn=collate,
             num_workers=workers,
             persistent_workers=workers > 0,
+            worker_init_fn=leave_to_main_process,
             # the loader's own generator: a draw from the global one would shift dropout
             generator=torch.Generator().manual_seed(self.seed),
         )

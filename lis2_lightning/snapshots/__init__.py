@@ -2,15 +2,22 @@
 
 from lis2_lightning.snapshots.format import from_snapshot, to_snapshot
 from lis2_lightning.snapshots.io import SnapshotIO
+from lis2_lightning.snapshots.loops import INSIDE_EPOCH, position, rewind, settle
+from lis2_lightning.snapshots.overrides import differences
 from lis2_lightning.snapshots.read import newest_snapshot, read_snapshot
 from lis2_lightning.snapshots.write import link_snapshot, write_snapshot
 
 __all__ = [
+    "INSIDE_EPOCH",
     "SnapshotIO",
+    "differences",
     "from_snapshot",
     "link_snapshot",
     "newest_snapshot",
+    "position",
     "read_snapshot",
+    "rewind",
+    "settle",
     "to_snapshot",
     "write_snapshot",
 ]

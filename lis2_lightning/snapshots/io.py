@@ -10,6 +10,7 @@ from typing import Any
 from lightning.fabric.plugins import CheckpointIO
 
 from lis2_lightning.snapshots.format import from_snapshot
+from lis2_lightning.snapshots.overrides import reconcile
 from lis2_lightning.snapshots.read import read_snapshot
 from lis2_lightning.snapshots.write import write_snapshot
 
@@ -19,10 +20,16 @@ class SnapshotIO(CheckpointIO):
 
     Args:
         to_snapshot: Turns a checkpoint into a snapshot; it knows the configuration.
+        config: The resolved configuration; where it differs from a snapshot's, it wins.
     """
 
-    def __init__(self, to_snapshot: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
+    def __init__(
+        self,
+        to_snapshot: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+        config: Mapping[str, Any],
+    ) -> None:
         self._to_snapshot = to_snapshot
+        self._config = config
 
     def save_checkpoint(
         self,
@@ -40,7 +47,10 @@ class SnapshotIO(CheckpointIO):
         weights_only: bool | None = True,  # noqa: ARG002, FBT001, FBT002 - never anything else
     ) -> dict[str, Any]:
         """Read a snapshot as the checkpoint it was."""
-        return from_snapshot(read_snapshot(path, map_location=map_location))
+        snapshot = read_snapshot(path, map_location=map_location)
+        checkpoint = from_snapshot(snapshot)
+        reconcile(checkpoint, snapshot["GLOBAL_CONFIG"], self._config)
+        return checkpoint
 
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Remove a snapshot; it may be gone already."""

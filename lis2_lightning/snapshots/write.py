@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Final
 
 import torch
 
 from lis2_lightning.errors import SnapshotError
-from lis2_lightning.files import atomic
+from lis2_lightning.files import atomic, link, size_text
+
+_ADVICE: Final = "check the folder and its disk, and start the command again"
+_FREE: Final = "free some space and start the command again"
+# where there is no room for it; Windows knows no EDQUOT
+_REASONS: Final = {
+    errno.ENOSPC: ("no space left on device", _FREE),
+    getattr(errno, "EDQUOT", -1): ("the disk quota is used up", _FREE),
+    errno.EFBIG: ("no file may be that large here", "choose another output_dir"),
+}
 
 
 def write_snapshot(snapshot: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     """Write a snapshot so that at every instant the old file or the new one is there, whole.
 
+    The bytes go straight to the file: nothing but the tensors themselves is held in memory.
+
     Raises:
         SnapshotError: The file cannot be written; an earlier one of that name is untouched.
     """
-    try:
-        with atomic(path) as file:
-            torch.save(snapshot, file)
-    except (OSError, RuntimeError) as error:
-        raise SnapshotError(f"{path} cannot be written: {error}") from error
+    target = Path(path)
+    with _told(target, snapshot), _with_checksums(), atomic(target) as file:
+        _save(snapshot, file)
 
 
 def link_snapshot(source: Path, target: Path) -> None:
@@ -35,15 +47,90 @@ def link_snapshot(source: Path, target: Path) -> None:
     Raises:
         SnapshotError: The second name cannot be written; an earlier file there is untouched.
     """
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    with _told(target, source):
+        link(source, target)
+
+
+def _save(snapshot: Mapping[str, Any], file: IO[bytes]) -> None:
+    handled = sys.exception()
     try:
-        temporary.unlink(missing_ok=True)
-        try:
-            temporary.hardlink_to(source)
-        except OSError:
-            shutil.copyfile(source, temporary)
-        temporary.replace(target)
-    except OSError as error:
-        raise SnapshotError(f"{target} cannot be written: {error}") from error
+        torch.save(snapshot, file)
+    except RuntimeError as error:
+        # torch tells of its own confusion where the file refused the bytes, or Ctrl-C came then
+        first: BaseException = error
+        while first.__context__ not in {None, handled}:
+            first = first.__context__
+        raise first from None
+
+
+@contextmanager
+def _with_checksums() -> Iterator[None]:
+    """Have torch write checksums, also where the program has switched them off."""
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(True)
+    try:
+        yield
     finally:
-        temporary.unlink(missing_ok=True)
+        torch.serialization.set_crc32_options(before)
+
+
+@contextmanager
+def _told(path: Path, content: Mapping[str, Any] | Path) -> Iterator[None]:
+    """Say in one sentence which file cannot be written, why, what is there, and what to do."""
+    earlier = _identity(path)
+    try:
+        yield
+    except OSError as error:
+        reason, advice = _REASONS.get(error.errno or 0, (_reason(error), _ADVICE))
+        room = _room(path.parent, content) if error.errno in _REASONS else ""
+        state = _state(earlier, _identity(path))
+        told = f"{path} cannot be written: {reason}{room}{state}: {advice}"
+        raise SnapshotError(told) from error
+    except RuntimeError as error:  # torch's, of what it cannot write
+        raise SnapshotError(f"{path} cannot be written: {str(error).splitlines()[0]}") from error
+
+
+def _reason(error: OSError) -> str:
+    told = error.strerror or str(error) or type(error).__name__
+    return told[:1].lower() + told[1:]
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def _state(earlier: tuple[int, int] | None, now: tuple[int, int] | None) -> str:
+    if now is None:
+        return ""
+    if now == earlier:
+        return "; the earlier snapshot is whole"
+    return "; the new snapshot is there, but a power cut may undo it"
+
+
+def _room(folder: Path, content: Mapping[str, Any] | Path) -> str:
+    try:
+        free = shutil.disk_usage(folder).free
+        needed = content.stat().st_size if isinstance(content, Path) else _num_bytes(content)
+    except OSError:
+        return ""
+    return f" (about {size_text(needed)} needed, {size_text(free)} free in {folder})"
+
+
+def _num_bytes(snapshot: Mapping[str, Any]) -> int:
+    """The size of all tensors; those that share their memory are written once."""
+    sizes = {}
+    waiting: list[Any] = [snapshot]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Mapping):
+            waiting.extend(value.values())
+        elif isinstance(value, list | tuple):
+            waiting.extend(value)
+        elif isinstance(value, torch.Tensor):
+            storage = value.untyped_storage()
+            sizes[storage.data_ptr()] = storage.nbytes()
+    return sum(sizes.values())

@@ -1,0 +1,119 @@
+"""A run that goes on with other values than its snapshot was written with: what is typed wins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from lis2_lightning.config import to_class_paths
+from lis2_lightning.snapshots.loops import INSIDE_EPOCH, rewind
+
+# what decides which samples a batch holds: its number means nothing where one of these differs
+_ORDER: Final = ("batch_size", "seed", "train_dataset")
+_STATES: Final = ("optimizer_states", "lr_schedulers")
+
+
+def differences(written: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What a resumed run does otherwise than the run that wrote its snapshot, a phrase for each.
+
+    Args:
+        written: The snapshot's ``GLOBAL_CONFIG``, in either spelling.
+        now: The resolved configuration of the run that goes on.
+
+    >>> differences({"batch_size": 4}, {"batch_size": 8, "epochs": 3})
+    ['batch_size is 8, was 4']
+    """
+    written, now = _comparable(written), _comparable(now)
+    told = []
+    if _class_of(written, "optimizer") != _class_of(now, "optimizer"):
+        told.append("the optimizer is another one: it begins afresh, and the scheduler with it")
+    else:
+        changed = _changed_arguments(written, now)
+        told += [f"optimizer.{k} is {new}, was {old}" for k, (old, new) in changed.items()]
+    if _differs(written, now, "scheduler"):
+        told.append("the scheduler is another one: it begins afresh")
+    for key in _ORDER:
+        if _differs(written, now, key):
+            values = f" is {now[key]}, was {written[key]}" if key != "train_dataset" else " differs"
+            told.append(f"{key}{values}")
+    return told
+
+
+def reconcile(
+    checkpoint: dict[str, Any], written: Mapping[str, Any], now: Mapping[str, Any]
+) -> None:
+    """Change a checkpoint so that a run which goes on from it has the values of now.
+
+    Args:
+        checkpoint: Lightning's checkpoint; it is changed.
+        written: The snapshot's ``GLOBAL_CONFIG``, in either spelling.
+        now: The resolved configuration of the run that goes on.
+    """
+    written, now = _comparable(written), _comparable(now)
+    if _class_of(written, "optimizer") != _class_of(now, "optimizer"):
+        checkpoint.update({key: [] for key in _STATES})
+    elif _differs(written, now, "scheduler"):
+        checkpoint["lr_schedulers"] = []
+    for name, (old, new) in _changed_arguments(written, now).items():
+        _set_argument(checkpoint, name, old, new)
+    if INSIDE_EPOCH in checkpoint and any(_differs(written, now, key) for key in _ORDER):
+        rewind(checkpoint)
+
+
+def _comparable(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    compared = {key: config[key] for key in ("optimizer", "scheduler", *_ORDER) if key in config}
+    # objects that were passed in Python are known by their class alone, and have no spelling
+    components = {k: v for k, v in compared.items() if isinstance(v, Mapping) and "object" not in v}
+    return {**compared, **to_class_paths(components)}
+
+
+def _differs(written: Mapping[str, Any], now: Mapping[str, Any], key: str) -> bool:
+    return key in written and key in now and not _within(written[key], now[key])
+
+
+def _within(written: Any, now: Any) -> bool:
+    """Whether a value is what was written; defaults that were not written out may be added."""
+    if isinstance(written, Mapping) and isinstance(now, Mapping):
+        return all(key in now and _within(value, now[key]) for key, value in written.items())
+    return bool(written == now)
+
+
+def _class_of(config: Mapping[str, Any], key: str) -> Any:
+    component = config.get(key)
+    return component.get("class_path", component) if isinstance(component, Mapping) else component
+
+
+def _changed_arguments(
+    written: Mapping[str, Any], now: Mapping[str, Any]
+) -> dict[str, tuple[Any, Any]]:
+    if _class_of(written, "optimizer") != _class_of(now, "optimizer"):
+        return {}
+    before, after = (_arguments(config) for config in (written, now))
+    return {k: (before[k], after[k]) for k in before if k in after and before[k] != after[k]}
+
+
+def _arguments(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    component = config.get("optimizer")
+    return (component.get("init_args") or {}) if isinstance(component, Mapping) else {}
+
+
+def _set_argument(checkpoint: Mapping[str, Any], name: str, old: Any, new: Any) -> None:
+    states = [state for state in checkpoint["optimizer_states"] if state]
+    groups = [group for state in states for group in state["param_groups"] if name in group]
+    if name != "lr" or not old:
+        for group in groups:
+            group[name] = new
+        return
+    # a schedule has moved the rate: it keeps its course from the new start
+    for group in groups:
+        group.update(
+            {key: _scaled(group[key], old, new) for key in ("lr", "initial_lr") if key in group}
+        )
+    for state in checkpoint["lr_schedulers"]:
+        for key in ("base_lrs", "_last_lr"):
+            if key in state:
+                state[key] = [_scaled(rate, old, new) for rate in state[key]]
+
+
+def _scaled(rate: float, old: float, new: float) -> float:
+    return new if rate == old else rate * (new / old)
