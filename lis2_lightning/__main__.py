@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 from lis2_lightning.errors import Lis2Error
@@ -15,18 +16,20 @@ def main(args: list[str] | None = None) -> int:
         args: Its words; those of the process by default.
 
     Returns:
-        0, 2 for what the user can mend, 1 for a run that failed.
+        0, 2 for what the user can mend, 1 for a run that failed or a difference that was found,
+        128 and the signal's number where one ended the run.
     """
     try:
         from lis2_lightning.cli import Lis2CLI  # noqa: PLC0415 - torch takes seconds to import
 
-        Lis2CLI(args)
+        return Lis2CLI(args).exit_code
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT  # the sentence has been told
     except Lis2Error as error:
         if os.environ.get("LIS2_DEBUG"):
             raise
         sys.stderr.write(f"lis2: {error}\n")
         return error.exit_code
-    return 0
 
 
 if __name__ == "__main__":

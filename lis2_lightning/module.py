@@ -22,7 +22,7 @@ from lis2_lightning.errors import ConfigError, DataError
 from lis2_lightning.losses import MaskedLoss
 from lis2_lightning.metrics import PixelMetrics
 from lis2_lightning.progress import epoch_is_whole, inside_epoch
-from lis2_lightning.snapshots import INSIDE_EPOCH, rewind
+from lis2_lightning.snapshots import COMPILED, INSIDE_EPOCH, rewind
 
 _log = logging.getLogger("lis2_lightning")
 OptimizerCallable = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -208,6 +208,7 @@ class SegmentationModule(pl.LightningModule):
         Lightning gives the callbacks their states for a test, too: the epochs done and the best
         value of a run would become those of the snapshot that is tested.
         """
+        self._take_own_names(checkpoint["state_dict"])
         if self.trainer.state.fn != TrainerFn.FITTING:
             checkpoint.pop("callbacks", None)
         elif so_far := checkpoint.get(INSIDE_EPOCH):
@@ -221,6 +222,13 @@ class SegmentationModule(pl.LightningModule):
                 return
             self.train_scores.load_sums(sums[self.trainer.global_rank])
             self._has_validated = so_far["has_validated"]
+
+    def _take_own_names(self, state: dict[str, Any]) -> None:
+        """Put back the prefix of a compiled network, which no snapshot has."""
+        for own in self.state_dict():
+            plain = own.replace(COMPILED, "")
+            if plain != own and plain in state:
+                state[own] = state.pop(plain)
 
     def lr_scheduler_step(self, scheduler: LRSchedulerTypeUnion, metric: Any | None) -> None:
         """Step a scheduler; ``ReduceLROnPlateau`` has stepped already."""

@@ -236,3 +236,22 @@ def test_a_signal_during_a_prediction_leaves_the_run_as_it_is(
         trainer.predict()
     assert ended.value.code == 143
     assert contents(tmp_path / "runs") == before
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # torch's own
+@pytest.mark.parametrize("how", ["compile: true", "torch.compile"])
+def test_a_compiled_network_has_plain_names_in_its_snapshot_and_goes_on(
+    tiny: Make, tmp_path: Path, how: str
+) -> None:
+    given = tiny(save_last=True)
+    names = set(Trainer.from_config(given).model.state_dict())
+    for changes in ({}, {"resume": "auto", "epochs": 3}):
+        compiled: dict[str, Any] = {"compile": True}
+        if how == "torch.compile":
+            compiled = {"model": torch.compile(Trainer.from_config(given).model)}
+        # what matters is how the weights are named; building machine code would take a minute
+        with torch.compiler.set_stance("force_eager"):
+            Trainer.from_config({**given, **changes, **compiled}).train()
+    last = read_snapshot(tmp_path / "runs/tiny/last.pt")
+    assert set(last["MODEL"]["MODEL_STATE"]) == names
+    assert last["TRAIN_INFO"]["EPOCHS_RUN"] == 2

@@ -119,9 +119,7 @@ def test_an_epoch_begins_again_where_its_batches_are_others(
     assert [batch for batch in sees.batches if batch[0] == 1] == [(1, 0, 5), (1, 1, 5), (1, 2, 3)]
 
 
-def test_another_monitor_begins_to_look_for_the_best_anew(
-    tiny: Make, tmp_path: Path
-) -> None:
+def test_another_monitor_begins_to_look_for_the_best_anew(tiny: Make, tmp_path: Path) -> None:
     Trainer.from_config(tiny(save_last=True)).train()
     trainer = Trainer.from_snapshot(
         tmp_path / "runs/tiny/last.pt", epochs=3, monitor="train_dice", mode="max"
@@ -135,7 +133,9 @@ def test_a_run_that_goes_on_in_another_folder_has_its_best_there(
 ) -> None:
     Trainer.from_config(tiny(save_last=True)).train()
     first = tmp_path / "runs/tiny"
-    trainer = Trainer.from_snapshot(first / "last.pt", epochs=3, run_name="other", **{"optimizer.lr": 1e9})
+    trainer = Trainer.from_snapshot(
+        first / "last.pt", epochs=3, run_name="other", **{"optimizer.lr": 1e9}
+    )
     info = trainer.train()
     written = read_snapshot(first / "best.pt")["MODEL"]["MODEL_STATE"]
     best = read_snapshot(Path(info["final_model_path"]))["MODEL"]["MODEL_STATE"]

@@ -80,11 +80,17 @@ def test_last_pt_is_written_every_n_steps_and_a_crash_costs_no_more(
 
 def test_last_pt_is_written_every_few_minutes(tiny: Make, tmp_path: Path) -> None:
     # an instant has always passed, an hour never
-    often, seen = watched(
-        tiny(run_name="often", save_every_minutes=1e-9), tmp_path / "runs/often"
-    )
+    often, seen = watched(tiny(run_name="often", save_every_minutes=1e-9), tmp_path / "runs/often")
     often.train()
-    assert list(dict.fromkeys(seen.positions)) == [(0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2), (1, 3)]
+    assert list(dict.fromkeys(seen.positions)) == [
+        (0, 1),
+        (0, 2),
+        (0, 3),
+        (1, 0),
+        (1, 1),
+        (1, 2),
+        (1, 3),
+    ]
     seldom, seen = watched(tiny(run_name="seldom", save_every_minutes=60), tmp_path / "runs/seldom")
     seldom.train()
     assert seen.positions == []
@@ -138,7 +144,9 @@ def test_a_network_with_a_bad_weight_is_not_written_inside_an_epoch_either(
     assert read_snapshot(tmp_path / "runs/tiny/last.pt")["LIGHTNING"]["next_batch"] == 2
 
 
-@pytest.mark.parametrize(("key", "value"), [("save_every_n_steps", 0), ("save_every_minutes", -1.0)])
+@pytest.mark.parametrize(
+    ("key", "value"), [("save_every_n_steps", 0), ("save_every_minutes", -1.0)]
+)
 def test_an_interval_that_is_none_is_refused(tiny: Make, key: str, value: float) -> None:
     with pytest.raises(ConfigError, match=f"{key} must be .*got {value}"):
         Trainer.from_config(tiny(**{key: value}))

@@ -20,7 +20,7 @@ from lis2_lightning.errors import SnapshotError
 
 FORMAT: Final = 1
 _MODEL_PREFIX: Final = "model."
-_COMPILED: Final = "_orig_mod."
+COMPILED: Final = "_orig_mod."
 _REQUIRED: Final = ("MODEL", "TRAIN_INFO", "GLOBAL_CONFIG")
 _SPECIFIED: Final = frozenset({"state_dict", "optimizer_states", "lr_schedulers"})
 
@@ -126,7 +126,7 @@ def _split(state: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     weights, others = {}, {}
     for name, value in state.items():
         if name.startswith(_MODEL_PREFIX):
-            weights[name.removeprefix(_MODEL_PREFIX).replace(_COMPILED, "")] = value
+            weights[name.removeprefix(_MODEL_PREFIX).replace(COMPILED, "")] = value
         else:
             others[name] = value
     return weights, others
