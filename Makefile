@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help demo test test-slow check format docs bench clean
+.PHONY: help demo test test-slow soak check format docs bench clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -29,6 +29,9 @@ test: $(VENV)/dev ## the quick tests
 
 test-slow: $(VENV)/dev ## the long tests
 	$(PYTEST) -n 2 -m slow
+
+soak: $(VENV)/dev ## kill a thousand runs and start them again
+	LIS2_KILLS=1000 $(PYTEST) -s -m slow -k many_killed_runs tests/faults
 
 check: $(VENV)/dev ## format, lint, types, layers, spelling
 	$(BIN)/ruff format --check .

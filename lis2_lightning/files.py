@@ -52,9 +52,8 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     target = Path(path)
     make(target.parent)
     temporary = _beside(target)
-    raw = _EarlyFile(temporary, "xb")
     try:
-        with io.BufferedWriter(raw) as file:
+        with io.BufferedWriter(_EarlyFile(temporary, "xb")) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -170,7 +169,7 @@ def sweep(folder: Path) -> list[Path]:
     left_over = [path for path, name in found if name and _is_left_over(path, name)]
     for path in left_over:
         _discard(path)
-    return left_over
+    return [path for path in left_over if not path.exists()]
 
 
 def _is_left_over(path: Path, name: re.Match[str]) -> bool:
@@ -211,7 +210,8 @@ def lock(folder: Path) -> Iterator[None]:
         ConfigError: Another run holds it, or the file cannot be written.
     """
     path = folder.resolve() / ".lock"
-    owner, ours = os.getpid(), f"process {os.getpid()} on {_HOST} since {datetime.now():%F %T}"
+    owner, since = os.getpid(), f"{datetime.now():%Y-%m-%d %H:%M:%S}"
+    ours = f"process {owner} on {_HOST} since {since}"
     # no second descriptor of this file may be opened: closing one would drop the process's lock
     if (theirs := _held.setdefault((owner, path), ours)) is not ours:
         raise _in_use(folder, theirs)

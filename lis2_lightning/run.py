@@ -31,7 +31,7 @@ from lis2_lightning.files import lock, sweep
 from lis2_lightning.module import SegmentationModule
 from lis2_lightning.settings import Settings
 from lis2_lightning.signals import Signals, is_requeued, requeue
-from lis2_lightning.snapshots import differences, link_snapshot, newest_snapshot, read_snapshot
+from lis2_lightning.snapshots import Peek, differences, link_snapshot, newest_snapshot, peek
 
 _log = logging.getLogger("lis2_lightning")
 
@@ -76,7 +76,8 @@ def speak() -> None:
         handler = logging.StreamHandler(stream)
         handler.setFormatter(logging.Formatter("%(message)s"))
         _log.addHandler(handler)
-        _log.setLevel(logging.INFO)
+        # what every process would say is said once
+        _log.setLevel(logging.INFO if _is_main() else logging.ERROR)
         _log.propagate = False
 
 
@@ -111,7 +112,8 @@ def loop(signals: Signals) -> Iterator[None]:
         with quiet(), signals.noted():
             yield
     except Interrupted as error:
-        _log.warning("%s", error)
+        if _is_main():
+            _log.warning("%s", error)
         requeue(error.signal)
         raise (
             KeyboardInterrupt if error.signal == SIGINT else SystemExit(error.exit_code)
@@ -180,27 +182,24 @@ def starting_point(
 
 
 def _go_on(path: Path, settings: Settings, config: Mapping[str, Any]) -> None:
-    snapshot = read_snapshot(path)
-    epoch, batch = snapshot["LIGHTNING"]["next_epoch"], snapshot["LIGHTNING"].get("next_batch", 0)
+    found = peek(path)
+    epoch, batch = found.next_epoch, found.next_batch
     if epoch > settings.epochs:
         raise ConfigError(
             f"{path} has {epoch} epochs behind it, and epochs is {settings.epochs}: "
             f"set epochs to at least {epoch}"
         )
-    told = "".join(f"; {each}" for each in differences(snapshot["GLOBAL_CONFIG"], config))
+    told = "".join(f"; {each}" for each in differences(found.config, config))
     where = f"epoch {epoch}" + (f", batch {batch}" if batch else "")
     _log.info("going on from %s at %s%s", path, where, told)
     best = path.with_name("best.pt")
-    if path.parent.resolve() != settings.run_dir.resolve() and _is_best_of(best, snapshot):
+    if path.parent.resolve() != settings.run_dir.resolve() and _is_best_of(best, found):
         link_snapshot(best, settings.run_dir / "best.pt")
 
 
-def _is_best_of(best: Path, snapshot: Mapping[str, Any]) -> bool:
+def _is_best_of(best: Path, last: Peek) -> bool:
     """Whether a file is the best of the run that a snapshot goes on with."""
-    if not best.is_file():
-        return False
-    written = read_snapshot(best)["TRAIN_INFO"]["BEST_LOSS"]
-    return bool(written == snapshot["TRAIN_INFO"]["BEST_LOSS"])
+    return best.is_file() and peek(best).best_loss == last.best_loss
 
 
 def seed_of(settings: Settings) -> int:
@@ -208,7 +207,7 @@ def seed_of(settings: Settings) -> int:
     if settings.seed is not None:
         return settings.seed
     if settings.resume in {True, "auto"} and (newest := newest_snapshot(settings.run_dir)):
-        written = read_snapshot(newest)["GLOBAL_CONFIG"].get("seed")
+        written = peek(newest).config.get("seed")
         if written is not None:
             return int(written)
     return secrets.randbits(32)

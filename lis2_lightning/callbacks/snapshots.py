@@ -214,11 +214,14 @@ class Snapshots(Checkpoint):
 
     def _end_on(self, signal: int, trainer: pl.Trainer) -> None:
         if signal:
-            where = f"epoch {trainer.current_epoch}"
-            if inside_epoch(trainer):
-                where += f", batch {batches_done(trainer)}"
+            epoch, batch = trainer.current_epoch, batches_done(trainer)
+            where = (
+                f"in epoch {epoch}, batch {batch}"
+                if inside_epoch(trainer)
+                else f"after epoch {epoch}"
+            )
             raise Interrupted(
-                f"{Number(signal).name} in {where}: {self.last_path} has all of it, and the same "
+                f"{Number(signal).name} {where}: {self.last_path} has all of it, and the same "
                 "command with resume: auto goes on from there",
                 signal,
             )

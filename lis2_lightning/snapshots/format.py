@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
+from lis2_lightning._version import __version__
 from lis2_lightning.errors import SnapshotError
 
 FORMAT: Final = 1
@@ -72,6 +73,7 @@ def to_snapshot(
             "format": FORMAT,
             "next_epoch": next_epoch,
             "next_batch": next_batch,
+            "versions": {"lis2-lightning": __version__, "torch": str(torch.__version__)},
             "other_state": others,
             "checkpoint": {k: v for k, v in checkpoint.items() if k not in _SPECIFIED},
         },
@@ -143,15 +145,19 @@ def _plain(value: Any, path: str) -> Any:
 
 
 def _leaf(value: Any, path: str) -> Any:
+    """A value of exactly the type that is read back: no subclass of it, such as an ``IntEnum``."""
     if isinstance(value, torch.Tensor):
-        return value.detach()
+        return value.detach().as_subclass(torch.Tensor)
     if isinstance(value, PurePath):
         return str(value)
     if isinstance(value, np.generic):
         return value.item()
     # MultiStepLR counts its milestones; torch's safe reader knows the class
-    if value is None or isinstance(value, bool | int | float | str | bytes | Counter):
+    if value is None or isinstance(value, bool | Counter):
         return value
+    for kind in (int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
     raise SnapshotError(
         f"{path} is a {type(value).__name__}: a snapshot holds plain values and tensors only; "
         "keep such objects out of state_dict()"

@@ -1,0 +1,158 @@
+"""Which import paths name a component, told without importing anything that might do something."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import sys
+import sysconfig
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+import lightning.pytorch as pl
+from lightning.fabric.accelerators.accelerator import Accelerator
+from lightning.fabric.loggers.logger import Logger
+from lightning.fabric.plugins import CheckpointIO, ClusterEnvironment, Precision
+from lightning.pytorch.plugins import LayerSync
+from lightning.pytorch.profilers import Profiler
+from lightning.pytorch.strategies import Strategy
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import Dataset, Sampler
+
+_OURS: Final = "lis2_lightning"
+# what a component can be; losses and metrics are modules
+_COMPONENTS: Final = (
+    nn.Module, Dataset, Sampler, Optimizer, LRScheduler, pl.Callback, Logger, Strategy, Profiler,
+    Accelerator, Precision, CheckpointIO, ClusterEnvironment, LayerSync,
+)  # fmt: skip
+# the libraries that may be imported, and where in them the components are
+_PLACES: Final[Mapping[str, tuple[str, ...]]] = {
+    _OURS: tuple(
+        f"{_OURS}.{room}."
+        for room in ("callbacks", "data", "losses", "metrics", "models", "trackers")
+    ),
+    "torch": ("torch.nn.", "torch.optim.", "torch.utils.data.", "torch._C._nn."),
+    "lightning": tuple(
+        f"lightning.{half}.{room}."
+        for half in ("fabric", "pytorch")
+        for room in ("accelerators", "callbacks", "loggers", "plugins", "profilers", "strategies")
+    ),
+    "torchmetrics": ("torchmetrics.",),
+    "monai": ("monai.losses.", "monai.networks.", "monai.optimizers."),
+}
+# these open files and connections, or call what they are given
+_EXCEPT: Final = ("torch.utils.data.datapipes.", "torchmetrics.utilities.")
+# activations and the like, which a network may take by name
+_FUNCTIONS: Final = frozenset({"torch.nn.functional", "torch._C._nn"})
+_METHODS: Final = frozenset({"__call__", "__getitem__"})
+_INSTALLED: Final = frozenset({"site-packages", "dist-packages"})
+IMPORT_FIRST: Final = "in your program before"
+PATH: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
+
+
+class _Objection(Exception):  # noqa: N818 - never leaves this file
+    """What is wrong with an import path."""
+
+
+def objection(path: str, *, is_class: bool) -> str | None:
+    """Why a configuration that nobody has chosen may not name an import path.
+
+    Only components may be named, and the functions of ``torch.nn.functional``: those of torch,
+    Lightning, torchmetrics, MONAI and this package, and those of modules which the program has
+    imported already. Nothing else is imported to find out. What one module has from another is
+    judged by where it was made.
+
+    Args:
+        path: A dotted import path.
+        is_class: Whether only a class will do.
+
+    Returns:
+        What is wrong with it, or null where it may be imported.
+
+    >>> objection("torch.optim.AdamW", is_class=True)
+    >>> objection("subprocess.Popen", is_class=True)
+    "is of Python's standard library"
+    >>> objection("torch.hub.load", is_class=True)
+    'is no component of torch'
+    >>> objection("my_networks.Net", is_class=True)
+    'is of a module that is not imported: import my_networks in your program before'
+    """
+    try:
+        found = _found(path)
+        if inspect.isclass(found):
+            _judge_class(found)
+        else:
+            _judge_other(found, is_class=is_class)
+    except _Objection as told:
+        return str(told)
+    return None
+
+
+def _found(path: str) -> Any:
+    if not PATH.fullmatch(path):
+        raise _Objection("is no import path")
+    _check_place(path)
+    place, _, name = path.rpartition(".")
+    if _top(path) in _PLACES:
+        found = getattr(_library(place), name, None)
+    elif place in sys.modules:
+        found = vars(sys.modules[place]).get(name)  # what it has, not what it would make for us
+    else:
+        raise _Objection(f"is of a module that is not imported: import {place[:80]} {IMPORT_FIRST}")
+    if found is None:
+        raise _Objection(f"does not exist: {place[:80]} has none of that name")
+    return found
+
+
+def _library(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except (ImportError, OSError, RuntimeError) as error:
+        raise _Objection(f"cannot be imported: there is no {name[:80]}") from error
+
+
+def _check_place(path: str) -> None:
+    """Refuse what lies outside of the parts of a library that hold its components."""
+    top = _top(path)
+    if top in sys.stdlib_module_names:
+        raise _Objection("is of Python's standard library")
+    if top in _PLACES and (not path.startswith(_PLACES[top]) or path.startswith(_EXCEPT)):
+        raise _Objection(f"is no component of {top}")
+
+
+def _judge_class(found: type) -> None:
+    made_in = str(found.__module__)
+    _check_place(f"{made_in}.{found.__qualname__}")
+    is_ours = _top(made_in) == _OURS
+    # data sets and augmentations of one's own need no base class
+    acts = _is_own(made_in) and any(_METHODS & vars(base).keys() for base in inspect.getmro(found))
+    if not (is_ours or acts or issubclass(found, _COMPONENTS)):
+        raise _Objection("is no network, data set, optimizer or other component")
+
+
+def _judge_other(found: Any, *, is_class: bool) -> None:
+    made_in = str(getattr(found, "__module__", ""))
+    if is_class or not inspect.isroutine(found):
+        raise _Objection("is no class")
+    if made_in not in _FUNCTIONS and not _is_own(made_in):
+        raise _Objection("is no function of torch.nn.functional or of your own")
+
+
+def _is_own(name: str) -> bool:
+    """Whether a module is the user's own, and no part of Python or of an installed package."""
+    if name == "__main__" or name not in sys.modules:
+        return name == "__main__"
+    file = getattr(sys.modules[name], "__file__", None)
+    if file is None or _top(name) in sys.stdlib_module_names:
+        return False
+    is_pythons = Path(file).is_relative_to(sysconfig.get_path("stdlib"))
+    return not is_pythons and not _INSTALLED & set(Path(file).parts)
+
+
+def _top(path: str) -> str:
+    return path.partition(".")[0]

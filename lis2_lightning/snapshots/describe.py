@@ -1,0 +1,182 @@
+"""What is in a snapshot, as values and as text.
+
+What a file says is not trusted: text from it is shown without control characters.
+"""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from torch import Tensor
+
+from lis2_lightning.errors import SnapshotError
+from lis2_lightning.files import size_text
+from lis2_lightning.snapshots.compare import dtype_name, printable
+from lis2_lightning.snapshots.read import peek, read_snapshot
+
+_WIDTH: Final = 96
+# what optimizers keep for each weight, the more telling ones first
+_BY_STATE: Final = {
+    "exp_avg_sq": "Adam or one of its kind",
+    "square_avg": "RMSprop",
+    "sum": "Adagrad",
+    "momentum_buffer": "SGD",
+}
+
+
+def summary(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a snapshot says of itself, after it has been verified.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Plain values: ``file``, ``size`` (bytes), ``format``, ``last_epoch`` (null before the
+        first), ``next_epoch``, ``next_batch``, ``steps``, ``best_loss``, ``monitor``, ``mode``,
+        ``last_row`` (of the log), ``weights`` (``values``, buffers among them, ``tensors``,
+        ``dtypes``), ``optimizer`` (``class``, ``learning_rates``, ``tensors``) and ``scheduler``
+        (``class``, ``steps``), null where there is none, ``lightning`` (its version) and
+        ``config``. What the file does not say is null.
+
+    Raises:
+        SnapshotError: The file is missing, damaged or no snapshot.
+    """
+    source = Path(path)
+    snapshot = read_snapshot(source)
+    origin = "LIS2" if peek(source).is_lis2 else f"lis2_lightning {snapshot['LIGHTNING']['format']}"
+    try:
+        told = _told(snapshot)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise SnapshotError(f"{path} is no snapshot of a training: {error!r}") from error
+    return {"file": str(source), "size": source.stat().st_size, "format": origin, **told}
+
+
+def _told(snapshot: Mapping[str, Any]) -> dict[str, Any]:
+    ours, info, config = (snapshot[key] for key in ("LIGHTNING", "TRAIN_INFO", "GLOBAL_CONFIG"))
+    checkpoint = _mapping(ours["checkpoint"])
+    callbacks = _mapping(checkpoint.get("callbacks"))
+    best = _mapping(callbacks.get("Snapshots"))
+    done = info["EPOCHS_RUN"]
+    return {
+        "last_epoch": done if done >= 0 else None,
+        "next_epoch": ours["next_epoch"],
+        "next_batch": ours.get("next_batch", 0),
+        "steps": checkpoint.get("global_step"),
+        "best_loss": float(info["BEST_LOSS"]),
+        "monitor": best.get("monitor", config.get("monitor")),
+        "mode": best.get("mode", config.get("mode")),
+        "last_row": dict(_mapping(_mapping(callbacks.get("EpochLog")).get("row"))),
+        "weights": _weights(snapshot["MODEL"]["MODEL_STATE"]),
+        "optimizer": _optimizer(_mapping(info["OPTIMIZER_STATE"]), config),
+        "scheduler": _scheduler(_mapping(info["SCHEDULER_STATE"]), config),
+        "lightning": checkpoint.get("pytorch-lightning_version"),
+        "config": dict(config),
+    }
+
+
+def _weights(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    sizes: Counter[str] = Counter()
+    for tensor in state.values():
+        sizes[dtype_name(tensor)] += tensor.numel()
+    return {"values": sizes.total(), "tensors": len(state), "dtypes": dict(sizes)}
+
+
+def _optimizer(state: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any] | None:
+    if not state:
+        return None
+    groups = [_mapping(group) for group in state.get("param_groups", [])]
+    kept = {key for value in _mapping(state.get("state")).values() for key in _mapping(value)}
+    guess = next((name for key, name in _BY_STATE.items() if key in kept), None)
+    return {
+        "class": _class(config.get("optimizer")) or guess,
+        "learning_rates": [float(group["lr"]) for group in groups if "lr" in group],
+        "tensors": sum(len(group.get("params", [])) for group in groups),
+    }
+
+
+def _scheduler(state: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any] | None:
+    if not state:
+        return None
+    return {"class": _class(config.get("scheduler")), "steps": state.get("last_epoch")}
+
+
+def _class(component: Any) -> str | None:
+    """The class that a configuration names in one of its spellings, without its module."""
+    given = _mapping(component)
+    names = (given.get(key) for key in ("class_path", "type", "object"))
+    return next((str(name).rpartition(".")[2] for name in names if name), None)
+
+
+def _mapping(value: Any) -> Mapping[Any, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def render(told: Mapping[str, Any]) -> str:
+    """A summary as lines of at most about 100 characters, the configuration as YAML below.
+
+    Args:
+        told: What :func:`summary` gives.
+    """
+    rows = {printable(name): printable(value) for name, value in _rows(told) if value}
+    width = max(map(len, rows)) + 2
+    lines = [printable(told["file"])]
+    for name, value in rows.items():
+        hanging = " " * (width + 2)
+        lines += textwrap.wrap(
+            value, _WIDTH, initial_indent=f"  {name:<{width}}", subsequent_indent=hanging
+        )
+    config = yaml.safe_dump(_plain(told["config"]), sort_keys=False, width=_WIDTH)
+    return "\n".join([*lines, "", "configuration", textwrap.indent(config, "  ")])
+
+
+def _rows(told: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "size", size_text(told["size"])
+    yield "format", told["format"]
+    last = told["last_epoch"]
+    yield "last epoch", "none is finished" if last is None else f"{last}, counted from 0"
+    inside = f", batch {told['next_batch']}" if told["next_batch"] else ""
+    yield "goes on with", f"epoch {told['next_epoch']}{inside}"
+    yield "steps", "" if told["steps"] is None else str(told["steps"])
+    yield f"best {told['monitor'] or 'loss'}", f"{told['best_loss']:.6g}"
+    row = told["last_row"].items()
+    yield "log", ", ".join(f"{key} {value:.5g}" for key, value in row if _is_number(value))
+    weights = told["weights"]
+    dtypes = ", ".join(f"{size:,} {dtype}" for dtype, size in weights["dtypes"].items())
+    yield "weights", f"{weights['values']:,} values in {weights['tensors']} tensors: {dtypes}"
+    yield "optimizer", _optimizer_text(told["optimizer"])
+    yield "scheduler", _scheduler_text(told["scheduler"])
+    yield "Lightning", str(told["lightning"] or "")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
+
+
+def _optimizer_text(optimizer: Mapping[str, Any] | None) -> str:
+    if optimizer is None:
+        return "no state"
+    rates = ", ".join(f"{rate:g}" for rate in dict.fromkeys(optimizer["learning_rates"]))
+    return (
+        f"{optimizer['class'] or 'unknown'}, learning rate {rates}, {optimizer['tensors']} tensors"
+    )
+
+
+def _scheduler_text(scheduler: Mapping[str, Any] | None) -> str:
+    if scheduler is None:
+        return "no state"
+    steps = scheduler["steps"]
+    return (scheduler["class"] or "unknown") + ("" if steps is None else f", stepped {steps} times")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)

@@ -1,0 +1,207 @@
+"""Snapshots that LIS2 itself wrote, in our form.
+
+LIS2 keeps no counters of Lightning's, so these are made up from the number of its last epoch: as
+Lightning itself writes them at the end of an epoch, so that a run goes on with the next one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from lightning import __version__ as lightning_version
+
+from lis2_lightning.snapshots.format import FORMAT
+from lis2_lightning.snapshots.notes import Stub
+
+_WRAPPERS: Final = ("module.", "_orig_mod.")  # of parallel training and of torch.compile
+# what the schedulers of torch keep in their states; LIS2's add everything that hangs on them
+_SCHEDULER_KEYS: Final = frozenset(
+    {"last_epoch", "base_lrs", "_last_lr", "_step_count"}
+    | {"_is_initial", "_get_lr_called_within_step"}
+    | {"step_size", "milestones", "gamma", "lr_lambdas", "factor", "power"}
+    | {"start_factor", "end_factor", "total_iters", "T_max", "eta_min"}
+    | {"T_0", "T_i", "T_mult", "T_cur"}
+    | {"mode", "mode_worse", "threshold", "threshold_mode", "patience", "cooldown", "eps", "best"}
+    | {"cooldown_counter", "num_bad_epochs", "min_lrs", "default_min_lr"}
+    | {"max_lrs", "total_size", "step_ratio", "scale_mode", "_scale_fn_custom"}
+    | {"cycle_momentum", "use_beta1", "base_momentums", "max_momentums"}
+    | {"total_steps", "_schedule_phases", "_anneal_func_type"}
+)
+
+
+def from_lis2(loaded: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Turn what a snapshot of LIS2's holds into our form.
+
+    Args:
+        loaded: Its content, with stubs in the places of other programs' objects.
+
+    Returns:
+        A snapshot from which Lightning goes on with the epoch after ``EPOCHS_RUN``, and what was
+        left out, a line each.
+
+    >>> import torch
+    >>> loaded = {"MODEL": {"MODEL_CONFIG": {"type": "unet"}, "MODEL_STATE": {"module.w": 1}},
+    ...           "TRAIN_INFO": {"EPOCHS_RUN": 4, "BEST_LOSS": torch.tensor(0.5),
+    ...                          "OPTIMIZER_STATE": {"state": {}}, "SCHEDULER_STATE": None},
+    ...           "GLOBAL_CONFIG": {"epoch": 9}}
+    >>> snapshot, dropped = from_lis2(loaded)
+    >>> snapshot["LIGHTNING"]["next_epoch"], snapshot["MODEL"]["MODEL_STATE"], dropped
+    (5, {'w': 1}, [])
+    """
+    info, dropped = loaded["TRAIN_INFO"], _Dropped()
+    done = int(info["EPOCHS_RUN"]) + 1
+    scheduler = dropped.scheduler(info["SCHEDULER_STATE"])
+    optimizer = dropped.plain(info["OPTIMIZER_STATE"], "OPTIMIZER_STATE")
+    best_loss = float(info["BEST_LOSS"])
+    snapshot = {
+        "MODEL": {
+            "MODEL_CONFIG": dropped.plain(loaded["MODEL"]["MODEL_CONFIG"], "MODEL_CONFIG"),
+            "MODEL_STATE": _without_wrappers(loaded["MODEL"]["MODEL_STATE"]),
+        },
+        "TRAIN_INFO": {
+            "EPOCHS_RUN": done - 1,
+            "BEST_LOSS": best_loss,
+            "OPTIMIZER_STATE": optimizer,
+            "SCHEDULER_STATE": scheduler,
+        },
+        "GLOBAL_CONFIG": dropped.plain(loaded["GLOBAL_CONFIG"], "GLOBAL_CONFIG"),
+        "LIGHTNING": {
+            "format": FORMAT,
+            "next_epoch": done,
+            "next_batch": 0,
+            "other_state": {},
+            "checkpoint": _checkpoint(done, _num_steps(optimizer), best_loss),
+        },
+    }
+    return snapshot, dropped.lines
+
+
+class _Dropped:
+    """Keeps plain values, and notes what else there was."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def plain(self, value: Any, path: str) -> Any:
+        """The value without other programs' objects."""
+        if isinstance(value, Counter):
+            return value
+        if isinstance(value, dict):
+            kept = {key: self.plain(value[key], f"{path}.{key}") for key in value}
+            return {key: kept[key] for key in kept if not isinstance(value[key], Stub)}
+        if isinstance(value, list | tuple):
+            items = [self.plain(item, f"{path}[{place}]") for place, item in enumerate(value)]
+            return tuple(items) if isinstance(value, tuple) else items
+        return value
+
+    def scheduler(self, state: Mapping[str, Any] | None) -> dict[str, Any] | None:
+        """The part of a scheduler's state that torch's schedulers know."""
+        if state is None:
+            return None
+        unknown = {key: value for key, value in state.items() if key not in _SCHEDULER_KEYS}
+        self.lines += [f"SCHEDULER_STATE.{key}: {_kind(value)}" for key, value in unknown.items()]
+        known = {key: value for key, value in state.items() if key not in unknown}
+        kept: dict[str, Any] = self.plain(known, "SCHEDULER_STATE")
+        return kept
+
+
+def _kind(value: Any) -> str:
+    return f"an object of {value.path}" if isinstance(value, Stub) else type(value).__name__
+
+
+def _without_wrappers(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The weights by the names that the bare network has."""
+    kept = dict(state)
+    while prefix := _common(kept):
+        kept = {name.removeprefix(prefix): value for name, value in kept.items()}
+    return kept
+
+
+def _common(names: Iterable[str]) -> str | None:
+    """The wrapper that all names begin with; a network may have a part of such a name itself."""
+    return next((w for w in _WRAPPERS if names and all(n.startswith(w) for n in names)), None)
+
+
+def _num_steps(optimizer: Any) -> int:
+    """How often the optimizer has stepped, where it counts; SGD does not."""
+    states = (optimizer or {}).get("state", {})
+    values = states.values() if isinstance(states, dict) else ()
+    steps = [int(state.get("step", 0)) for state in values if isinstance(state, dict)]
+    return max(steps, default=0)
+
+
+def _checkpoint(done: int, steps: int, best_loss: float) -> dict[str, Any]:
+    """What Lightning and our callbacks write besides weights and states when an epoch ends."""
+    return {
+        "epoch": done - 1,
+        "global_step": steps,
+        "pytorch-lightning_version": lightning_version,
+        "loops": {
+            "fit_loop": _fit_loop(done, steps),
+            "validate_loop": _evaluation(),
+            "test_loop": _evaluation(),
+            "predict_loop": {"state_dict": {}, "batch_progress": _both(_batches(0))},
+        },
+        "callbacks": {
+            "EpochLog": {"row": {"epoch": done - 1}, "epochs_run": done, "lr": None, "val": {}},
+            "Snapshots": {
+                "best_loss": best_loss,
+                "monitor": "train_loss",  # LIS2 follows no other
+                "mode": "min",
+                "is_temporary": False,
+            },
+        },
+    }
+
+
+def _fit_loop(done: int, steps: int) -> dict[str, Any]:
+    last_epoch = steps // done if done else 0
+    # the callbacks hear of an epoch's end before it counts as completed
+    epochs = {"ready": done, "started": done, "processed": done, "completed": done - 1}
+    optimizer = {
+        "step": _two(_steps(steps), _steps(last_epoch)),
+        "zero_grad": _two(
+            {**_steps(steps), "started": steps}, {**_steps(last_epoch), "started": last_epoch}
+        ),
+    }
+    return {
+        "state_dict": {},
+        "epoch_progress": _both(epochs),
+        "epoch_loop.state_dict": {"_batches_that_stepped": steps},
+        "epoch_loop.batch_progress": {
+            **_two(_batches(steps), _batches(last_epoch)),
+            "is_last_batch": True,
+        },
+        "epoch_loop.scheduler_progress": _two(_steps(done), _steps(1)),
+        "epoch_loop.automatic_optimization.state_dict": {},
+        "epoch_loop.automatic_optimization.optim_progress": {"optimizer": optimizer},
+        "epoch_loop.manual_optimization.state_dict": {},
+        "epoch_loop.manual_optimization.optim_step_progress": _both(_steps(0)),
+        "epoch_loop.val_loop.state_dict": {},
+        "epoch_loop.val_loop.batch_progress": {**_both(_batches(0)), "is_last_batch": True},
+    }
+
+
+def _evaluation() -> dict[str, Any]:
+    return {
+        "state_dict": {},
+        "batch_progress": {**_both(_batches(0)), "is_last_batch": False},
+    }
+
+
+def _steps(count: int) -> dict[str, int]:
+    return {"ready": count, "completed": count}
+
+
+def _batches(count: int) -> dict[str, int]:
+    return {"ready": count, "started": count, "processed": count, "completed": count}
+
+
+def _two(total: Mapping[str, int], current: Mapping[str, int]) -> dict[str, Any]:
+    return {"total": dict(total), "current": dict(current)}
+
+
+def _both(counter: Mapping[str, int]) -> dict[str, Any]:
+    return _two(counter, counter)

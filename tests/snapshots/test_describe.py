@@ -1,0 +1,224 @@
+"""What a snapshot says of itself, and where two differ."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import Tensor, nn
+
+from lis2_lightning import SnapshotError
+from lis2_lightning.snapshots import read_snapshot, to_snapshot, write_snapshot
+from lis2_lightning.snapshots.compare import differences, render_differences
+from lis2_lightning.snapshots.describe import render, summary
+
+
+def written(path: Path, optimizer: type[torch.optim.Optimizer], config: Mapping[str, Any]) -> Path:
+    """A snapshot of a network that has made a step with an optimizer."""
+    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    stepper = optimizer(model.parameters(), lr=0.25)  # type: ignore[call-arg]  # all of them take it
+    model(torch.ones(4, 3)).sum().backward()
+    stepper.step()
+    checkpoint = {
+        "state_dict": {f"model.{name}": value for name, value in model.state_dict().items()},
+        "optimizer_states": [stepper.state_dict()],
+        "lr_schedulers": [{"last_epoch": 7}] if "scheduler" in config else [],
+        "global_step": 12,
+        "loops": {},
+        "pytorch-lightning_version": "2.6.6",
+        "callbacks": {"EpochLog": {"row": {"epoch": 4, "train_loss": 0.5, "val_loss": None}}},
+    }
+    told = to_snapshot(
+        checkpoint,
+        model_config={},
+        global_config=config,
+        best_loss=0.125,
+        next_epoch=5,
+        next_batch=3,
+    )
+    write_snapshot(told, path)
+    return path
+
+
+def test_a_summary_has_what_a_reader_asks_for(tmp_path: Path) -> None:
+    config = {
+        "monitor": "val_loss",
+        "mode": "min",
+        "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.25}},
+        "scheduler": {"type": "StepLR"},
+    }
+    path = written(tmp_path / "last.pt", torch.optim.AdamW, config)
+    assert summary(path) == {
+        "file": str(path),
+        "size": path.stat().st_size,
+        "format": "lis2_lightning 1",
+        "last_epoch": 4,
+        "next_epoch": 5,
+        "next_batch": 3,
+        "steps": 12,
+        "best_loss": 0.125,
+        "monitor": "val_loss",
+        "mode": "min",
+        "last_row": {"epoch": 4, "train_loss": 0.5, "val_loss": None},
+        # 2 x 3 and 2 of the layer, 4 x 2 and a count of the normalisation
+        "weights": {"values": 17, "tensors": 7, "dtypes": {"float32": 16, "int64": 1}},
+        "optimizer": {"class": "AdamW", "learning_rates": [0.25], "tensors": 4},
+        "scheduler": {"class": "StepLR", "steps": 7},
+        "lightning": "2.6.6",
+        "config": config,
+    }
+
+
+KINDS: dict[type[torch.optim.Optimizer], str | None] = {
+    torch.optim.Adam: "Adam or one of its kind",
+    torch.optim.RMSprop: "RMSprop",
+    torch.optim.Adagrad: "Adagrad",
+    torch.optim.SGD: None,  # without momentum it keeps nothing
+}
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "told"),
+    list(KINDS.items()),
+)
+def test_an_optimizer_that_the_configuration_does_not_name_is_told_by_its_state(
+    tmp_path: Path, optimizer: type[torch.optim.Optimizer], told: str | None
+) -> None:
+    found = summary(written(tmp_path / "last.pt", optimizer, {}))
+    assert found["optimizer"]["class"] == told
+    assert found["monitor"] is None
+    assert found["scheduler"] is None
+
+
+def test_a_snapshot_of_lis2_is_told_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "theirs.pt"
+    info = {"EPOCHS_RUN": 4, "BEST_LOSS": torch.tensor(0.5), "SCHEDULER_STATE": None}
+    theirs = {
+        "MODEL": {"MODEL_CONFIG": {"type": "unet"}, "MODEL_STATE": {"w": torch.zeros(3)}},
+        "TRAIN_INFO": {**info, "OPTIMIZER_STATE": {"state": {}, "param_groups": [{"lr": 0.1}]}},
+        "GLOBAL_CONFIG": {"trainer": {"optimizer": {"type": "Adam"}}},
+    }
+    torch.save(theirs, path)
+    found = summary(path)
+    assert (found["format"], found["next_epoch"], found["best_loss"]) == ("LIS2", 5, 0.5)
+    assert "LIS2" in render(found)
+
+
+def test_the_text_is_narrow_and_ends_with_the_configuration(
+    finished: tuple[Path, dict[str, Any]],
+) -> None:
+    folder, info = finished
+    text = render(summary(folder / "last.pt"))
+    assert max(map(len, text.splitlines())) <= 100
+    head, config = text.split("\nconfiguration\n")
+    assert yaml.safe_load(config) == yaml.safe_load((folder / "config.yaml").read_text())
+    assert f"{folder}/last.pt" in head
+    assert "last epoch" in head
+    assert f"{info['best_loss']:.6g}" in head
+
+
+def test_a_terminal_is_told_nothing_but_text(tmp_path: Path) -> None:
+    evil = {"monitor": "\x1b[31m", "optimizer": {"type": "\x1b]0;x\x07"}, "\x1b[2J": "\x1b[0m"}
+    one = written(tmp_path / "one.pt", torch.optim.SGD, evil)
+    other = written(tmp_path / "other.pt", torch.optim.SGD, {"\x1b[2J": "\x1b[1m", "tall": "\n"})
+    for text in (render(summary(one)), render_differences(differences(one, other))):
+        assert text.replace("\n", "").isprintable()
+
+
+def test_what_is_no_snapshot_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "torn.pt").write_bytes(b"torn")
+    for work in (summary, lambda path: differences(path, path)):
+        with pytest.raises(SnapshotError, match=r"torn\.pt"):
+            work(tmp_path / "torn.pt")
+
+
+def test_two_readings_of_a_file_do_not_differ(tmp_path: Path) -> None:
+    path = written(tmp_path / "last.pt", torch.optim.Adam, {"a": [math.nan, (1, 2.0)]})
+    assert differences(path, read_snapshot(path)) == []
+    assert render_differences([]) == "no difference"
+
+
+NAN = math.nan
+PAIRS: dict[str, tuple[Any, Any, str | None]] = {
+    "equal": ({"a": [1, {"b": None}]}, {"a": [1, {"b": None}]}, None),
+    "not a number": ({"a": NAN}, {"a": NAN}, None),
+    "counted": (Counter([1, 1]), Counter([1, 1]), None),
+    "value": ({"a": [1, 2]}, {"a": [1, 3]}, "a/1: 2 | 3"),
+    "type": ({"a": 1}, {"a": 1.0}, "a: 1 | 1.0"),
+    "truth": ({"a": 1}, {"a": True}, "a: 1 | True"),
+    "missing": ({"a": {0: "x"}}, {"a": {}}, "a/0: 'x' | missing"),
+    "added": ({"a": []}, {"a": ["x"]}, "a/0: missing | 'x'"),
+    "none": ({"a": None}, {}, "a: None | missing"),
+    "kind": ({"a": {"b": 1}}, {"a": torch.zeros(2)}, "a: 1 entries | float32 [2]"),
+    "long": ({"a": "x" * 99}, {"a": ""}, f"a: '{'x' * 58}… | ''"),
+    "shape": ({"w": torch.zeros(2, 3)}, {"w": torch.zeros(6)}, "w: float32 [2, 3] | float32 [6]"),
+    "dtype": ({"w": torch.zeros(2)}, {"w": torch.zeros(2).int()}, "w: float32 [2] | int32 [2]"),
+}
+TENSORS: dict[str, tuple[Tensor, Tensor, str | None]] = {
+    "equal": (torch.tensor([1.0, NAN]), torch.tensor([1.0, NAN]), None),
+    "empty": (torch.zeros(0), torch.zeros(0), None),
+    "values": (torch.zeros(2, 2), torch.tensor([[0, 0.5], [-0.25, 0]]), "2 of 4*at most 0.5 (f"),
+    "infinite": (torch.tensor([math.inf, 1]), torch.tensor([math.inf, 2]), "1 of 2*at most 1 (f"),
+    "far": (torch.tensor([math.inf]), torch.tensor([1.0]), "1 of 1*by at most inf (float32 [1])"),
+    "one NaN": (
+        torch.tensor([NAN, 1]),
+        torch.tensor([0, 1.5]),
+        "2 of 2*0.5, 1 by being NaN in one",
+    ),
+    "only NaN": (torch.tensor(NAN), torch.tensor(0.0), "1 of 1 values differ, 1 by being NaN in"),
+    "whole": (
+        torch.tensor([2**62, 0]),
+        torch.tensor([2**62 + 1, 0]),
+        "1 of 2 values differ*(int64",
+    ),
+    "truth": (
+        torch.tensor([True, True]),
+        torch.tensor([True, False]),
+        "1 of 2*at most 1 (bool [2])",
+    ),
+    "complex": (torch.tensor([3 + 0j]), torch.tensor([4j]), "1 of 1*at most 5 (complex64 [1])"),
+    "half": (torch.ones(3).bfloat16(), torch.ones(3).bfloat16() * 2, "3 of 3*at most 1 (bfloat16"),
+    "8 bits": (
+        torch.ones(2).to(torch.float8_e4m3fn),
+        torch.tensor([1, 1.5]).to(torch.float8_e4m3fn),
+        "1 of 2*at most 0.5 (float8_e4m3fn [2])",
+    ),
+    "sparse": (
+        torch.eye(2).to_sparse(),
+        torch.zeros(2, 2).to_sparse(),
+        "2 of 4*at most 1 (float32",
+    ),
+    "strided": (torch.arange(6.0).view(2, 3).t(), torch.arange(6.0).view(2, 3).t().clone(), None),
+}
+
+
+@pytest.mark.parametrize(("left", "right", "told"), PAIRS.values(), ids=PAIRS)
+def test_each_kind_of_difference_is_found_and_told(left: Any, right: Any, told: str | None) -> None:
+    assert [str(found) for found in differences(left, right)] == ([] if told is None else [told])
+
+
+@pytest.mark.parametrize(("left", "right", "told"), TENSORS.values(), ids=TENSORS)
+def test_tensors_are_compared_value_by_value(left: Tensor, right: Tensor, told: str | None) -> None:
+    found = differences({"w": left}, {"w": right})
+    if told is None:
+        assert found == []
+        return
+    text = str(found[0])
+    assert len(found) == 1
+    assert text.startswith("w: ")
+    assert all(part in text for part in told.split("*"))
+
+
+def test_many_differences_are_cut_and_counted() -> None:
+    found = differences({str(i): i for i in range(50)}, {})
+    lines = render_differences(found, limit=3).splitlines()
+    assert lines[0] == "50 differences"
+    assert lines[1:4] == [f"{i}  {i} | missing" for i in range(3)]
+    assert lines[4:] == ["and 47 more"]
+    assert render_differences(found[:1]).startswith("1 difference\n")
