@@ -43,6 +43,7 @@ def snapshot(megabytes: float, num_layers: int = 30) -> dict[str, Any]:
             {"state": {i: {"exp_avg": values(), "exp_avg_sq": values()} for i in range(num_layers)}}
         ],
         "lr_schedulers": [],
+        "loops": {},
     }
     return to_snapshot(checkpoint, model_config={}, global_config={}, best_loss=0.5, next_epoch=1)
 

@@ -31,7 +31,14 @@ from lis2_lightning.files import lock, sweep
 from lis2_lightning.module import SegmentationModule
 from lis2_lightning.settings import Settings
 from lis2_lightning.signals import Signals, is_requeued, requeue
-from lis2_lightning.snapshots import Peek, differences, link_snapshot, newest_snapshot, peek
+from lis2_lightning.snapshots import (
+    Peek,
+    differences,
+    link_snapshot,
+    newest_snapshot,
+    peek,
+    read_snapshot,
+)
 
 _log = logging.getLogger("lis2_lightning")
 
@@ -181,7 +188,25 @@ def starting_point(
     return newest
 
 
+def _complete(path: Path) -> None:
+    """Give a snapshot the names that it was to have, where a kill came between them."""
+    snapshot = read_snapshot(path)
+    callbacks = snapshot["LIGHTNING"]["checkpoint"].get("callbacks", {})
+    reached = snapshot["LIGHTNING"]["next_epoch"], snapshot["LIGHTNING"].get("next_batch", 0)
+    for name in callbacks.get("Snapshots", {}).get("names", []):
+        target = path.with_name(Path(name).name)
+        try:
+            told = peek(target)
+            is_behind = (told.next_epoch, told.next_batch) < reached
+        except SnapshotError:
+            is_behind = True
+        if is_behind:
+            link_snapshot(path, target)
+
+
 def _go_on(path: Path, settings: Settings, config: Mapping[str, Any]) -> None:
+    if _is_main() and path.parent.resolve() == settings.run_dir.resolve():
+        _complete(path)
     found = peek(path)
     epoch, batch = found.next_epoch, found.next_batch
     if epoch > settings.epochs:

@@ -8,6 +8,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -19,7 +20,7 @@ import torch
 import yaml
 
 from lis2_lightning.errors import ConfigError
-from lis2_lightning.files import atomic
+from lis2_lightning.files import atomic, make
 
 _PACKAGES: Final = ("lis2-lightning", "lightning", "torch", "torchmetrics", "numpy", "jsonargparse")
 
@@ -60,10 +61,9 @@ def make_folder(folder: Path) -> None:
         ConfigError: It cannot be made or written to.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".write-test.{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        make(folder)
+        with tempfile.TemporaryFile(dir=folder):  # it has no name, and so leaves nothing behind
+            pass
     except OSError as error:
         raise ConfigError(
             f"the run folder {folder} cannot be written ({error.strerror}): "

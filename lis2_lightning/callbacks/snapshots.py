@@ -75,6 +75,7 @@ class Snapshots(Checkpoint):
         self.every_s = every_s
         self.best_loss = self._worst
         self._is_temporary = False
+        self._names: list[str] = []
         self._last_step = 0
         self._last_time = time.monotonic()
 
@@ -104,6 +105,7 @@ class Snapshots(Checkpoint):
             "monitor": self.monitor,
             "mode": self.mode,
             "is_temporary": self._is_temporary,
+            "names": self._names,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -205,6 +207,7 @@ class Snapshots(Checkpoint):
     def _write(self, trainer: pl.Trainer, targets: list[Path]) -> None:
         if not targets:
             return
+        self._names = [target.name for target in targets]
         trainer.save_checkpoint(targets[0], weights_only=False)  # all of it, not only the weights
         if trainer.is_global_zero:
             for target in targets[1:]:

@@ -15,6 +15,8 @@ import torch
 
 from lis2_lightning.errors import SnapshotError
 from lis2_lightning.files import atomic, link, size_text
+from lis2_lightning.snapshots.directory import Refusal
+from lis2_lightning.snapshots.guard import scan
 
 _ADVICE: Final = "check the folder and its disk, and start the command again"
 _FREE: Final = "free some space and start the command again"
@@ -32,11 +34,26 @@ def write_snapshot(snapshot: Mapping[str, Any], path: str | os.PathLike[str]) ->
     The bytes go straight to the file: nothing but the tensors themselves is held in memory.
 
     Raises:
-        SnapshotError: The file cannot be written; an earlier one of that name is untouched.
+        SnapshotError: The file cannot be written, or could not be read back; an earlier one of
+            that name is untouched.
     """
     target = Path(path)
     with _told(target, snapshot), _with_checksums(), atomic(target) as file:
         _save(snapshot, file)
+        file.flush()
+        _check_that_it_reads(Path(file.name), target)
+
+
+def _check_that_it_reads(written: Path, target: Path) -> None:
+    """Look at all but the tensors' bytes, as a reader will: there may be more than it takes."""
+    try:
+        with written.open("rb", buffering=0) as file:
+            scan(file)
+    except Refusal as error:
+        raise SnapshotError(
+            f"{target} is not written, for it could not be read back: it {error}; look for large "
+            "or many values in a callback's state_dict()"
+        ) from error
 
 
 def link_snapshot(source: Path, target: Path) -> None:

@@ -198,3 +198,15 @@ def test_writing_400_mb_takes_no_memory_for_them(tmp_path: Path) -> None:
     assert path.stat().st_size > 400_000_000
     path.unlink()
     assert int(done.stdout) * 1024 < 0.05 * 400_000_000
+
+
+def test_what_could_not_be_read_back_is_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    write_snapshot(snapshot(1), path)
+    before = path.read_bytes()
+    given = snapshot(2)
+    given["GLOBAL_CONFIG"] = {"values": list(range(3_000_000))}
+    with pytest.raises(SnapshotError, match=r"last\.pt is not written, for it could not be read"):
+        write_snapshot(given, path)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["last.pt"]
