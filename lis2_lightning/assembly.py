@@ -22,6 +22,8 @@ from lis2_lightning.callbacks import (
     StopOnNonFiniteLoss,
     StopOnSignal,
     TestResults,
+    TilePictures,
+    Tracking,
 )
 from lis2_lightning.config import to_lis2
 from lis2_lightning.data import AnyDataset, SegmentationData, TileDataset, check_no_shared_pixels
@@ -32,7 +34,7 @@ from lis2_lightning.module import SegmentationModule
 from lis2_lightning.settings import Settings
 from lis2_lightning.signals import Signals
 from lis2_lightning.snapshots import SnapshotIO, position, to_snapshot
-from lis2_lightning.trackers import CsvLogger, Tracker
+from lis2_lightning.trackers.services import start_all
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Assembly:
     test_results: TestResults
     early_stopper: EarlyStopping | None
     signals: Signals
+    tracking: Tracking
 
 
 def assemble(settings: Settings, config: Mapping[str, Any], *, seed: int) -> Assembly:
@@ -69,12 +72,15 @@ def assemble(settings: Settings, config: Mapping[str, Any], *, seed: int) -> Ass
     segmenter = Segmenter(image_shape(data.predict))
     test_results = TestResults(settings.run_dir / "test_results.csv")
     early_stopper = build_early_stopper(settings.early_stopper)
+    tracking = build_tracking(settings, config, log, snapshots)
     callbacks: list[pl.Callback] = [
         SeedEachBatch(),
         finite,
         StopOnSignal(signals),
         RunFolder(settings.run_dir, config),
+        tracking,
         log,
+        TilePictures(settings.run_dir),
         test_results,
         segmenter,
         snapshots,
@@ -84,13 +90,14 @@ def assemble(settings: Settings, config: Mapping[str, Any], *, seed: int) -> Ass
     return Assembly(
         module=build_module(settings),
         data=data,
-        lightning=build_lightning(settings, callbacks, io),
+        lightning=build_lightning(settings, config, callbacks, io),
         log=log,
         snapshots=snapshots,
         segmenter=segmenter,
         test_results=test_results,
         early_stopper=early_stopper,
         signals=signals,
+        tracking=tracking,
     )
 
 
@@ -187,8 +194,22 @@ def snapshot_writer(
     return write
 
 
+def build_tracking(
+    settings: Settings, config: Mapping[str, Any], log: EpochLog, snapshots: Snapshots
+) -> Tracking:
+    """The callback which tells trackers of the run."""
+
+    def summary() -> dict[str, float]:
+        return {"best_loss": snapshots.best_loss, "epochs_run": log.epochs_run}
+
+    return Tracking(settings.run_dir, config, summary)
+
+
 def build_lightning(
-    settings: Settings, callbacks: Sequence[pl.Callback], io: SnapshotIO
+    settings: Settings,
+    config: Mapping[str, Any],
+    callbacks: Sequence[pl.Callback],
+    io: SnapshotIO,
 ) -> pl.Trainer:
     """The Lightning trainer.
 
@@ -201,12 +222,8 @@ def build_lightning(
     ours = shown and not any(isinstance(callback, ProgressBar) for callback in theirs)
     bars = [ProgressBars()] if ours else []
     plugins = [*_as_list(arguments.pop("plugins", None)), io]
-    trackers = [t for t in settings.trackers if not isinstance(t, CsvLogger)]
-    csv = next((t for t in settings.trackers if isinstance(t, CsvLogger)), CsvLogger())
-    loggers = [
-        t.start(settings.run_dir, settings.run_name) if isinstance(t, Tracker) else t
-        for t in [csv, *trackers]
-    ]
+    described = config.get("trackers") or []
+    loggers = start_all(settings.trackers, described, settings.run_dir, settings.run_name)
     fixed = {
         "max_epochs": settings.epochs,
         "default_root_dir": settings.run_dir,

@@ -58,8 +58,17 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
     "valid are 'dice', 'roc_auc'"
     """
     names = sorted(set(valid))
-    folded = {candidate.lower(): candidate for candidate in names}
-    close = difflib.get_close_matches(name.lower(), folded, n=2, cutoff=0.6)
-    if close:
-        return f"did you mean {' or '.join(repr(folded[match]) for match in close)}?"
+    if close := close_to(name, names):
+        return f"did you mean {' or '.join(map(repr, close))}?"
     return f"valid are {', '.join(map(repr, names))}"
+
+
+def close_to(name: str, valid: Iterable[str]) -> list[str]:
+    """The one or two valid names that come nearest to a wrong one, in any case; or none.
+
+    >>> close_to("Dcie", ["dice", "roc_auc"])
+    ['dice']
+    """
+    folded = {candidate.lower(): candidate for candidate in valid}
+    close = difflib.get_close_matches(name.lower(), folded, n=2, cutoff=0.6)
+    return [folded[match] for match in close]

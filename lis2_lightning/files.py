@@ -109,6 +109,7 @@ class _EarlyFile(io.FileIO):
     Without it the disk would idle until ``fsync``, which would then wait for all of it.
     """
 
+    mode = "wb"  # astropy asks, and knows no exclusive creation
     _written = 0
     _begun = 0
 

@@ -40,8 +40,13 @@ _PLAN: Final[Mapping[str, str]] = {
 }
 
 
-def plan(settings: Settings, config: Mapping[str, Any]) -> str:
-    """Which Lightning object, with which arguments, each key became; a line for each."""
+def planned(settings: Settings, config: Mapping[str, Any]) -> dict[str, str]:
+    """Which Lightning object, with which arguments, each key became.
+
+    Args:
+        settings: The documented keys.
+        config: The same as plain values.
+    """
     used = {**config, "metrics": describe(chosen_metrics(settings))}
     told = {
         field.name: _PLAN[field.name].format(_short(used.get(field.name)))
@@ -52,6 +57,15 @@ def plan(settings: Settings, config: Mapping[str, Any]) -> str:
         f"lightning.{key}": f"lightning.pytorch.Trainer({key}={_short(describe(value))})"
         for key, value in settings.lightning.items()
     }
+    return told
+
+
+def rendered(told: Mapping[str, str]) -> str:
+    """A plan as text, a line for each key.
+
+    Args:
+        told: What :func:`planned` gives.
+    """
     width = max(map(len, told)) + 2
     return "\n".join(f"{key:<{width}}{text}" for key, text in told.items())
 

@@ -23,6 +23,7 @@ from torchmetrics import Metric
 from lis2_lightning import assembly, plan, results, run
 from lis2_lightning.callbacks import is_trial, make_folder
 from lis2_lightning.config import CHECKPOINT, Schema, load_config, merge
+from lis2_lightning.config.trusted import trusted
 from lis2_lightning.data import AnyDataset, SegmentationData
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.inference import Map
@@ -165,10 +166,12 @@ class Trainer:
         Raises:
             SnapshotError: The file is missing, damaged or no snapshot.
             ConfigError: As for :meth:`from_config`; also where a component was passed as an
-                object when the snapshot was written and is not passed again.
+                object when the snapshot was written and is not passed again, or where the
+                snapshot names something that none may import.
         """
-        snapshot = read_snapshot(path)
-        return cls.from_config(snapshot["GLOBAL_CONFIG"], **{"resume": str(path), **overrides})
+        config = read_snapshot(path)["GLOBAL_CONFIG"]
+        with trusted(config, source=str(path), overrides=overrides):
+            return cls.from_config(config, **{"resume": str(path), **overrides})
 
     def train(self) -> dict[str, Any]:
         """Fit, then score the best snapshot on the test set.
@@ -190,7 +193,9 @@ class Trainer:
         if self._result:
             return self.get_final_info()
         run.check(self._settings, self.module, self.data)
-        with run.folder(self._settings, self.lightning):
+        if self._settings.resume not in {True, False, "auto"}:
+            self._checkpoint(str(self._settings.resume))  # refused before a folder is made
+        with run.folder(self._settings, self.lightning), self._built.tracking:
             return self._train()
 
     def _train(self) -> dict[str, Any]:
@@ -325,9 +330,13 @@ class Trainer:
         Returns:
             What is printed: a line for each key.
         """
-        told = plan.plan(self._settings, self.global_config)
+        told = plan.rendered(self.planned())
         sys.stdout.write(f"{told}\n")
         return told
+
+    def planned(self) -> dict[str, str]:
+        """What :meth:`plan` prints: for each key, what it became."""
+        return plan.planned(self._settings, self.global_config)
 
     @cached_property
     def global_config(self) -> GlobalConfig:

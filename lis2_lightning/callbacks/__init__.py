@@ -9,6 +9,8 @@ from lis2_lightning.callbacks.seeding import SeedEachBatch
 from lis2_lightning.callbacks.snapshots import Snapshots
 from lis2_lightning.callbacks.stop_on_signal import StopOnSignal
 from lis2_lightning.callbacks.test_results import TestResults
+from lis2_lightning.callbacks.tiles import TilePictures
+from lis2_lightning.callbacks.tracking import Tracking
 
 __all__ = [
     "EpochLog",
@@ -20,6 +22,8 @@ __all__ = [
     "StopOnNonFiniteLoss",
     "StopOnSignal",
     "TestResults",
+    "TilePictures",
+    "Tracking",
     "is_trial",
     "make_folder",
 ]

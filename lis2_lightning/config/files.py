@@ -8,24 +8,29 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-from jsonargparse import get_loader
-
+from lis2_lightning.config.reading import BadYamlError, parse_yaml
 from lis2_lightning.errors import ConfigError
 
 ALIASES: Final = {"epoch": "epochs"}  # LIS2's name of a key, and ours
+CHECKPOINT: Final = "ckpt_path"  # an argument of Lightning's methods
+# arguments of commands: --print_config shows them, so a configuration may hold them
+COMMAND_KEYS: Final = frozenset({CHECKPOINT, "batches", "lightning_yaml"})
 
 
-def parse_yaml(text: str) -> Any:
-    """Parse YAML as jsonargparse does, so that ``1e-3`` is a number and not a string.
+def parse_typed(name: str, text: str) -> Any:
+    """Parse the value of a flag or of a variable.
+
+    Args:
+        name: The flag or the variable, to name in an error.
+        text: Its value.
 
     Raises:
-        yaml.YAMLError: The text has a syntax error.
-
-    >>> parse_yaml("lr: 1e-3")
-    {'lr': 0.001}
+        ConfigError: The value is no valid YAML.
     """
-    return get_loader("yaml")(text)
+    try:
+        return parse_yaml(text)
+    except BadYamlError as error:
+        raise ConfigError(f"{name} is no valid YAML: {error}") from error
 
 
 def load_config(source: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, Any]:
@@ -38,26 +43,22 @@ def load_config(source: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str,
         return dict(source)
     path = Path(source)
     try:
-        loaded = parse_yaml(path.read_text(encoding="utf-8"))
+        loaded = parse_yaml(path.read_text(encoding="utf-8-sig"))
     except (FileNotFoundError, IsADirectoryError) as error:
         raise ConfigError(f"there is no configuration file {path}: check the path") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is no text in UTF-8: is it a configuration file?") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is no valid YAML: {_where(error)}") from error
+    except BadYamlError as error:
+        raise ConfigError(f"{path} is no valid YAML: {error}") from error
+    except (OSError, ValueError) as error:  # no permission, or a name that no file can have
+        raise ConfigError(f"{str(path)!r} cannot be read: {error}") from error
     if not isinstance(loaded, Mapping):
+        kind = {list: "a list", type(None): "nothing"}.get(type(loaded), repr(loaded))
         raise ConfigError(
-            f"{path} must hold keys and values at its top, got {type(loaded).__name__}: "
-            "start from configs/quickstart.yaml"
+            f"{path} must hold keys and values at its top, got {kind}: lis2 init writes one to "
+            "start from"
         )
-    return dict(loaded)
-
-
-def _where(error: yaml.YAMLError) -> str:
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        mark = error.problem_mark
-        return f"{error.problem} in line {mark.line + 1}, column {mark.column + 1}"
-    return " ".join(str(error).split())
+    return {str(key): value for key, value in loaded.items()}
 
 
 def merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,6 +103,12 @@ def _set(target: dict[str, Any], path: list[str], value: Any) -> None:
     here = target.get(key)
     if rest in (["class_path"], ["type"]):
         here = None  # another component: it begins without the arguments of the former
+    if isinstance(here, list) and here and rest:
+        here = here[-1]  # as after --metrics+=dice
+        inner = {"": here}
+        _set(inner, ["", *rest], value)
+        target[key] = [*target[key][:-1], inner[""]]
+        return
     if isinstance(here, str) and rest:
         here = {"type": here}
     if isinstance(here, Mapping) and "class_path" in here and rest and rest[0] != "init_args":

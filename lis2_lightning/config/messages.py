@@ -13,9 +13,12 @@ from lis2_lightning.errors import did_you_mean
 _KEY: Final = re.compile(r'Parser key "([^"]+)"')
 _OPTION: Final = re.compile(r"Option '([^']+)' is not accepted")
 _REQUIRED: Final = re.compile(r"arguments are required: ([\w., ]+)|Key \"([^\"]+)\" is required")
-_UNRECOGNISED: Final = re.compile(r"Unrecognized arguments?: (\S+)", re.IGNORECASE)
+_UNRECOGNISED: Final = re.compile(r"Unrecognized arguments?: (.+)", re.IGNORECASE)
 _NOT_THERE: Final = re.compile(r"class_path '([^']+)':\s+((?:No module|module '|cannot import).+)")
 _OTHER_KIND: Final = re.compile(r"Import path (\S+) does not correspond to a subclass of (\w+)")
+_NO_COMPONENT: Final = re.compile(
+    r"Not a valid subclass of (\w+)\.?\s+Got value: (.+?)\s*(?:Subclass types|$)", re.DOTALL
+)
 _EXPECTED: Final = re.compile(r"Expected (?:an? )?(?:<class '([\w.]+)'>|typing\.Literal\[(.+)\])")
 _CLASS: Final = re.compile(r"class_path[ =]'([\w.]+)'")
 _VALUE: Final = re.compile(r"(?:Given value|Got value): (.+?)(?:\.? Got value|\n|$)")
@@ -23,12 +26,13 @@ _FIRST_OF_SEVERAL: Final = re.compile(r"Errors:\s+- (.+)")
 _SUBCOMMAND: Final = re.compile(r"^(?:fit|validate|test|predict)\.")
 
 
-def sentence(message: str, flags: Sequence[str] = ()) -> str:
+def sentence(message: str, flags: Sequence[str] = (), *, within: str = "") -> str:
     r"""Say in one sentence what a parser's message says in several lines.
 
     Args:
         message: The text of a parser's error.
         flags: A command's flags, to choose the nearest from where one is unknown.
+        within: The key of the component that the message is about.
 
     >>> sentence('Parser key "epochs":\n  Expected a <class \'int\'>. Got value: x')
     'epochs must be int, got x'
@@ -39,9 +43,11 @@ def sentence(message: str, flags: Sequence[str] = ()) -> str:
     >>> sentence("Unrecognized arguments: --epochz", ("--epochs", "--model"))
     "unknown key '--epochz': did you mean '--epochs'?"
     """
-    path = ".".join(dict.fromkeys(_KEY.findall(message)))
-    if flag := _UNRECOGNISED.search(message):
-        return f"unknown key {flag[1]!r}: {did_you_mean(flag[1], flags)}"
+    path = ".".join(dict.fromkeys([*([within] if within else []), *_KEY.findall(message)]))
+    if found := _UNRECOGNISED.search(message):
+        unknown = [word.partition("=")[0] for word in found[1].split() if word.startswith("-")]
+        hints = [f"unknown key {flag!r}: {did_you_mean(flag, flags)}" for flag in unknown]
+        return "; ".join(hints) or f"nothing is known of {found[1].strip()!r}: see --help"
     told = _missing(message, path) or _unknown(message, path) or _wrong_class(message, path)
     return told or _wrong_value(message, path) or _first_of_several(message)
 
@@ -72,7 +78,20 @@ def _wrong_class(message: str, path: str) -> str | None:
         return f"{path}: there is no class {found[1]} ({found[2].strip()}): check its path"
     if found := _OTHER_KIND.search(message):
         return f"{path} must be a {found[2]}, got {found[1]}"
+    if found := _NO_COMPONENT.search(message):
+        return f"{path} must name a {found[1]}, by its 'type' or 'class_path', got {found[2]}"
     return None
+
+
+def is_of_another_kind(message: str, class_path: str | None) -> bool:
+    """Whether a message is about a class that is there, and of another kind than is needed.
+
+    Args:
+        message: The text of a parser's error.
+        class_path: The class.
+    """
+    found = _OTHER_KIND.search(message)
+    return found is not None and found[1] == class_path
 
 
 def _wrong_value(message: str, path: str) -> str | None:

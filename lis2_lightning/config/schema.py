@@ -7,23 +7,26 @@ for each mistake, and the resolved configuration as plain values that load back 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import lightning.pytorch as pl
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace
 
-from lis2_lightning.config.files import parse_yaml
+from lis2_lightning.config.building import build
+from lis2_lightning.config.diagnosis import complaints, reason
+from lis2_lightning.config.files import COMMAND_KEYS
 from lis2_lightning.config.messages import sentence
 from lis2_lightning.config.names import KINDS
+from lis2_lightning.config.reading import parse_yaml
 from lis2_lightning.config.spelling import to_class_paths
-from lis2_lightning.errors import ConfigError, Lis2Error, did_you_mean
+from lis2_lightning.errors import ConfigError, did_you_mean
 
 _LIGHTNING: Final = "lightning"
 _OBJECT: Final = "object"
-CHECKPOINT: Final = "ckpt_path"  # an argument of Lightning's methods, which --print_config shows
 
 
 class Schema:
@@ -65,14 +68,15 @@ class Schema:
         """
         _refuse_placeholders(given)
         ready, rest = _without_objects({k: v for k, v in given.items() if k != _LIGHTNING})
-        theirs, arguments = _without_objects(given.get(_LIGHTNING) or {})
-        plain = {**to_class_paths(rest), _LIGHTNING: arguments}
-        self.check_keys([*plain, *ready], {**arguments, **theirs})
+        wrong: list[str] = []
+        theirs, arguments = _without_objects(_lightning_of(given, wrong))
+        plain = {**to_class_paths(rest, wrong=wrong), _LIGHTNING: arguments}
+        wrong += self._unknown([*plain, *ready], {**arguments, **theirs})
         parser = ArgumentParser(exit_on_error=False)
         self.add_arguments(parser, skip=ready)
-        namespace = _parse(parser, plain)
+        namespace = self._parse(parser, plain, wrong)
         resolved = self.resolved(parser, namespace)
-        built = {**_instantiate(parser, namespace), **ready}
+        built = {**build(parser, namespace, resolved), **ready}
         built[_LIGHTNING] = {key: built[_LIGHTNING][key] for key in resolved[_LIGHTNING]} | theirs
         resolved[_LIGHTNING] |= describe(theirs)
         return {**resolved, **describe(ready)}, built
@@ -81,30 +85,66 @@ class Schema:
         """A configuration with its components' own defaults written out, and no key added.
 
         Args:
-            config: Documented keys, and perhaps the command's own ``ckpt_path``.
+            config: Documented keys, and perhaps the command's own, such as ``ckpt_path``.
 
         Raises:
             ConfigError: A key, name or value is wrong.
         """
-        command = {key: config[key] for key in config if key == CHECKPOINT}
-        config = {key: config[key] for key in config if key != CHECKPOINT}
-        self.check_keys(config, config.get(_LIGHTNING))
+        command = {key: config[key] for key in config if key in COMMAND_KEYS}
+        config = {key: config[key] for key in config if key not in COMMAND_KEYS}
+        wrong: list[str] = []
+        config = to_class_paths(config, wrong=wrong)
+        wrong += self._unknown(config, _lightning_of(config, wrong))
         parser = ArgumentParser(exit_on_error=False)
         self.add_arguments(parser, skip=[key for key in self.keys if key not in config])
-        full = self.resolved(parser, _parse(parser, config))
+        full = self.resolved(parser, self._parse(parser, config, wrong))
         return {**{key: full[key] for key in config}, **command}
 
-    def check_keys(self, given: Iterable[str], lightning: Mapping[str, Any] | None = None) -> None:
-        """Refuse unknown keys, all at once, each with the nearest valid ones."""
-        wrong = [(key, self.keys) for key in given if key not in self.keys]
+    def _unknown(self, given: Iterable[str], lightning: Mapping[str, Any]) -> list[str]:
+        """A sentence for each unknown key, with the nearest valid ones."""
+        wrong = [(str(key), self.keys) for key in given if key not in self.keys]
         wrong += [
             (f"{_LIGHTNING}.{key}", [f"{_LIGHTNING}.{name}" for name in self.lightning_defaults])
-            for key in lightning or {}
+            for key in lightning
             if key not in self.lightning_defaults
         ]
+        return [f"unknown key {key!r}: {did_you_mean(key, valid)}" for key, valid in wrong]
+
+    def _parse(
+        self, parser: ArgumentParser, config: Mapping[str, Any], wrong: Sequence[str]
+    ) -> Namespace:
+        """Parse a configuration, or tell all that is wrong with it."""
+        # or a component would keep arguments of the default one: AdamW the weight decay of Adam
+        parser.set_defaults(dict.fromkeys(set(config) & set(KINDS)))
+        known = {key: config[key] for key in config if key in self.keys}
+        if _LIGHTNING in known:
+            inner = _lightning_of(known, []).items()
+            known[_LIGHTNING] = {k: v for k, v in inner if k in self.lightning_defaults}
+        try:
+            parsed: Namespace = parser.parse_object(deepcopy(known))  # it writes into it
+        except Exception as error:
+            found = complaints(known, self._required(parser), self._single)
+            told = [*wrong, *found] or [sentence(str(error))]
+            raise ConfigError("; ".join(dict.fromkeys(told))) from error
         if wrong:
-            told = "; ".join(f"unknown key {key!r}: {did_you_mean(key, v)}" for key, v in wrong)
-            raise ConfigError(told)
+            raise ConfigError("; ".join(dict.fromkeys(wrong)))
+        return parsed
+
+    def _required(self, parser: ArgumentParser) -> list[str]:
+        known = parser.get_defaults(skip_validation=True)
+        parameters = inspect.signature(self.owner).parameters.values()
+        return [p.name for p in parameters if p.default is p.empty and p.name in known]
+
+    def _single(self, key: str) -> ArgumentParser:
+        parser = ArgumentParser(exit_on_error=False)
+        if key == _LIGHTNING:
+            self.add_arguments(parser, skip=self.keys)
+        else:
+            others = {*self.keys} - {key}
+            parser.add_class_arguments(
+                self.owner, skip=others, fail_untyped=True, sub_configs=False
+            )
+        return parser
 
     def described(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """What was given in Python, as far as plain values can say it; defaults are left out."""
@@ -124,7 +164,14 @@ class Schema:
 
     def resolved(self, parser: ArgumentParser, namespace: Namespace) -> dict[str, Any]:
         """Every documented key as plain values; of Lightning's own only those that were set."""
-        dumped: dict[str, Any] = parse_yaml(parser.dump(namespace, skip_unset=False))
+        try:
+            dumped: dict[str, Any] = parse_yaml(parser.dump(namespace, skip_unset=False))
+        except Exception as error:  # the defaults of a user's class may be anything
+            told = reason(error.__cause__ or error)
+            raise ConfigError(
+                f"a component's default cannot be written as YAML ({told}): give the argument a "
+                "plain value, or pass the component as an object"
+            ) from error
         lightning = dumped.pop(_LIGHTNING, None) or {}
         dumped = {key: dumped[key] for key in self.keys if key in dumped}
         set_keys = {k: v for k, v in lightning.items() if v != self.lightning_defaults[k]}
@@ -188,21 +235,9 @@ def _refuse_placeholders(config: Mapping[str, Any]) -> None:
         )
 
 
-def _parse(parser: ArgumentParser, config: Mapping[str, Any]) -> Namespace:
-    # or a component would keep arguments of the default one: AdamW the weight decay of Adam
-    parser.set_defaults(dict.fromkeys(set(config) & set(KINDS)))
-    try:
-        parsed: Namespace = parser.parse_object(dict(config))
-    except ArgumentError as error:
-        raise ConfigError(sentence(str(error))) from error
-    return parsed
-
-
-def _instantiate(parser: ArgumentParser, namespace: Namespace) -> dict[str, Any]:
-    try:
-        built = parser.instantiate(namespace)
-    except Lis2Error:
-        raise
-    except (TypeError, ValueError, RuntimeError, OSError, ImportError) as error:
-        raise ConfigError(f"the configuration cannot be built: {sentence(str(error))}") from error
-    return {**vars(built), _LIGHTNING: vars(built[_LIGHTNING])}
+def _lightning_of(config: Mapping[str, Any], wrong: list[str]) -> Mapping[str, Any]:
+    """What stands under ``lightning``; a sentence is added where that is no mapping."""
+    given = config.get(_LIGHTNING)
+    if given is not None and not isinstance(given, Mapping):
+        wrong.append(f"{_LIGHTNING} must hold keys and values, got {given!r}")
+    return given if isinstance(given, Mapping) else {}

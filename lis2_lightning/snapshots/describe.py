@@ -75,7 +75,10 @@ def _told(snapshot: Mapping[str, Any]) -> dict[str, Any]:
         "weights": _weights(snapshot["MODEL"]["MODEL_STATE"]),
         "optimizer": _optimizer(_mapping(info["OPTIMIZER_STATE"]), config),
         "scheduler": _scheduler(_mapping(info["SCHEDULER_STATE"]), config),
-        "lightning": checkpoint.get("pytorch-lightning_version"),
+        "versions": {
+            **ours.get("versions", {}),
+            "lightning": checkpoint.get("pytorch-lightning_version"),
+        },
         "config": dict(config),
     }
 
@@ -151,7 +154,7 @@ def _rows(told: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "weights", f"{weights['values']:,} values in {weights['tensors']} tensors: {dtypes}"
     yield "optimizer", _optimizer_text(told["optimizer"])
     yield "scheduler", _scheduler_text(told["scheduler"])
-    yield "Lightning", str(told["lightning"] or "")
+    yield "versions", ", ".join(f"{name} {v}" for name, v in told["versions"].items() if v)
 
 
 def _is_number(value: Any) -> bool:

@@ -151,6 +151,7 @@ def _checkpoint(done: int, steps: int, best_loss: float) -> dict[str, Any]:
                 "monitor": "train_loss",  # LIS2 follows no other
                 "mode": "min",
                 "is_temporary": False,
+                "names": [],
             },
         },
     }

@@ -1,7 +1,50 @@
-"""Where numbers go: CSV always, services on request."""
+"""Where numbers go: CSV always, services on request.
 
-from lis2_lightning.trackers.base import Tracker
-from lis2_lightning.trackers.csv import CsvLogger, CsvRows, read_rows
-from lis2_lightning.trackers.services import Mlflow, TensorBoard, Wandb
+The names are imported when they are asked for: the processes that talk to services live in this
+room, too, and need neither torch nor Lightning.
+"""
 
-__all__ = ["CsvLogger", "CsvRows", "Mlflow", "TensorBoard", "Tracker", "Wandb", "read_rows"]
+from __future__ import annotations
+
+from importlib import import_module
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from lis2_lightning.trackers.base import Tracker
+    from lis2_lightning.trackers.csv import CsvLogger, CsvRows, read_rows
+    from lis2_lightning.trackers.delivery import sync
+    from lis2_lightning.trackers.guard import Guarded
+    from lis2_lightning.trackers.services import Mlflow, TensorBoard, Wandb
+
+_LATE: Final = MappingProxyType(
+    {
+        "CsvLogger": "csv",
+        "CsvRows": "csv",
+        "Guarded": "guard",
+        "Mlflow": "services",
+        "TensorBoard": "services",
+        "Tracker": "base",
+        "Wandb": "services",
+        "read_rows": "csv",
+        "sync": "delivery",
+    }
+)
+
+__all__ = [
+    "CsvLogger",
+    "CsvRows",
+    "Guarded",
+    "Mlflow",
+    "TensorBoard",
+    "Tracker",
+    "Wandb",
+    "read_rows",
+    "sync",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)

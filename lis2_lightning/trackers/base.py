@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lightning.pytorch.loggers import Logger
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
 
 
 class Tracker(ABC):

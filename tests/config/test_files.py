@@ -19,8 +19,8 @@ def test_numbers_like_1e_3_are_numbers(tmp_path: Path) -> None:
     ("content", "told"),
     [
         (b"a: [1, 2\nb: 3\n", "no valid YAML: .* in line 2, column 2"),
-        (b"- 1\n- 2\n", "must hold keys and values at its top, got list"),
-        (b"", "must hold keys and values at its top, got NoneType"),
+        (b"- 1\n- 2\n", "must hold keys and values at its top, got a list"),
+        (b"", "must hold keys and values at its top, got nothing"),
         (b"\xff\xfe\x00", "is no text in UTF-8"),
     ],
 )

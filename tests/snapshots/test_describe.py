@@ -13,7 +13,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from lis2_lightning import SnapshotError
+from lis2_lightning import SnapshotError, __version__
 from lis2_lightning.snapshots import read_snapshot, to_snapshot, write_snapshot
 from lis2_lightning.snapshots.compare import differences, render_differences
 from lis2_lightning.snapshots.describe import render, summary
@@ -70,7 +70,11 @@ def test_a_summary_has_what_a_reader_asks_for(tmp_path: Path) -> None:
         "weights": {"values": 17, "tensors": 7, "dtypes": {"float32": 16, "int64": 1}},
         "optimizer": {"class": "AdamW", "learning_rates": [0.25], "tensors": 4},
         "scheduler": {"class": "StepLR", "steps": 7},
-        "lightning": "2.6.6",
+        "versions": {
+            "lis2-lightning": __version__,
+            "torch": str(torch.__version__),
+            "lightning": "2.6.6",
+        },
         "config": config,
     }
 

@@ -1,0 +1,204 @@
+"""MLflow: what arrives at a real server, read back through its REST interface."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as pl
+import pytest
+
+from lis2_lightning import Trainer
+from lis2_lightning.trackers import Guarded, Mlflow, sync
+from lis2_lightning.trackers.guard import close_all
+
+if TYPE_CHECKING:
+    from tests.trackers.conftest import MlflowServer
+
+pytestmark = pytest.mark.slow
+Make = Callable[..., dict[str, Any]]
+Log = Callable[[Path], list[dict[str, float]]]
+
+
+def settle(given: dict[str, Any], name: str = "tiny") -> None:
+    """Wait for what goes on by itself after a run that was shorter than an import of mlflow."""
+    sync(Path(given["output_dir"]) / name)
+
+
+def tracker(server: MlflowServer, experiment: str, **keys: Any) -> dict[str, Any]:
+    return {
+        "type": "Mlflow",
+        "tracking_uri": server.url,
+        "experiment_name": experiment,
+        **keys,
+    }
+
+
+def guarded(server: MlflowServer, experiment: str, run_dir: Path) -> Guarded:
+    made = Mlflow(server.url, experiment).start(run_dir, "a run")
+    assert isinstance(made, Guarded)
+    return made
+
+
+def test_configuration_rows_files_and_status_arrive(
+    mlflow_server: MlflowServer, tiny: Make, read_log: Log
+) -> None:
+    given = tiny(epochs=3, trackers=tracker(mlflow_server, "whole", log_model=True))
+    trainer = Trainer.from_config(given)
+
+    info = trainer.train()
+    settle(given)
+
+    (run,) = mlflow_server.runs("whole")
+    parameters = {one["key"]: one["value"] for one in run["data"]["params"]}
+    tags = {one["key"]: one["value"] for one in run["data"]["tags"]}
+    latest = {one["key"]: one["value"] for one in run["data"]["metrics"]}
+    assert run["info"]["status"] == "FINISHED"
+    assert run["info"]["run_name"] == "tiny"
+    assert parameters["batch_size"] == "4"
+    assert parameters["optimizer.init_args.lr"] == "0.01"
+    assert "environment.packages.torch" in tags
+    rows = read_log(Path(info["output_dir"]) / "tiny" / "logs_train.csv")
+    for name in ("train_loss", "val_loss", "lr", "val_dice"):
+        wanted = [(int(row["epoch"]), row[name]) for row in rows]
+        assert mlflow_server.history(run, name) == wanted
+    assert latest["test_dice"] == info["metrics_test"]["dice"]
+    assert latest["best_loss"] == info["best_loss"]
+    assert mlflow_server.artifacts(run) == [
+        "best.pt",
+        "config.yaml",
+        "curves.png",
+        "environment.json",
+        "prediction.png",
+    ]
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_resumed_run_goes_on_with_the_same_run(mlflow_server: MlflowServer, tiny: Make) -> None:
+    given = tiny(save_last=True, trackers=tracker(mlflow_server, "resumed"))
+    Trainer.from_config(given).train()
+    settle(given)
+    (first,) = mlflow_server.runs("resumed")
+
+    Trainer.from_config({**given, "resume": "auto", "epochs": 4}).train()
+    last = Path(given["output_dir"]) / "tiny" / "last.pt"
+    Trainer.from_snapshot(last, run_name="elsewhere", epochs=5).train()
+    settle(given)
+    settle(given, "elsewhere")
+
+    (run,) = mlflow_server.runs("resumed")
+    tags = {one["key"]: one["value"] for one in run["data"]["tags"]}
+    assert run["info"]["run_id"] == first["info"]["run_id"]
+    assert run["info"]["status"] == "FINISHED"
+    assert [step for step, _ in mlflow_server.history(run, "train_loss")] == [0, 1, 2, 3, 4]
+    assert tags["resumed.epochs"] == "5"
+
+
+class Stops(pl.Callback):
+    """Sends the process a signal when the second epoch begins."""
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_run_that_a_signal_ends_is_killed_there(mlflow_server: MlflowServer, tiny: Make) -> None:
+    quiet = {"enable_progress_bar": False, "accelerator": "cpu", "callbacks": [Stops()]}
+    given = tiny(trackers=tracker(mlflow_server, "stopped"), lightning=quiet)
+
+    with pytest.raises(SystemExit):
+        Trainer.from_config(given).train()
+    settle(given)
+
+    (run,) = mlflow_server.runs("stopped")
+    assert run["info"]["status"] == "KILLED"
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_run_that_fails_is_failed_there(
+    mlflow_server: MlflowServer, tiny: Make, networks: str
+) -> None:
+    model = {"class_path": f"{networks}.Diverges"}
+    given = tiny(trackers=tracker(mlflow_server, "failed"), model=model)
+
+    with pytest.raises(Exception, match="loss"):
+        Trainer.from_config(given).train()
+    settle(given)
+
+    (run,) = mlflow_server.runs("failed")
+    assert run["info"]["status"] == "FAILED"
+
+
+def test_numbers_names_and_texts_of_every_kind_arrive(
+    mlflow_server: MlflowServer, tmp_path: Path
+) -> None:
+    made = guarded(mlflow_server, "kinds", tmp_path / "run")
+    made.begin()
+    made.log_hyperparams({"long": "x" * 100_000, "größe": "µ ☉", "a b/c": {"d": [1, None]}})
+    values = {"epoch": 0.0, "val dice/2 (%)": math.nan, "größe": 1.5, "up": math.inf}
+    made.log_metrics(values, step=0)
+    made.log_metrics({"epoch": 1.0, **{f"m{i}": float(i) for i in range(250)}}, step=1)
+    close_all([made], "finished")
+    sync(tmp_path / "run")
+
+    (run,) = mlflow_server.runs("kinds")
+    parameters = {one["key"]: one["value"] for one in run["data"]["params"]}
+    assert parameters["long"].startswith("xxx")
+    assert parameters["größe"] == "µ ☉"
+    assert parameters["a b/c.d.0"] == "1"
+    assert math.isnan(mlflow_server.history(run, "val dice/2 ___")[0][1])
+    assert mlflow_server.history(run, "größe") == [(0, 1.5)]
+    assert mlflow_server.history(run, "m249") == [(1, 249.0)]
+
+
+KILLED = """
+import os, sys, time
+from pathlib import Path
+from lis2_lightning.trackers import Mlflow
+made = Mlflow(sys.argv[1], "lost").start(Path(sys.argv[2]), "lost")
+made.begin()
+for epoch in range(5):
+    made.log_metrics({"epoch": epoch, "train_loss": 1.0}, step=epoch)
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_process_that_is_killed_loses_no_row_and_its_run_is_closed(
+    mlflow_server: MlflowServer, tmp_path: Path
+) -> None:
+    words = [sys.executable, "-c", KILLED, mlflow_server.url, str(tmp_path / "run")]
+    assert subprocess.run(words, check=False).returncode == -signal.SIGKILL
+
+    until = time.monotonic() + 60
+    while (tmp_path / "run").is_dir() and time.monotonic() < until:
+        found = sync(tmp_path / "run")
+        if found[0].left == 0:
+            break
+
+    (run,) = mlflow_server.runs("lost")
+    assert [step for step, _ in mlflow_server.history(run, "train_loss")] == [0, 1, 2, 3, 4]
+    assert run["info"]["status"] == "KILLED"
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_without_a_server_the_runs_lie_in_a_file_beside_their_folders(tiny: Make) -> None:
+    given = tiny(trackers=["mlflow"])
+
+    Trainer.from_config(given).train()
+
+    with closing(sqlite3.connect(Path(given["output_dir"]) / "mlflow.db")) as store:
+        steps = store.execute("SELECT step FROM metrics WHERE key = 'train_loss'").fetchall()
+        runs = store.execute("SELECT name, status FROM runs").fetchall()
+    assert sorted(steps) == [(0,), (1,)]
+    assert runs == [("tiny", "FINISHED")]
+    assert (Path(given["output_dir"]) / "mlflow-artifacts").is_dir()
