@@ -27,6 +27,7 @@ from lis2_lightning.trackers import Guarded, Mlflow, TensorBoard, Wandb
 
 Times = list[tuple[float, float]]
 spent: list[float] = []
+_HEADS = f"{'clock':>9}{'processor':>11}{'in calls':>10}{'first epochs':>14}"
 
 
 def clocked(owner: type, name: str) -> None:
@@ -120,14 +121,13 @@ def main() -> None:
                 calls[kind].append(sum(spent) / sum(clock for clock, _ in seconds))
                 begun[kind] += seconds[: given.skip]
                 times[kind] += seconds[given.skip :]
-    heads = f"{'clock':>9}{'processor':>11}{'in calls':>10}{'first epochs':>14}"
-    print(f"{'':<22}{'epoch':>12}{heads}")
+    print(f"{'':<22}{'epoch':>12}{_HEADS}")
     clock, processor = medians(times["no tracker"])
     for kind, seconds in times.items():
         mine, cpu = medians(seconds)
         first = medians(begun[kind])[1] / medians(begun["no tracker"])[1]
-        share = statistics.median(calls[kind])
-        ratios = f"{mine / clock:>9.3f}{cpu / processor:>11.3f}{share:>10.3%}{first:>14.3f}"
+        told = f"{statistics.median(calls[kind]):>10.3%}{first:>14.3f}"
+        ratios = f"{mine / clock:>9.3f}{cpu / processor:>11.3f}{told}"
         print(f"{kind:<22}{mine * 1000:>9.1f} ms{ratios}")
 
 

@@ -93,6 +93,19 @@ def init(  # noqa: PLR0917 - positional in Python only: they are flags of the co
     return Answer("\n".join(told), data)
 
 
+def sync(run_dir: Path) -> Answer:
+    """Deliver to the trackers what they have not got; ends with 1 where some is left.
+
+    Args:
+        run_dir: The folder of a run that is not going on.
+    """
+    from lis2_lightning.trackers import delivery  # noqa: PLC0415 - brings torch
+
+    done = delivery.sync(run_dir)
+    data = {"deliveries": [asdict(one) for one in done]}
+    return Answer(delivery.table(done), data, int(any(one.left for one in done)))
+
+
 def completion(shell: Literal["bash", "zsh", "tcsh"]) -> Answer:
     """Print the completion script of a shell.
 
@@ -106,5 +119,12 @@ def completion(shell: Literal["bash", "zsh", "tcsh"]) -> Answer:
 
 
 TOOLS: Final[Mapping[str, Callable[..., Answer]]] = MappingProxyType(
-    {"info": info, "diff": diff, "convert": convert, "init": init, "completion": completion}
+    {
+        "info": info,
+        "diff": diff,
+        "convert": convert,
+        "init": init,
+        "sync": sync,
+        "completion": completion,
+    }
 )

@@ -62,10 +62,11 @@ class ProcessHost(Host):
         journal.state_dir.mkdir(parents=True, exist_ok=True)
         # not the working folder: a file of a user's there must not stand in for a module
         module = [sys.executable, "-P", "-m", "lis2_lightning.trackers.worker"]
+        arguments = [json.dumps(asdict(limits)), self._token, str(os.getpid())]
         paths = [str(_PACKAGE), *filter(None, [os.environ.get("PYTHONPATH")])]
         with (journal.state_dir / "log.txt").open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own module
-                [*module, str(journal.path), json.dumps(asdict(limits)), self._token],
+                [*module, str(journal.path), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -27,17 +27,18 @@ from lis2_lightning.trackers.service import make_service
 _NICE = 10
 
 
-def main(path: str, limits_json: str, token: str) -> None:
+def main(path: str, limits_json: str, token: str, writer: str) -> None:
     """Deliver a journal while the process that writes it lives, and what is left afterwards.
 
     Args:
         path: The journal.
         limits_json: :class:`Limits` as JSON.
         token: Tells this courier's marks from those of an earlier one.
+        writer: The number of the process that writes it, which may be gone already.
     """
     _stand_back()
     journal, limits = Journal(Path(path)), Limits(**json.loads(limits_json))
-    parent = os.getppid()
+    parent = int(writer)
     with held(journal, limits.linger_s):
         courier = Courier(
             journal,
