@@ -94,7 +94,7 @@ def init(  # noqa: PLR0917 - positional in Python only: they are flags of the co
 
 
 def sync(run_dir: Path) -> Answer:
-    """Deliver to the trackers what they have not got; ends with 1 where some is left.
+    """Deliver to the trackers what they have not got; ends with 1 where something is left.
 
     Args:
         run_dir: The folder of a run that is not going on.
@@ -103,7 +103,9 @@ def sync(run_dir: Path) -> Answer:
 
     done = delivery.sync(run_dir)
     data = {"deliveries": [asdict(one) for one in done]}
-    return Answer(delivery.table(done), data, int(any(one.left for one in done)))
+    return Answer(
+        delivery.table(done), data, int(any(one.left or not one.complete for one in done))
+    )
 
 
 def completion(shell: Literal["bash", "zsh", "tcsh"]) -> Answer:

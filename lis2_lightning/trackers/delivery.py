@@ -24,6 +24,7 @@ class Delivery:
         rows: How many rows have arrived now.
         left: How many rows have not.
         refused: How many records the service does not take.
+        complete: Whether everything has arrived: files and the run's status, too.
         told: What went wrong, or what a user should know.
     """
 
@@ -31,6 +32,7 @@ class Delivery:
     rows: int
     left: int
     refused: int
+    complete: bool
     told: str
 
 
@@ -57,7 +59,14 @@ def _delivered(journal: Journal, limits: Limits) -> Delivery:
             journal, partial(make_service, journal.run_dir), limits, is_over=lambda: True
         ).run()
         left = _rows(journal)
-    return Delivery(journal.name, before - left, left, mark.refused, mark.error or mark.note)
+    return Delivery(
+        tracker=journal.name,
+        rows=before - left,
+        left=left,
+        refused=mark.refused,
+        complete=mark.phase == "done",
+        told=mark.error or mark.note,
+    )
 
 
 def _rows(journal: Journal) -> int:
