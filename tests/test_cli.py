@@ -145,16 +145,18 @@ def test_test_prints_the_scores_that_train_returned(
     assert {f"test_{key}": f"{value:.6f}" for key, value in expected.items()} == printed
 
 
+@pytest.mark.parametrize(("snapshot", "epoch"), [("{}/save_2.pt", 2), ("last", 4)])
 def test_validate_prints_the_scores_of_that_epoch(
-    finished: Finished,
     copied: Path,
     capsys: pytest.CaptureFixture[str],
     read_log: Callable[[Path], list[dict[str, float]]],
+    snapshot: str,
+    epoch: int,
 ) -> None:
-    words = ["--config", str(copied / "config.yaml"), "--ckpt_path", str(copied / "save_2.pt")]
+    words = ["--config", str(copied / "config.yaml"), "--ckpt_path", snapshot.format(copied)]
     assert main(["validate", *words]) == 0
     printed = dict(line.split() for line in capsys.readouterr().out.splitlines())
-    row = read_log(finished[0] / "logs_train.csv")[2]
+    row = read_log(copied / "logs_train.csv")[epoch]
     scores = {key: value for key, value in row.items() if key.startswith("val_")}
     assert {key: float(text) for key, text in printed.items()} == pytest.approx(scores, abs=2e-6)
 

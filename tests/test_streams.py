@@ -1,0 +1,53 @@
+"""Where a command's output goes: results to stdout, the rest to stderr, bars to a terminal."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+pty = pytest.importorskip("pty", reason="this system has no pseudo terminals")
+termios = pytest.importorskip("termios", reason="this system has no pseudo terminals")
+Make = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def command(tiny: Make, tmp_path: Path) -> list[str]:
+    """A training on the command line, with bars."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tiny(lightning={"accelerator": "cpu"})), encoding="utf-8")
+    return [sys.executable, "-m", "lis2_lightning", "fit", "--config", str(path)]
+
+
+@pytest.mark.slow
+def test_a_file_gets_a_line_an_epoch_and_no_bars(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == ""
+    assert "epochs 2/2: train_loss=" in done.stderr
+    assert "%|" not in done.stderr
+    assert "\r" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_terminal_gets_bars(command: list[str]) -> None:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (30, 100))  # a new one has no width, and so no room for a bar
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs) as process:
+        os.close(theirs)
+        told = b""
+        try:
+            while part := os.read(ours, 4096):
+                told += part
+        except OSError:
+            pass  # Linux's way to say that the other end is closed
+        assert process.stdout is not None
+        assert process.stdout.read() == b""
+    os.close(ours)
+    assert process.returncode == 0
+    assert b"epochs: 100%|" in told
