@@ -6,6 +6,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,32 @@ CASES: dict[str, dict[str, Any]] = {
         "early_stopper": {"type": "LossEarlyStopping", "patience": 3, "min_delta": 9}
     },
 }
+
+PAIRS: list[tuple[Place, dict[str, Any]]] = [
+    (("on_validation_batch_start", 1, 2), {"lightning": {"accumulate_grad_batches": 2}}),
+    (("on_train_batch_end", 1, LAST - 1), {"lightning": {"accumulate_grad_batches": 3}}),
+    (("on_validation_batch_start", 1, 1), {"lightning": {"check_val_every_n_epoch": 2}}),
+    (("on_train_batch_end", 2, 3), {"lightning": {"check_val_every_n_epoch": 2}}),
+    (("on_validation_batch_end", 1, 0), {"lightning": {"val_check_interval": 3}}),
+    (
+        ("on_train_batch_end", 1, 3),
+        {"lightning": {"val_check_interval": 5, "check_val_every_n_epoch": None}},
+    ),
+    (("on_train_batch_end", 1, 2), {"lightning": {"limit_train_batches": 5}}),
+    (
+        ("on_train_batch_end", 1, 2),
+        {
+            "scheduler": {"type": "OneCycleLR", "max_lr": 0.1, "total_steps": 28},
+            "scheduler_interval": "step",
+        },
+    ),
+    (
+        ("on_train_batch_end", 1, 2),
+        {"monitor": "val_loss", "lightning": {"val_check_interval": 3}, **CASES["plateau"]},
+    ),
+    (("on_train_batch_end", 2, 2), {"save_every_n_steps": 4}),
+    (("on_validation_batch_start", 2, 3), CASES["early stopper"]),
+]
 
 
 class SendsSignal(pl.Callback):
@@ -181,6 +208,14 @@ def test_a_run_goes_on_exactly_inside_an_epoch_whatever_is_configured(
     both: Callable[..., None], case: str
 ) -> None:
     both(("on_train_batch_end", 1, 2), save_last=True, **CASES[case])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("place", "changes"), PAIRS)
+def test_a_run_goes_on_exactly_from_an_awkward_place_of_an_awkward_run(
+    both: Callable[..., None], place: Place, changes: dict[str, Any]
+) -> None:
+    both(place, **deepcopy(changes))
 
 
 @pytest.mark.slow
