@@ -29,6 +29,7 @@ from lis2_lightning.errors import (
 )
 from lis2_lightning.files import lock, sweep
 from lis2_lightning.module import SegmentationModule
+from lis2_lightning.parallel import is_main
 from lis2_lightning.settings import Settings
 from lis2_lightning.signals import Signals, is_requeued, requeue
 from lis2_lightning.snapshots import (
@@ -84,7 +85,7 @@ def speak() -> None:
         handler.setFormatter(logging.Formatter("%(message)s"))
         _log.addHandler(handler)
         # what every process would say is said once
-        _log.setLevel(logging.INFO if _is_main() else logging.ERROR)
+        _log.setLevel(logging.INFO if is_main() else logging.ERROR)
         _log.propagate = False
 
 
@@ -119,7 +120,7 @@ def loop(signals: Signals) -> Iterator[None]:
         with quiet(), signals.noted():
             yield
     except Interrupted as error:
-        if _is_main():
+        if is_main():
             _log.warning("%s", error)
         requeue(error.signal)
         raise (
@@ -143,7 +144,7 @@ def folder(settings: Settings, trainer: pl.Trainer) -> Iterator[None]:
         yield
         return
     make_folder(settings.run_dir)
-    if not _is_main():
+    if not is_main():
         yield
         return
     with lock(settings.run_dir):
@@ -171,7 +172,7 @@ def starting_point(
     """
     folder = settings.run_dir
     if settings.resume is False and not (is_requeued() and _holds_a_run(folder)):
-        if _is_main() and _holds_a_run(folder):
+        if is_main() and _holds_a_run(folder):
             raise ConfigError(
                 f"{folder} holds a run already: set resume to auto to go on with it, or choose "
                 "another run_name"
@@ -205,7 +206,7 @@ def _complete(path: Path) -> None:
 
 
 def _go_on(path: Path, settings: Settings, config: Mapping[str, Any]) -> None:
-    if _is_main() and path.parent.resolve() == settings.run_dir.resolve():
+    if is_main() and path.parent.resolve() == settings.run_dir.resolve():
         _complete(path)
     found = peek(path)
     epoch, batch = found.next_epoch, found.next_batch
@@ -236,12 +237,6 @@ def seed_of(settings: Settings) -> int:
         if written is not None:
             return int(written)
     return secrets.randbits(32)
-
-
-def _is_main() -> bool:
-    # before Lightning has started its processes, their launchers' variables tell
-    ranks = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
-    return int(next((rank for rank in ranks if rank), "0")) == 0
 
 
 def _holds_a_run(folder: Path) -> bool:
