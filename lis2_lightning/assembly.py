@@ -31,6 +31,7 @@ from lis2_lightning.errors import ConfigError
 from lis2_lightning.inference import Segmenter
 from lis2_lightning.metrics import default_metrics
 from lis2_lightning.module import SegmentationModule
+from lis2_lightning.parallel.exchange import Exchange
 from lis2_lightning.settings import Settings
 from lis2_lightning.signals import Signals
 from lis2_lightning.snapshots import SnapshotIO, position, to_snapshot
@@ -67,8 +68,8 @@ def assemble(settings: Settings, config: Mapping[str, Any], *, seed: int) -> Ass
     """
     config = {**config, "seed": seed}  # so that a run without a seed can be told and resumed, too
     data = build_data(settings, seed)
-    log, finite, signals = EpochLog(), StopOnNonFiniteLoss(), Signals()
-    snapshots = build_snapshots(settings, log, finite, signals)
+    log, finite, signals, exchange = EpochLog(), StopOnNonFiniteLoss(), Signals(), Exchange()
+    snapshots = build_snapshots(settings, log, finite, signals, exchange)
     segmenter = Segmenter(image_shape(data.predict))
     test_results = TestResults(settings.run_dir / "test_results.csv")
     early_stopper = build_early_stopper(settings.early_stopper)
@@ -76,7 +77,7 @@ def assemble(settings: Settings, config: Mapping[str, Any], *, seed: int) -> Ass
     callbacks: list[pl.Callback] = [
         SeedEachBatch(),
         finite,
-        StopOnSignal(signals),
+        StopOnSignal(exchange),
         RunFolder(settings.run_dir, config),
         tracking,
         log,
@@ -88,7 +89,7 @@ def assemble(settings: Settings, config: Mapping[str, Any], *, seed: int) -> Ass
     callbacks += [early_stopper] if early_stopper is not None else []
     io = SnapshotIO(snapshot_writer(config, snapshots), config)
     return Assembly(
-        module=build_module(settings),
+        module=build_module(settings, exchange),
         data=data,
         lightning=build_lightning(settings, config, callbacks, io),
         log=log,
@@ -101,7 +102,7 @@ def assemble(settings: Settings, config: Mapping[str, Any], *, seed: int) -> Ass
     )
 
 
-def build_module(settings: Settings) -> SegmentationModule:
+def build_module(settings: Settings, exchange: Exchange) -> SegmentationModule:
     """The network with its loss, metrics, optimizer and scheduler."""
     return SegmentationModule(
         settings.model,
@@ -111,6 +112,7 @@ def build_module(settings: Settings) -> SegmentationModule:
         scheduler_interval=settings.scheduler_interval,
         metrics=chosen_metrics(settings),
         compile_model=settings.compile,
+        exchange=exchange,
     )
 
 
@@ -157,7 +159,11 @@ def build_early_stopper(given: bool | EarlyStopping | None) -> EarlyStopping | N
 
 
 def build_snapshots(
-    settings: Settings, log: EpochLog, finite: StopOnNonFiniteLoss, signals: Signals
+    settings: Settings,
+    log: EpochLog,
+    finite: StopOnNonFiniteLoss,
+    signals: Signals,
+    exchange: Exchange,
 ) -> Snapshots:
     """The callback which writes the snapshots."""
     minutes = settings.save_every_minutes
@@ -166,6 +172,7 @@ def build_snapshots(
         log,
         finite,
         signals,
+        exchange,
         monitor=settings.monitor,
         mode=settings.mode,
         save_interval=settings.save_interval,
@@ -243,6 +250,8 @@ def build_lightning(
         told = " ".join(str(error).split())
         raise ConfigError(f"lightning refuses its arguments: {told}") from error
     trainer._signal_connector = _NoHandlers(trainer)  # noqa: SLF001 - see there
+    # Lightning would broadcast its own flag in each step, and wait for it; ours travels for nothing
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]  # noqa: SLF001
     return trainer
 
 
