@@ -86,7 +86,7 @@ def epochs(folder: Path, name: str, trackers: list[Any], num_epochs: int) -> Tim
         lightning={"callbacks": [times], "enable_progress_bar": False, "accelerator": "cpu"},
     )
     logging.getLogger("lis2_lightning").setLevel(logging.ERROR)
-    with trainer._built.tracking:  # noqa: SLF001 - no test and no pictures after it
+    with trainer._built.tracking:
         trainer.fit()
     return times.seconds
 

@@ -1,4 +1,4 @@
-"""The gradient of accumulated batches is that of all of them joined, whatever is labelled in them."""
+"""The gradient of accumulated batches is that of all of them joined."""
 
 from __future__ import annotations
 

@@ -136,8 +136,6 @@ def initial() -> dict[str, Any]:
 
 def trainer(job: Job, folder: Path) -> Trainer:
     """The trainer of a job; every process builds the same."""
-    torch.manual_seed(5)
-    net = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, 1, 1), nn.Sigmoid())
     num_train, num_val, num_test = job.sizes
     return Trainer(
         folder,

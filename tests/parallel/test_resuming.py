@@ -1,4 +1,4 @@
-"""What several processes were interrupted in, they go on with exactly; or another number of them."""
+"""Several processes go on exactly where they were interrupted, and other numbers between epochs."""
 
 from __future__ import annotations
 
