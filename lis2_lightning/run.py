@@ -30,6 +30,7 @@ from lis2_lightning.errors import (
 from lis2_lightning.files import lock, sweep
 from lis2_lightning.module import SegmentationModule
 from lis2_lightning.parallel import is_main
+from lis2_lightning.parallel.once import only_main_speaks
 from lis2_lightning.settings import Settings
 from lis2_lightning.signals import Signals, is_requeued, requeue
 from lis2_lightning.snapshots import (
@@ -56,6 +57,7 @@ _WARNINGS: Final = (
 _CHATTY: Final = (
     "lightning.pytorch.utilities.rank_zero",
     "lightning.fabric.utilities.seed",
+    "lightning.fabric.utilities.distributed",
     "lightning.pytorch.accelerators.cuda",
 )
 
@@ -79,13 +81,14 @@ def quiet() -> Iterator[None]:
 
 def speak() -> None:
     """Show this package's messages where the program has set up no logging of its own."""
+    only_main_speaks()
     if not _log.hasHandlers():
         stream = sys.stdout if "ipykernel" in sys.modules else sys.stderr
         handler = logging.StreamHandler(stream)
         handler.setFormatter(logging.Formatter("%(message)s"))
         _log.addHandler(handler)
-        # what every process would say is said once
-        _log.setLevel(logging.INFO if is_main() else logging.ERROR)
+        if is_main():
+            _log.setLevel(logging.INFO)
         _log.propagate = False
 
 

@@ -1,5 +1,5 @@
 """Several processes: who they are, how they start, and what they tell each other."""
 
-from lis2_lightning.parallel.environment import is_main, local_rank
+from lis2_lightning.parallel.environment import Launch, is_main, launched, local_rank
 
-__all__ = ["is_main", "local_rank"]
+__all__ = ["Launch", "is_main", "launched", "local_rank"]
