@@ -22,6 +22,7 @@ from lis2_lightning.files import atomic
 from lis2_lightning.metrics import default_metrics
 from lis2_lightning.output import Answer, tell
 from lis2_lightning.parallel import is_main
+from lis2_lightning.parallel.once import only_main_speaks
 from lis2_lightning.runs import RUNS
 from lis2_lightning.trainer import Trainer
 from lis2_lightning.verify import verdict, verify_resume
@@ -80,6 +81,7 @@ class Lis2CLI(LightningCLI):
     """
 
     def __init__(self, args: list[str] | None = None) -> None:
+        only_main_speaks()  # parsing imports a user's modules
         words = sys.argv[1:] if args is None else args
         self.exit_code = 0
         self.as_json = _JSON in words

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
 import sys
 import time
@@ -69,12 +70,16 @@ def quiet() -> Iterator[None]:
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.WARNING)
+    # put in by hand: catch_warnings would forget what was told, and tell it again in each loop
+    filters = [
+        ("ignore", re.compile(message, re.IGNORECASE), Warning, None, 0) for message in _WARNINGS
+    ]
+    before = warnings.filters
+    warnings.filters = [*filters, *before]
     try:
-        with warnings.catch_warnings():
-            for message in _WARNINGS:
-                warnings.filterwarnings("ignore", message)
-            yield
+        yield
     finally:
+        warnings.filters = before
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
 

@@ -68,7 +68,7 @@ def launched() -> Launch | None:
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return _by_torchrun()
-    return _by_slurm() if "SLURM_NTASKS" in os.environ else None
+    return _by_slurm() if os.environ.get("SLURM_NTASKS") else None
 
 
 def _by_torchrun() -> Launch:
@@ -113,12 +113,12 @@ def _waits_for_srun() -> bool:
 
 
 def _tasks_of_srun(tasks: int) -> Launch:
-    if "SLURM_NTASKS_PER_NODE" not in os.environ:
+    here = _number("SLURM_NTASKS_PER_NODE")
+    if here == 0:
         raise ConfigError(
             f"SLURM has started {tasks} tasks without saying how many on each host: ask for them "
             "with --nodes and --ntasks-per-node in place of --ntasks"
         )
-    here = _number("SLURM_NTASKS_PER_NODE")
     hosts = _number("SLURM_NNODES") or tasks // here
     if hosts * here != tasks:
         raise ConfigError(
