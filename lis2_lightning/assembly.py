@@ -32,6 +32,7 @@ from lis2_lightning.errors import ConfigError
 from lis2_lightning.inference import Segmenter
 from lis2_lightning.metrics import default_metrics
 from lis2_lightning.module import SegmentationModule
+from lis2_lightning.parallel.exchange import Exchange
 from lis2_lightning.parallel.launch import check_launch, left_to_launcher
 from lis2_lightning.settings import Settings
 from lis2_lightning.signals import Signals
@@ -69,8 +70,8 @@ def assemble(settings: Settings, config: Mapping[str, Any], *, seed: int) -> Ass
     """
     config = {**config, "seed": seed}  # so that a run without a seed can be told and resumed, too
     data = build_data(settings, seed)
-    log, finite, signals = EpochLog(), StopOnNonFiniteLoss(), Signals()
-    snapshots = build_snapshots(settings, log, finite, signals)
+    log, finite, signals, exchange = EpochLog(), StopOnNonFiniteLoss(), Signals(), Exchange()
+    snapshots = build_snapshots(settings, log, finite, signals, exchange)
     segmenter = Segmenter(image_shape(data.predict))
     test_results = TestResults(settings.run_dir / "test_results.csv")
     early_stopper = build_early_stopper(settings.early_stopper)
@@ -79,7 +80,7 @@ def assemble(settings: Settings, config: Mapping[str, Any], *, seed: int) -> Ass
         SharedFolder(settings.run_dir),
         SeedEachBatch(),
         finite,
-        StopOnSignal(signals),
+        StopOnSignal(exchange),
         RunFolder(settings.run_dir, config),
         tracking,
         log,
@@ -91,7 +92,7 @@ def assemble(settings: Settings, config: Mapping[str, Any], *, seed: int) -> Ass
     callbacks += [early_stopper] if early_stopper is not None else []
     io = SnapshotIO(snapshot_writer(config, snapshots), config)
     return Assembly(
-        module=build_module(settings),
+        module=build_module(settings, exchange),
         data=data,
         lightning=build_lightning(settings, config, callbacks, io),
         log=log,
@@ -104,7 +105,7 @@ def assemble(settings: Settings, config: Mapping[str, Any], *, seed: int) -> Ass
     )
 
 
-def build_module(settings: Settings) -> SegmentationModule:
+def build_module(settings: Settings, exchange: Exchange) -> SegmentationModule:
     """The network with its loss, metrics, optimizer and scheduler."""
     return SegmentationModule(
         settings.model,
@@ -114,6 +115,7 @@ def build_module(settings: Settings) -> SegmentationModule:
         scheduler_interval=settings.scheduler_interval,
         metrics=chosen_metrics(settings),
         compile_model=settings.compile,
+        exchange=exchange,
     )
 
 
@@ -160,7 +162,11 @@ def build_early_stopper(given: bool | EarlyStopping | None) -> EarlyStopping | N
 
 
 def build_snapshots(
-    settings: Settings, log: EpochLog, finite: StopOnNonFiniteLoss, signals: Signals
+    settings: Settings,
+    log: EpochLog,
+    finite: StopOnNonFiniteLoss,
+    signals: Signals,
+    exchange: Exchange,
 ) -> Snapshots:
     """The callback which writes the snapshots."""
     minutes = settings.save_every_minutes
@@ -169,6 +175,7 @@ def build_snapshots(
         log,
         finite,
         signals,
+        exchange,
         monitor=settings.monitor,
         mode=settings.mode,
         save_interval=settings.save_interval,
@@ -248,6 +255,8 @@ def build_lightning(
         raise ConfigError(f"lightning refuses its arguments: {told}") from error
     check_launch(settings.lightning, devices=trainer.num_devices, num_nodes=trainer.num_nodes)
     trainer._signal_connector = _NoHandlers(trainer)  # noqa: SLF001 - see there
+    # Lightning would broadcast its own flag in each step, and wait for it; ours travels for nothing
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]  # noqa: SLF001
     return trainer
 
 

@@ -4,58 +4,33 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from copy import deepcopy
-from typing import Any, Final, Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import LRSchedulerTypeUnion, OptimizerLRScheduler
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import Metric
 
 from lis2_lightning.data import SegmentationData
 from lis2_lightning.errors import ConfigError, DataError
-from lis2_lightning.losses import MaskedLoss
-from lis2_lightning.metrics import PixelMetrics
+from lis2_lightning.joint import JointLoss
+from lis2_lightning.losses import MaskedLoss, Sums
+from lis2_lightning.parallel.exchange import Exchange, of_all_processes
+from lis2_lightning.pixels import num_labelled
 from lis2_lightning.progress import epoch_is_whole, inside_epoch
+from lis2_lightning.scores import Scores, mean_loss
 from lis2_lightning.snapshots import COMPILED, INSIDE_EPOCH, rewind
 
 _log = logging.getLogger("lis2_lightning")
 OptimizerCallable = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerCallable = Callable[[Optimizer], LRScheduler]
 Batch = Mapping[str, Tensor]
-_UPDATES: Final = "_update_count"
 Split = Literal["train", "val", "test"]
-
-
-class LabelledMean(Metric):
-    """A mean over labelled pixels: sums and counts, divided once, over all processes.
-
-    NaN where no pixel is labelled. The sum is in float64, for one of float32 stops growing at
-    about 10⁷ pixels.
-    """
-
-    full_state_update = False
-    total: Tensor
-    count: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-
-    def update(self, total: Tensor, count: Tensor) -> None:
-        """Add a batch: the sum of its labelled pixels' losses, and their number."""
-        self.total += total.detach()
-        self.count += count
-
-    def compute(self) -> Tensor:
-        """The mean so far, a float64 scalar."""
-        return self.total / self.count
 
 
 class SegmentationModule(pl.LightningModule):
@@ -76,6 +51,7 @@ class SegmentationModule(pl.LightningModule):
         scheduler_interval: Whether the scheduler steps after each epoch or each optimizer step.
         metrics: What is measured for training and validation, on labelled pixels.
         compile_model: Run the network through ``torch.compile``.
+        exchange: Adds up counts over processes; one of its own where it is not given.
     """
 
     def __init__(
@@ -88,13 +64,15 @@ class SegmentationModule(pl.LightningModule):
         scheduler_interval: Literal["epoch", "step"] = "epoch",
         metrics: Sequence[Metric] = (),
         compile_model: bool = False,
+        exchange: Exchange | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.loss = MaskedLoss(loss)
-        self.train_scores = Scores(metrics)
-        self.val_scores = Scores(metrics)
-        self.test_scores = Scores(metrics)
+        self.train_scores = Scores(self.loss, metrics)
+        self.val_scores = Scores(self.loss, metrics)
+        self.test_scores = Scores(self.loss, metrics)
+        self._joint = JointLoss(self.loss, exchange or Exchange())
         self._optimizer_factory = optimizer
         self._scheduler_factory = scheduler
         self._scheduler_interval = scheduler_interval
@@ -136,18 +114,34 @@ class SegmentationModule(pl.LightningModule):
         }
         return chosen[split]
 
-    def _step(self, batch: Batch, split: Split) -> tuple[Tensor, Tensor, Tensor]:
+    def _step(self, batch: Batch, split: Split) -> tuple[Sums, Tensor]:
         target, labelled = batch["target"], batch.get("labelled")
         output = self(batch)
-        total, count = self.loss(output, target, labelled)
+        sums = self.loss(output, target, labelled)
         probabilities = self.probabilities(output)
-        self.scores(split).update(total, count, probabilities, target, labelled)
-        return total, count, probabilities
+        self.scores(split).update(sums, probabilities, target, labelled)
+        return sums, probabilities
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The mean loss over the batch's labelled pixels; zero where it has none."""
-        total, count, _ = self._step(batch, "train")
-        return total / count.clamp(min=1)
+        """The loss of the batch's labelled pixels; zero where it has none.
+
+        Its gradient is this process's part of that of the whole effective batch, see
+        :mod:`lis2_lightning.joint`.
+        """
+        target, labelled = batch["target"], batch.get("labelled")
+        num = 1 if self._trainer is None else self.trainer.accumulate_grad_batches
+        self._joint.begin(
+            num_labelled(target, labelled),
+            is_first=batch_idx % num == 0,
+            is_last=(batch_idx + 1) % num == 0 or self.trainer.is_last_batch,
+            num_batches=num,
+        )
+        sums, _ = self._step(batch, "train")
+        return self._joint.of(sums, num_pixels=target.numel())
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Differentiate a batch's loss, and join it with those that were accumulated."""
+        self._joint.backward(loss, self.model.parameters())
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch to the validation loss and metrics."""
@@ -157,12 +151,12 @@ class SegmentationModule(pl.LightningModule):
         """Add a batch to the test loss and metrics.
 
         Returns:
-            The batch's own ``loss`` and metrics, scalars.
+            The batch's own ``loss`` and metrics, scalars; NaN is the loss of no labelled pixel.
         """
-        total, count, probabilities = self._step(batch, "test")
+        sums, probabilities = self._step(batch, "test")
         metrics = self.test_scores.metrics
         values = metrics.of_batch(probabilities, batch["target"], batch.get("labelled"))
-        return {"loss": total / count, **values}
+        return {"loss": mean_loss(self.loss.value, torch.stack(sums)), **values}
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Probabilities in [0, 1], float32, ``(B, C, H, W)``."""
@@ -198,7 +192,7 @@ class SegmentationModule(pl.LightningModule):
         """Add what the running epoch has counted so far, of every process."""
         if inside_epoch(self.trainer) or not epoch_is_whole(self.trainer):
             checkpoint[INSIDE_EPOCH] = {
-                "train_sums": _of_all_processes(self.train_scores.sums()),
+                "train_sums": of_all_processes(self.train_scores.sums()),
                 "has_validated": self._has_validated,
             }
 
@@ -259,62 +253,6 @@ class SegmentationModule(pl.LightningModule):
                 "strict": False,
             },
         }
-
-
-class Scores(nn.Module):
-    """The loss and the metrics of one split, each with its own sums."""
-
-    def __init__(self, metrics: Sequence[Metric]) -> None:
-        super().__init__()
-        self.loss = LabelledMean()
-        self.metrics = PixelMetrics(metrics).clone()
-
-    def update(
-        self,
-        total: Tensor,
-        count: Tensor,
-        probabilities: Tensor,
-        target: Tensor,
-        labelled: Tensor | None,
-    ) -> None:
-        """Add a batch."""
-        self.loss.update(total, count)
-        self.metrics.update(probabilities, target, labelled)
-
-    def compute(self) -> dict[str, Tensor]:
-        """``loss`` and every metric, scalars, over all processes."""
-        return {"loss": self.loss.compute(), **self.metrics.compute()}
-
-    def reset(self) -> None:
-        """Forget everything."""
-        self.loss.reset()
-        self.metrics.reset()
-
-    def sums(self) -> dict[str, dict[str, Any]]:
-        """What this process has counted so far: each metric's state, by the metric's place."""
-        return {
-            name: {**deepcopy(metric.metric_state), _UPDATES: metric.update_count}
-            for name, metric in self._all()
-        }
-
-    def load_sums(self, sums: Mapping[str, Mapping[str, Any]]) -> None:
-        """Go on counting from :meth:`sums`."""
-        for name, metric in self._all():
-            # with the number of updates: torchmetrics warns where it thinks there was none
-            for state, value in sums[name].items():
-                setattr(metric, state, deepcopy(value))
-
-    def _all(self) -> Iterator[tuple[str, Metric]]:
-        modules = self.named_modules()
-        return ((name, module) for name, module in modules if isinstance(module, Metric))
-
-
-def _of_all_processes(value: Any) -> list[Any]:
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return [value]
-    values = [None] * distributed.get_world_size()
-    distributed.all_gather_object(values, value)
-    return values
 
 
 def validates(trainer: pl.Trainer) -> bool:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Final
@@ -26,6 +26,10 @@ class Signals:
 
     def __init__(self) -> None:
         self.received = 0
+
+    def requests(self) -> list[int]:
+        """A 1 for the signal that was received, in the order of :data:`NOTED`, else 0."""
+        return [int(number == self.received) for number in NOTED]
 
     @contextmanager
     def noted(self) -> Iterator[None]:
@@ -45,6 +49,15 @@ class Signals:
         if number == self.received == signal.SIGINT:
             _end_at_once(number, frame)
         self.received = self.received or number
+
+
+def requested(requests: Sequence[int]) -> int:
+    """The first signal that any process has received; 0 for none.
+
+    Args:
+        requests: Those of :meth:`Signals.requests`, added up over processes.
+    """
+    return next((number for number, num in zip(NOTED, requests, strict=False) if num), 0)
 
 
 def _end_at_once(number: int, frame: FrameType | None) -> None:

@@ -107,8 +107,8 @@ def test_the_metrics_of_the_splits_are_apart() -> None:
     one = module(nn.Identity(), metrics=[Dice()])
     one.test_step(BATCH, 0)
     assert float(one.test_scores.compute()["dice"]) > 0.8
-    assert int(one.test_scores.loss.count) == PATCH.numel()
-    assert int(one.val_scores.loss.count) == int(one.train_scores.loss.count) == 0
+    assert int(one.test_scores.loss.sums[0]) == PATCH.numel()
+    assert int(one.val_scores.loss.sums[0]) == int(one.train_scores.loss.sums[0]) == 0
 
 
 class Squares(Dataset[dict[str, Tensor]]):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lis2_lightning.errors import TrainingError
+from lis2_lightning.parallel.shards import local
 
 CHECK_EVERY: Final = 100
 
@@ -39,7 +40,7 @@ class StopOnNonFiniteLoss(pl.Callback):
             TrainingError: One of them is NaN or infinite.
         """
         self._check(trainer.current_epoch)
-        if not all(bool(torch.isfinite(p).all()) for p in pl_module.parameters()):
+        if not all(bool(torch.isfinite(local(p)).all()) for p in pl_module.parameters()):
             raise TrainingError(
                 f"a weight became NaN or infinite in epoch {trainer.current_epoch}: lower the "
                 "learning rate or set lightning.gradient_clip_val; earlier files are whole"

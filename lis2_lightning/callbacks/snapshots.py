@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from signal import Signals as Number
 from typing import Any, Literal
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor, distributed
+from torch import Tensor
 
 from lis2_lightning.callbacks.epoch_log import EpochLog
 from lis2_lightning.callbacks.finite import StopOnNonFiniteLoss
 from lis2_lightning.callbacks.run_folder import is_trial
 from lis2_lightning.errors import ConfigError, Interrupted, did_you_mean
+from lis2_lightning.parallel.exchange import Exchange
 from lis2_lightning.progress import batches_done, epoch_is_whole, inside_epoch
-from lis2_lightning.signals import Signals
+from lis2_lightning.signals import Signals, requested
 from lis2_lightning.snapshots import link_snapshot, settle
 
 
@@ -34,13 +34,15 @@ class Snapshots(Checkpoint):
 
     Inside an epoch ``last.pt`` is written between two optimizer steps, when it is due, when a
     signal asks the run to end, or when a limit such as ``max_time`` ends it. Signals are looked at
-    after each step and each validation batch.
+    after each step and each validation batch. What one process is asked for travels to the others
+    with the count of labelled pixels of the next step, so that all act after the same step.
 
     Args:
         folder: The run's folder.
         log: Knows the epoch's values in double precision; Lightning keeps them in single.
         finite: Knows whether the loss and the weights are numbers.
-        signals: Knows whether a signal asks the run to end.
+        signals: Knows whether a signal asks this process to end.
+        exchange: Knows what any process is asked for.
         monitor: The logged value that ``best.pt`` follows.
         mode: Whether the best value is the smallest or the largest.
         save_interval: Write ``save_{epoch}.pt`` every so many epochs; 0 for never.
@@ -55,6 +57,7 @@ class Snapshots(Checkpoint):
         log: EpochLog,
         finite: StopOnNonFiniteLoss,
         signals: Signals,
+        exchange: Exchange,
         *,
         monitor: str = "train_loss",
         mode: Literal["min", "max"] = "min",
@@ -67,6 +70,8 @@ class Snapshots(Checkpoint):
         self._log = log
         self._finite = finite
         self._signals = signals
+        self._exchange = exchange
+        exchange.asked = self._requests
         self.monitor = monitor
         self.mode = mode
         self.save_interval = save_interval
@@ -131,7 +136,10 @@ class Snapshots(Checkpoint):
         """Write ``last.pt`` before a batch where it is due, or where the run is to end."""
         if is_trial(trainer) or not _between_steps(trainer):
             return
-        signal, is_due = self._agreed(trainer, self._is_due(trainer))
+        signal, is_late = _told(self._exchange.requests())
+        is_due = self._is_due_by_step(trainer) or (
+            is_late and trainer.global_step != self._last_step
+        )
         if signal or is_due:
             self._write_last(trainer, temporary=not is_due)
         self._end_on(signal, trainer)
@@ -162,17 +170,17 @@ class Snapshots(Checkpoint):
     ) -> None:
         """Write ``last.pt`` where the run is to end; a resumed one validates from the start."""
         fits = trainer.state.fn == TrainerFn.FITTING and not is_trial(trainer)
-        # processes may have a different number of batches here, so they cannot agree
-        if fits and self._signals.received and trainer.world_size == 1 and _between_steps(trainer):
+        signal, _ = _told(self._exchange.requests()) if fits else (0, False)
+        if signal and _between_steps(trainer):
             self._write_last(trainer, temporary=True)
-            self._end_on(self._signals.received, trainer)
+            self._end_on(signal, trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write what this epoch calls for; the bytes go to the disk once."""
         if is_trial(trainer):
             return
         self._finite.check(trainer, pl_module)
-        signal, _ = self._agreed(trainer, due=False)
+        signal, _ = _told(self._exchange.requests_now(trainer.strategy.root_device))
         self._write(trainer, self._due(trainer, is_asked=bool(signal)))
         self._end_on(signal, trainer)
 
@@ -181,23 +189,16 @@ class Snapshots(Checkpoint):
         if self._is_temporary:
             self.last_path.unlink(missing_ok=True)
 
-    def _is_due(self, trainer: pl.Trainer) -> bool:
-        steps = trainer.global_step
-        if steps == self._last_step:
-            return False
-        after_steps = bool(self.every_n_steps) and steps % int(self.every_n_steps or 1) == 0
-        after_time = self.every_s and time.monotonic() - self._last_time >= self.every_s
-        return after_steps or bool(after_time)
+    def _requests(self) -> list[int]:
+        """What this process is asked for now: a signal, or a snapshot because time has passed."""
+        is_late = self.every_s and time.monotonic() - self._last_time >= self.every_s
+        return [*self._signals.requests(), int(bool(is_late))]
 
-    def _agreed(self, trainer: pl.Trainer, due: bool) -> tuple[int, bool]:  # noqa: FBT001 - a pair
-        """What any process has been asked for, so that all of them write and end together."""
-        if trainer.world_size == 1:
-            return self._signals.received, due
-        asked = torch.tensor(
-            [self._signals.received, int(due)], device=trainer.strategy.root_device
-        )
-        distributed.all_reduce(asked, distributed.ReduceOp.MAX)
-        return int(asked[0]), bool(asked[1])
+    def _is_due_by_step(self, trainer: pl.Trainer) -> bool:
+        steps = trainer.global_step
+        if not self.every_n_steps or steps == self._last_step:
+            return False
+        return steps % self.every_n_steps == 0
 
     def _write_last(self, trainer: pl.Trainer, *, temporary: bool) -> None:
         self._finite.check(trainer, trainer.lightning_module)
@@ -263,6 +264,11 @@ class Snapshots(Checkpoint):
         raise ConfigError(
             f"monitor {self.monitor!r} was not logged: {did_you_mean(self.monitor, logged)}"
         )
+
+
+def _told(requests: Sequence[int]) -> tuple[int, bool]:
+    """The signal that any process has received, and whether time has passed for any."""
+    return requested(requests), any(requests[-1:])
 
 
 def _between_steps(trainer: pl.Trainer) -> bool:

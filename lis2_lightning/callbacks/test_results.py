@@ -6,11 +6,14 @@ import csv
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
+from torch.utils.data import DataLoader
 
+from lis2_lightning.data import batch_number
 from lis2_lightning.files import atomic
+from lis2_lightning.parallel.exchange import of_all_processes
 
 
 class TestResults(pl.Callback):
@@ -40,17 +43,23 @@ class TestResults(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep a batch's values on the device."""
-        self._rows.append({"batch": batch_idx, **outputs})
+        number = batch_number(cast("DataLoader[Any]", trainer.test_dataloaders), batch_idx)
+        if number is not None:
+            self._rows.append({"batch": number, **outputs})
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write all rows at once."""
-        if not trainer.is_global_zero or not self._rows:
+        """Write the rows of all processes at once."""
+        mine = [
+            {**{k: float(v) for k, v in row.items()}, "batch": row["batch"]} for row in self._rows
+        ]
+        rows = sorted(
+            (row for each in of_all_processes(mine) for row in each), key=lambda row: row["batch"]
+        )
+        if not trainer.is_global_zero or not rows:
             return
         text = io.StringIO()
-        writer = csv.DictWriter(text, list(self._rows[0]), lineterminator="\n")
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
         writer.writeheader()
-        for row in self._rows:
-            batch = row.pop("batch")
-            writer.writerow({"batch": batch, **{key: float(row[key]) for key in row}})
+        writer.writerows(rows)
         with atomic(self.path) as file:
             file.write(text.getvalue().encode())

@@ -9,7 +9,12 @@ from lis2_lightning.data.augment import (
     ToTensor,
 )
 from lis2_lightning.data.batch import Batch
-from lis2_lightning.data.datamodule import AnyDataset, SegmentationData, first_batch
+from lis2_lightning.data.datamodule import (
+    AnyDataset,
+    SegmentationData,
+    batch_number,
+    first_batch,
+)
 from lis2_lightning.data.patches import PatchDataset
 from lis2_lightning.data.raster import Raster, open_raster, write_map
 from lis2_lightning.data.synthetic import SyntheticDataset, synthetic_maps
@@ -29,6 +34,7 @@ __all__ = [
     "SyntheticDataset",
     "TileDataset",
     "ToTensor",
+    "batch_number",
     "check_no_shared_pixels",
     "first_batch",
     "open_raster",

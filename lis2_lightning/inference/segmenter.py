@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import DataLoader
 
+from lis2_lightning.data import batch_number
 from lis2_lightning.inference.stitch import Stitcher
+from lis2_lightning.parallel.exchange import of_all_processes, summed
 
 Map = NDArray[np.float32]
 
@@ -29,16 +32,18 @@ class Segmenter(pl.Callback):
     def __init__(self, shape: tuple[int, int] | None) -> None:
         self.shape = shape
         self._stitcher: Stitcher | None = None
-        self._patches: list[Map] = []
+        self._batches: dict[int, NDArray[np.float32]] = {}
 
     @property
     def maps(self) -> list[Map]:
         """Probabilities in [0, 1], ``(C, H, W)`` each; NaN where no tile lay."""
-        return self._patches if self._stitcher is None else [self._stitcher.result()]
+        if self._stitcher is not None:
+            return [self._stitcher.result()]
+        return [one for number in sorted(self._batches) for one in self._batches[number]]
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin with nothing."""
-        self._stitcher, self._patches = None, []
+        self._stitcher, self._batches = None, {}
 
     def on_predict_batch_end(
         self,
@@ -49,17 +54,29 @@ class Segmenter(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Take in a batch."""
-        if self.shape is None or "corner" not in batch:
-            self._patches.extend(outputs.float().cpu().numpy())
+        """Take in a batch, unless it is a filler."""
+        number = batch_number(cast("DataLoader[Any]", trainer.predict_dataloaders), batch_idx)
+        if number is None:
             return
-        if self._stitcher is None:
-            self._stitcher = Stitcher(self.shape, channels=outputs.shape[1])
-        self._stitcher.add(batch["corner"].cpu().numpy(), outputs)
+        if self.shape is None or "corner" not in batch:
+            self._batches[number] = outputs.float().cpu().numpy()
+            return
+        stitcher = self._stitcher_of(outputs.shape[1])
+        stitcher.add(batch["corner"].cpu().numpy(), outputs)
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Add up what several processes have stitched."""
-        if trainer.world_size > 1 and self._stitcher is not None:
-            sums = torch.from_numpy(self._stitcher.sums).to(pl_module.device)
-            total = trainer.strategy.reduce(sums, reduce_op="sum")
-            self._stitcher.sums = total.cpu().numpy()
+        """Put together what the processes have."""
+        channels = of_all_processes(None if self._stitcher is None else self._stitcher.channels)
+        known = next((each for each in channels if each is not None), None)
+        if known is None:
+            parts = of_all_processes(self._batches)
+            self._batches = {number: maps for part in parts for number, maps in part.items()}
+        elif trainer.world_size > 1:
+            stitcher = self._stitcher_of(known)  # this process may have had no tile
+            sums = torch.from_numpy(stitcher.sums).to(pl_module.device)
+            stitcher.sums = summed(sums).cpu().numpy()
+
+    def _stitcher_of(self, channels: int) -> Stitcher:
+        if self._stitcher is None:
+            self._stitcher = Stitcher(cast("tuple[int, int]", self.shape), channels=channels)
+        return self._stitcher

@@ -6,7 +6,6 @@ from abc import abstractmethod
 from collections.abc import Hashable
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -104,39 +103,3 @@ def check_shapes(probs: Tensor, target: Tensor, labelled: Tensor | None) -> None
             f"a metric needs labelled and target of one shape, got {tuple(labelled.shape)} and "
             f"{tuple(target.shape)}: expand labelled to every channel"
         )
-
-
-def on_cpu(tensor: Tensor) -> bool:
-    """Whether reading sizes from this tensor's values costs no wait for a device."""
-    return tensor.device.type == "cpu"
-
-
-def labelled_pixels(
-    probs: Tensor, target: Tensor, labelled: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Gather the labelled pixels, flat, in the order in which they lie.
-
-    On a GPU this waits for the device, for the number of pixels is needed on the host.
-
-    Args:
-        probs: Probabilities, any shape.
-        target: The truth, same shape.
-        labelled: Same shape, true = keep; ``None`` keeps all.
-
-    Returns:
-        Probabilities and truth, both ``(N,)``.
-
-    >>> probs, target = torch.tensor([[0.1, 0.9]]), torch.tensor([[0.0, 1.0]])
-    >>> labelled_pixels(probs, target, torch.tensor([[False, True]]))
-    (tensor([0.9000]), tensor([1.]))
-    """
-    probs, target = probs.reshape(-1), target.reshape(-1)
-    if labelled is None:
-        return probs, target
-    labelled = labelled.reshape(-1)
-    if on_cpu(labelled):
-        # on 262,144 pixels a quarter of the time of torch.nonzero, a sixth of boolean indexing
-        kept = torch.from_numpy(np.flatnonzero(labelled.numpy()))
-    else:
-        kept = labelled.nonzero().squeeze(1)
-    return probs.index_select(0, kept), target.index_select(0, kept)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from lis2_lightning.errors import ConfigError
-from lis2_lightning.metrics.base import PixelMetric, labelled_pixels, on_cpu
+from lis2_lightning.metrics.base import PixelMetric
+from lis2_lightning.pixels import labelled_pixels, on_cpu
 
 
 class CountMetric(PixelMetric):

@@ -25,7 +25,8 @@ from torch import Tensor
 
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.metrics import curves
-from lis2_lightning.metrics.base import PixelMetric, labelled_pixels, on_cpu
+from lis2_lightning.metrics.base import PixelMetric
+from lis2_lightning.pixels import labelled_pixels, on_cpu
 
 _SHIFT = 13  # float32 has 23 bits of mantissa: ten stay
 _LOWEST = 86 << 10  # the kept bits of 2**-41

@@ -1,0 +1,145 @@
+"""The gradient of the whole effective batch: of all processes and of all accumulated batches.
+
+With ``s`` the sums over labelled pixels of one batch in one process and ``S`` their total, the loss
+is ``f(S)`` and its gradient the sum over k of ``df/dS_k`` times the gradient of ``S_k``. The
+gradients of sums add up over processes and batches as the sums do, so each process needs no more
+than the derivatives at the total. For a mean of pixels that is ``1 / count``, and the count is
+known before the network has run. The mean of the processes' means, which is the usual way, weights
+a labelled pixel by how few others its process has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from lis2_lightning.losses import MaskedLoss
+from lis2_lightning.parallel.exchange import Exchange, num_processes, summed
+from lis2_lightning.parallel.shards import local
+
+
+class JointLoss:
+    """Turns the sums of one batch into a loss with the gradient of the whole effective batch.
+
+    For each batch :meth:`begin`, :meth:`of` and :meth:`backward` are called, in this order.
+
+    Where batches are accumulated, the derivatives are known with the last of them only. Until then
+    the gradients of the sums are kept: for a mean of pixels in the parameters' own ``grad``; for
+    another loss a set for each sum, from as many backward passes.
+
+    Args:
+        loss: Gives the sums, and their value.
+        exchange: Adds up the counts of the processes.
+    """
+
+    def __init__(self, loss: MaskedLoss, exchange: Exchange) -> None:
+        self._loss = loss
+        self._exchange = exchange
+        self._is_first = self._is_last = True
+        self._scale = 1
+        self._unit = 1.0
+        self._count = self._sums = self._derivatives = torch.zeros(())
+        self._places: list[int] = []
+        self._waiting: list[Tensor] = []
+        self._kept: list[list[Tensor | None]] = []
+
+    def begin(self, count: Tensor, *, is_first: bool, is_last: bool, num_batches: int) -> None:
+        """Take in a batch, before the network runs.
+
+        Args:
+            count: How many of its pixels are labelled, in this process.
+            is_first: Whether it is the first that is accumulated for an optimizer step.
+            is_last: Whether it is the last.
+            num_batches: By how many Lightning divides the loss.
+        """
+        self._is_first, self._is_last = is_first, is_last
+        self._count = count if is_first else self._count + count
+        self._exchange.start(self._count)
+        # DDP and FSDP divide by the number of processes, Lightning by that of the batches
+        self._scale = num_processes() * num_batches
+
+    def of(self, sums: Sequence[Tensor], *, num_pixels: int) -> Tensor:
+        """The loss of a batch; its value is the batch's own, its gradient the joint one's part.
+
+        Args:
+            sums: What :class:`~lis2_lightning.losses.MaskedLoss` gives for the batch.
+            num_pixels: How many pixels it has, labelled or not. Gradients that wait are in units
+                of that, so that half precision can hold them.
+        """
+        stacked = torch.stack(list(sums))
+        own = stacked.detach()
+        self._sums = own if self._is_first else self._sums + own
+        if self._is_last:
+            total = self._total()
+            if not self._is_first:
+                self._derivatives = self._derivatives_at(total) * (self._scale / self._unit)
+            joint = self._loss.value(total + self._scale * (stacked - own))
+        else:
+            self._unit = self._scale / num_pixels if self._is_first else self._unit
+            self._places = [place for place, each in enumerate(sums) if each.requires_grad]
+            self._waiting = [sums[place] for place in self._places]
+            joint = self._unit * torch.stack(self._waiting).sum()
+        return self._loss.value(own) + (joint - joint.detach())
+
+    def backward(self, loss: Tensor, parameters: Iterable[Parameter]) -> None:
+        """Differentiate a batch's loss, and join it with the batches that wait.
+
+        Args:
+            loss: What :meth:`of` gave, times any factor.
+            parameters: Those of the network.
+        """
+        trained = [p for p in parameters if p.requires_grad]
+        if self._is_last and not self._is_first:
+            self._join(trained)
+        if self._loss.is_mean or self._is_last:
+            torch.autograd.backward(loss)
+        else:
+            self._keep(loss, trained)
+
+    def _total(self) -> Tensor:
+        """The sums of the whole effective batch; of a mean only the count is needed."""
+        if not self._loss.is_mean:
+            return summed(self._sums)
+        return torch.stack([self._exchange.count().double(), self._sums[1]])
+
+    def _derivatives_at(self, total: Tensor) -> Tensor:
+        with torch.enable_grad():
+            point = total.detach().requires_grad_()
+            (derivatives,) = torch.autograd.grad(self._loss.value(point), point)
+        return derivatives
+
+    def _keep(self, loss: Tensor, trained: Sequence[Parameter]) -> None:
+        """Add to the gradients of each sum, instead of to that of the loss."""
+        factors = torch.autograd.grad(loss, self._waiting)
+        if self._is_first:
+            self._kept = [[None] * len(trained) for _ in self._waiting]
+        for place, (part, factor) in enumerate(zip(self._waiting, factors, strict=True)):
+            _set_gradients(trained, self._kept[place])
+            torch.autograd.backward(part, factor, retain_graph=place + 1 < len(factors))
+            self._kept[place] = [p.grad for p in trained]
+        _set_gradients(trained, [None] * len(trained))
+
+    def _join(self, trained: Sequence[Parameter]) -> None:
+        """Turn the gradients of the sums into that of the loss, once its derivatives are known."""
+        factors = [self._derivatives[place] for place in self._places]
+        if self._loss.is_mean:
+            kept = [[p.grad for p in trained]]
+        else:
+            kept, self._kept = self._kept, []
+        for place, gradients in enumerate(zip(*kept, strict=True)):
+            there = [
+                local(gradient).mul_(factor)
+                for gradient, factor in zip(gradients, factors, strict=True)
+                if gradient is not None
+            ]
+            for other in there[1:]:
+                there[0].add_(other)
+            trained[place].grad = next((g for g in gradients if g is not None), None)
+
+
+def _set_gradients(trained: Sequence[Parameter], gradients: Sequence[Tensor | None]) -> None:
+    for parameter, gradient in zip(trained, gradients, strict=True):
+        parameter.grad = gradient
