@@ -18,6 +18,7 @@ from lis2_lightning.callbacks import (
     ProgressBars,
     RunFolder,
     SeedEachBatch,
+    SharedFolder,
     Snapshots,
     StopOnNonFiniteLoss,
     StopOnSignal,
@@ -32,6 +33,7 @@ from lis2_lightning.inference import Segmenter
 from lis2_lightning.metrics import default_metrics
 from lis2_lightning.module import SegmentationModule
 from lis2_lightning.parallel.exchange import Exchange
+from lis2_lightning.parallel.launch import check_launch, left_to_launcher
 from lis2_lightning.settings import Settings
 from lis2_lightning.signals import Signals
 from lis2_lightning.snapshots import SnapshotIO, position, to_snapshot
@@ -75,6 +77,7 @@ def assemble(settings: Settings, config: Mapping[str, Any], *, seed: int) -> Ass
     early_stopper = build_early_stopper(settings.early_stopper)
     tracking = build_tracking(settings, config, log, snapshots)
     callbacks: list[pl.Callback] = [
+        SharedFolder(settings.run_dir),
         SeedEachBatch(),
         finite,
         StopOnSignal(exchange),
@@ -221,9 +224,10 @@ def build_lightning(
     """The Lightning trainer.
 
     Raises:
-        ConfigError: Lightning refuses an argument.
+        ConfigError: Lightning refuses an argument, or ``torchrun`` or SLURM have started other
+            processes than it counts on.
     """
-    arguments = dict(settings.lightning)
+    arguments = {**settings.lightning, **left_to_launcher(settings.lightning)}
     theirs = _as_list(arguments.pop("callbacks", None))
     shown = arguments.get("enable_progress_bar", True)
     ours = shown and not any(isinstance(callback, ProgressBar) for callback in theirs)
@@ -249,6 +253,7 @@ def build_lightning(
     except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
         told = " ".join(str(error).split())
         raise ConfigError(f"lightning refuses its arguments: {told}") from error
+    check_launch(settings.lightning, devices=trainer.num_devices, num_nodes=trainer.num_nodes)
     trainer._signal_connector = _NoHandlers(trainer)  # noqa: SLF001 - see there
     # Lightning would broadcast its own flag in each step, and wait for it; ours travels for nothing
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]  # noqa: SLF001

@@ -21,6 +21,8 @@ from lis2_lightning.errors import ConfigError
 from lis2_lightning.files import atomic
 from lis2_lightning.metrics import default_metrics
 from lis2_lightning.output import Answer, tell
+from lis2_lightning.parallel import is_main
+from lis2_lightning.parallel.once import only_main_speaks
 from lis2_lightning.runs import RUNS
 from lis2_lightning.trainer import Trainer
 from lis2_lightning.verify import verdict, verify_resume
@@ -79,6 +81,7 @@ class Lis2CLI(LightningCLI):
     """
 
     def __init__(self, args: list[str] | None = None) -> None:
+        only_main_speaks()  # parsing imports a user's modules
         words = sys.argv[1:] if args is None else args
         self.exit_code = 0
         self.as_json = _JSON in words
@@ -164,7 +167,8 @@ class Lis2CLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         answer = getattr(self, subcommand.replace("-", "_"))()
-        self.exit_code = tell(answer, as_json=self.as_json)
+        # every process has come to the same answer
+        self.exit_code = tell(answer, as_json=self.as_json) if is_main() else answer.code
 
     def _typed(self, key: str) -> Any:
         return self.config[str(self.subcommand)].get(key)
@@ -195,7 +199,7 @@ class Lis2CLI(LightningCLI):
         """Tell what each key becomes, and write the equal configuration where one is asked for."""
         told = self.facade.planned()
         _ = self.facade.lightning  # what fit would refuse is refused here
-        if path := self._typed("lightning_yaml"):
+        if is_main() and (path := self._typed("lightning_yaml")):
             with atomic(path) as file:
                 file.write(lightning_yaml(self.facade.global_config).encode())
             _log.info("%s is written", path)

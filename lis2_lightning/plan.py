@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from lis2_lightning.assembly import chosen_metrics
 from lis2_lightning.config import describe
+from lis2_lightning.parallel.launch import left_to_launcher
 from lis2_lightning.settings import Settings
 
 # Which object each documented key becomes; ``{}`` stands for its value.
@@ -56,6 +57,10 @@ def planned(settings: Settings, config: Mapping[str, Any]) -> dict[str, str]:
     told |= {
         f"lightning.{key}": f"lightning.pytorch.Trainer({key}={_short(describe(value))})"
         for key, value in settings.lightning.items()
+    }
+    told |= {
+        f"lightning.{key}": f"lightning.pytorch.Trainer({key}={num}): what the launcher has started"
+        for key, num in left_to_launcher(settings.lightning).items()
     }
     return told
 

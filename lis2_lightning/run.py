@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
 import sys
 import time
@@ -30,6 +31,7 @@ from lis2_lightning.errors import (
 from lis2_lightning.files import lock, sweep
 from lis2_lightning.module import SegmentationModule
 from lis2_lightning.parallel import is_main
+from lis2_lightning.parallel.once import only_main_speaks
 from lis2_lightning.settings import Settings
 from lis2_lightning.signals import Signals, is_requeued, requeue
 from lis2_lightning.snapshots import (
@@ -56,6 +58,7 @@ _WARNINGS: Final = (
 _CHATTY: Final = (
     "lightning.pytorch.utilities.rank_zero",
     "lightning.fabric.utilities.seed",
+    "lightning.fabric.utilities.distributed",
     "lightning.pytorch.accelerators.cuda",
 )
 
@@ -67,25 +70,30 @@ def quiet() -> Iterator[None]:
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.WARNING)
+    # put in by hand: catch_warnings would forget what was told, and tell it again in each loop
+    filters = [
+        ("ignore", re.compile(message, re.IGNORECASE), Warning, None, 0) for message in _WARNINGS
+    ]
+    before = warnings.filters
+    warnings.filters = [*filters, *before]
     try:
-        with warnings.catch_warnings():
-            for message in _WARNINGS:
-                warnings.filterwarnings("ignore", message)
-            yield
+        yield
     finally:
+        warnings.filters = before
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
 
 
 def speak() -> None:
     """Show this package's messages where the program has set up no logging of its own."""
+    only_main_speaks()
     if not _log.hasHandlers():
         stream = sys.stdout if "ipykernel" in sys.modules else sys.stderr
         handler = logging.StreamHandler(stream)
         handler.setFormatter(logging.Formatter("%(message)s"))
         _log.addHandler(handler)
-        # what every process would say is said once
-        _log.setLevel(logging.INFO if is_main() else logging.ERROR)
+        if is_main():
+            _log.setLevel(logging.INFO)
         _log.propagate = False
 
 

@@ -145,6 +145,7 @@ class Trainer:
             ConfigError: A key, a name or a value is wrong; the sentence has the valid ones.
             DataError: A data set cannot be built.
         """
+        run.speak()
         given = merge(load_config(source), overrides)
         if checkpoint := given.pop(CHECKPOINT, None):
             given["resume"] = checkpoint

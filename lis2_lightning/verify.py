@@ -14,6 +14,7 @@ from typing import Any, Final
 import lightning.pytorch as pl
 import torch
 
+from lis2_lightning.errors import ConfigError
 from lis2_lightning.output import Answer
 from lis2_lightning.snapshots import read_snapshot
 from lis2_lightning.snapshots.compare import Difference, differences, render_differences
@@ -55,12 +56,16 @@ def verify_resume(config: Mapping[str, Any], *, batches: int = 4) -> list[Differ
     Returns:
         What differs between the two last snapshots and the two logs: weights, the states of
         optimizer, scheduler and callbacks, and every row; empty where resuming is exact.
+
+    Raises:
+        ConfigError: The configuration trains in several processes.
     """
     accumulated = int((config.get("lightning") or {}).get("accumulate_grad_batches") or 1)
     with TemporaryDirectory(prefix="lis2-verify-resume-") as folder:
         short = _short(config, folder, batches * accumulated)
         _log.info("training %d epochs of %d batches", EPOCHS, batches * accumulated)
         undisturbed = Trainer.from_config(short, run_name="whole")
+        _check_alone(undisturbed)
         undisturbed.fit()
         # an epoch may have fewer batches than were asked for
         middle = int(undisturbed.lightning.num_training_batches) // 2 // accumulated * accumulated
@@ -88,6 +93,15 @@ def verdict(found: Sequence[Difference]) -> Answer:
         "(lightning.deterministic: true)"
     )
     return Answer(told, {"exact": False, "differences": [asdict(each) for each in found]}, 1)
+
+
+def _check_alone(trainer: Trainer) -> None:
+    num = trainer.lightning.world_size
+    if num > 1:
+        raise ConfigError(
+            f"verify-resume tries one process, and this would be {num}: add --lightning.devices 1 "
+            "--lightning.num_nodes 1, and start it without torchrun or srun"
+        )
 
 
 def _interrupt(trainer: Trainer, batch: int) -> None:

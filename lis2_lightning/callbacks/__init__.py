@@ -6,6 +6,7 @@ from lis2_lightning.callbacks.finite import StopOnNonFiniteLoss
 from lis2_lightning.callbacks.progress import ProgressBars
 from lis2_lightning.callbacks.run_folder import RunFolder, is_trial, make_folder
 from lis2_lightning.callbacks.seeding import SeedEachBatch
+from lis2_lightning.callbacks.shared_folder import SharedFolder
 from lis2_lightning.callbacks.snapshots import Snapshots
 from lis2_lightning.callbacks.stop_on_signal import StopOnSignal
 from lis2_lightning.callbacks.test_results import TestResults
@@ -18,6 +19,7 @@ __all__ = [
     "ProgressBars",
     "RunFolder",
     "SeedEachBatch",
+    "SharedFolder",
     "Snapshots",
     "StopOnNonFiniteLoss",
     "StopOnSignal",

@@ -3,6 +3,6 @@
 Only what needs no torch can be imported from here: the command line asks before it is imported.
 """
 
-from lis2_lightning.parallel.environment import is_main, local_rank
+from lis2_lightning.parallel.environment import Launch, is_main, launched, local_rank
 
-__all__ = ["is_main", "local_rank"]
+__all__ = ["Launch", "is_main", "launched", "local_rank"]

@@ -1,0 +1,293 @@
+"""Processes that ``torchrun`` and SLURM start: several of them train what one trains."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from lis2_lightning.snapshots import read_snapshot
+
+pytestmark = pytest.mark.slow
+Make = Callable[..., dict[str, Any]]
+ENDS_WITHIN_S = 180
+ADDRESSES = ("10.213.71.1", "10.213.71.2")
+LAUNCHERS = ("SLURM_", "TORCHELASTIC_", "PMI_", "OMPI_")
+NAMES = {"RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "MASTER_ADDR"}
+
+# No batch statistics: those are of each process's own samples on CPUs.
+PLAIN = """
+from torch import nn
+
+
+class Plain(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(
+            nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 1, 1), nn.Sigmoid()
+        )
+"""
+
+
+@dataclass
+class World:
+    """A folder with a configuration, and the processes that were started in it."""
+
+    folder: Path
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def start(
+        self, *words: str, before: Sequence[str] = (), **variables: str
+    ) -> subprocess.Popen[str]:
+        """Start a command in a session of its own, without a launcher's variables but these."""
+        inherited = {
+            key: value
+            for key, value in os.environ.items()
+            if key not in NAMES and not key.startswith(LAUNCHERS)
+        }
+        path = os.pathsep.join([str(self.folder), os.environ.get("PYTHONPATH", "")])
+        process = subprocess.Popen(
+            [*before, sys.executable, "-m", *words],
+            env={**inherited, "PYTHONPATH": path, **variables},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self.started.append(process)
+        return process
+
+    def fit(self, name: str, *words: str) -> list[str]:
+        """The words of a run of this name."""
+        config = str(self.folder / "plain.yaml")
+        return ["lis2_lightning", "fit", "--config", config, "--run_name", name, *words]
+
+    def weights(self, name: str, file: str = "last.pt") -> dict[str, torch.Tensor]:
+        """The weights in a snapshot of a run."""
+        model: dict[str, torch.Tensor] = read_snapshot(self.folder / "runs" / name / file)["MODEL"][
+            "MODEL_STATE"
+        ]
+        return model
+
+    def end_all(self) -> None:
+        """Leave nothing behind, whatever a test has come to."""
+        for process in self.started:
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        for process in self.started:
+            process.communicate()
+
+
+@pytest.fixture
+def world(tiny: Make, tmp_path: Path) -> Iterator[World]:
+    """A run of sixteen samples in an epoch, four at a time in each of two processes."""
+    (tmp_path / "plain_network.py").write_text(PLAIN, encoding="utf-8")
+    given = tiny(
+        model={"class_path": "plain_network.Plain"},
+        optimizer={"type": "SGD", "lr": 0.5},
+        epochs=3,
+        save_last=True,
+    )
+    # the larger fold, of which sixteen samples are taken: no batch is cut short
+    given["train_dataset"], given["val_dataset"] = given["val_dataset"], given["train_dataset"]
+    given["val_dataset"].pop("data_augmentations")
+    given["lightning"]["limit_train_batches"] = 2
+    (tmp_path / "plain.yaml").write_text(yaml.safe_dump(given), encoding="utf-8")
+    world = World(tmp_path)
+    try:
+        yield world
+    finally:
+        world.end_all()
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """Two network namespaces, each with one end of a cable of the same name."""
+
+    names: tuple[str, str]
+    cable = "lis2"
+
+    def enter(self, host: int, *, own: Path | None = None) -> list[str]:
+        """What stands before a command that is to run there, with a folder of the host's own."""
+        words = ["ip", "netns", "exec", self.names[host]]
+        if own is not None:
+            mount = f'mount -t tmpfs tmpfs "{own}" && exec "$@"'
+            words += ["unshare", "--mount", "sh", "-c", mount, "sh"]
+        return words
+
+
+@pytest.fixture
+def hosts() -> Iterator[Hosts | None]:
+    """Two hosts of their own, or null where the machine allows no namespaces."""
+    made = Hosts((f"lis2-{os.getpid()}-a", f"lis2-{os.getpid()}-b"))
+    try:
+        yield made if shutil.which("ip") and join(made) else None
+    finally:
+        for name in made.names:  # the cable goes with them
+            if shutil.which("ip"):
+                subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+
+
+def join(hosts: Hosts) -> bool:
+    """Make the namespaces and the cable; whether that is allowed here."""
+    a, b = hosts.names
+    steps = [f"ip netns add {a}", f"ip netns add {b}"]
+    steps.append(f"ip link add {hosts.cable} netns {a} type veth peer name {hosts.cable} netns {b}")
+    for name, address in zip(hosts.names, ADDRESSES, strict=True):
+        steps += [
+            f"ip -n {name} addr add {address}/24 dev {hosts.cable}",
+            f"ip -n {name} link set {hosts.cable} up",
+            f"ip -n {name} link set lo up",
+        ]
+    return all(
+        subprocess.run(step.split(), capture_output=True, check=False, timeout=30).returncode == 0
+        for step in steps
+    )
+
+
+def on_two_hosts(
+    world: World, hosts: Hosts, words: Sequence[str], *, unshared: Path | None = None
+) -> list[subprocess.Popen[str]]:
+    """Start the same command on each host, one process each."""
+    return [
+        world.start(
+            "torch.distributed.run",
+            "--nnodes=2",
+            "--nproc-per-node=1",
+            "--rdzv-backend=c10d",
+            f"--rdzv-endpoint={ADDRESSES[0]}:29400",
+            f"--local-addr={ADDRESSES[host]}",
+            # torchrun finds the first host by its name, which both have here
+            f"--rdzv-conf=is_host={int(host == 0)}",
+            "-m",
+            *words,
+            before=hosts.enter(host, own=unshared if host else None),
+            GLOO_SOCKET_IFNAME=hosts.cable,
+        )
+        for host in (0, 1)
+    ]
+
+
+def ended(*processes: subprocess.Popen[str]) -> list[str]:
+    """What processes have told, when all of them are at their end without a failure."""
+    told = [process.communicate(timeout=ENDS_WITHIN_S)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes), "\n".join(told)
+    return told
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def assert_same_run(world: World, name: str, other: str) -> None:
+    """Two runs have come to the same weights."""
+    for file in ("last.pt", "best.pt"):
+        weights, others = world.weights(name, file), world.weights(other, file)
+        assert weights.keys() == others.keys()
+        for key, value in weights.items():
+            torch.testing.assert_close(value, others[key], rtol=0, atol=1e-6)
+
+
+def assert_is_what_one_and_two_processes_train(world: World, name: str) -> None:
+    """The run is Lightning's own of two processes, and that of one with batches of both."""
+    ended(world.start(*world.fit("two", "--lightning.devices=2", "--lightning.strategy=ddp")))
+    ended(world.start(*world.fit("one", "--batch_size=8")))
+    assert_same_run(world, name, "two")
+    assert_same_run(world, name, "one")
+
+
+def test_torchrun_over_two_hosts_trains_what_one_process_trains(
+    world: World, hosts: Hosts | None, record_property: Callable[[str, object], None]
+) -> None:
+    record_property("hosts", "two network namespaces" if hosts else "loopback: no namespaces here")
+    if hosts is None:
+        words = ("--standalone", "--nproc-per-node=2", "-m", *world.fit("launched"))
+        ended(world.start("torch.distributed.run", *words))
+    else:
+        told = ended(*on_two_hosts(world, hosts, world.fit("launched")))
+        assert "best train_loss" in "".join(told)
+        assert sum("best train_loss" in each for each in told) == 1
+    assert_is_what_one_and_two_processes_train(world, "launched")
+
+
+def test_hosts_that_share_no_folder_are_told_so_in_a_sentence(
+    world: World, hosts: Hosts | None
+) -> None:
+    if hosts is None or shutil.which("unshare") is None:
+        pytest.skip("no namespaces can be made here")
+    runs = world.folder / "runs"
+    runs.mkdir()
+    started = on_two_hosts(world, hosts, world.fit("apart"), unshared=runs)
+    told = "".join(process.communicate(timeout=ENDS_WITHIN_S)[0] for process in started)
+    assert all(process.returncode for process in started)
+    sentences = [line for line in told.splitlines() if line.startswith("lis2: ")]
+    there = f"is not there on {socket.gethostname()}: set output_dir to a folder that all"
+    assert sentences
+    assert all(there in sentence for sentence in sentences), told
+    assert [path.name for path in (runs / "apart").iterdir() if path.name != ".lock"] == []
+
+
+def srun(world: World, name: str, *words: str) -> list[subprocess.Popen[str]]:
+    """Start a command as two tasks of SLURM's, with the variables of its tasks."""
+    job = {
+        "SLURM_JOB_ID": str(os.getpid()),
+        "SLURM_JOB_NAME": "filaments",
+        "SLURM_SUBMIT_DIR": str(world.folder),
+        "SLURM_NTASKS": "2",
+        "SLURM_NTASKS_PER_NODE": "2",
+        "SLURM_NNODES": "1",
+        "SLURM_NODELIST": "127.0.0.1",
+        "SLURM_JOB_NODELIST": "127.0.0.1",
+        "SLURM_STEP_ID": "0",
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_NODEID": "0",
+        "MASTER_PORT": str(free_port()),
+    }
+    return [
+        world.start(*world.fit(name, *words), **job, SLURM_PROCID=task, SLURM_LOCALID=task)
+        for task in ("0", "1")
+    ]
+
+
+def test_two_tasks_of_slurm_train_what_one_process_trains(world: World) -> None:
+    main, other = ended(*srun(world, "launched"))
+    assert "best train_loss" in main
+    assert other == ""
+    assert_is_what_one_and_two_processes_train(world, "launched")
+
+
+def test_a_contradiction_to_the_launcher_is_a_sentence_and_code_2(world: World) -> None:
+    main, other = srun(world, "wrong", "--lightning.devices=4")
+    told = main.communicate(timeout=ENDS_WITHIN_S)[0]
+    assert (main.returncode, other.wait(ENDS_WITHIN_S)) == (2, 2)
+    assert told.splitlines() == [
+        "lis2: this was started by SLURM with 2 processes on 1 host, and lightning has devices: 4 "
+        "and num_nodes: 1: leave both out, or start srun with --nodes=1 --ntasks-per-node=4"
+    ]
+
+
+def test_a_batch_script_without_srun_waits_for_nobody(world: World) -> None:
+    job = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "filaments", "SLURM_SUBMIT_DIR": "/"}
+    tasks = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_PROCID": "0"}
+    script = world.start(*world.fit("waiting"), **job, **tasks)
+    told = script.communicate(timeout=ENDS_WITHIN_S)[0]
+    assert script.returncode == 2
+    assert told == (
+        "lis2: SLURM has reserved 2 tasks, and srun has started none of them: put srun before the "
+        "command, or set SLURM_NTASKS=1 to train in this process alone\n"
+    )
