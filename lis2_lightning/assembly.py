@@ -9,6 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, ProgressBar
+from lightning.pytorch.plugins import LayerSync
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 from torchmetrics import Metric
 
@@ -31,6 +32,9 @@ from lis2_lightning.errors import ConfigError
 from lis2_lightning.inference import Segmenter
 from lis2_lightning.metrics import default_metrics
 from lis2_lightning.module import SegmentationModule
+from lis2_lightning.parallel.batchnorm import SharedBatchNorm
+from lis2_lightning.parallel.sharded import ShardedStrategy
+from lis2_lightning.parallel.strategies import strategy_of
 from lis2_lightning.settings import Settings
 from lis2_lightning.signals import Signals
 from lis2_lightning.snapshots import SnapshotIO, position, to_snapshot
@@ -217,11 +221,13 @@ def build_lightning(
         ConfigError: Lightning refuses an argument.
     """
     arguments = dict(settings.lightning)
+    arguments["strategy"] = strategy_of(arguments.get("strategy") or "auto")
     theirs = _as_list(arguments.pop("callbacks", None))
     shown = arguments.get("enable_progress_bar", True)
     ours = shown and not any(isinstance(callback, ProgressBar) for callback in theirs)
     bars = [ProgressBars()] if ours else []
     plugins = [*_as_list(arguments.pop("plugins", None)), io]
+    plugins += shared_batchnorm(plugins, wanted=arguments.get("sync_batchnorm"))
     described = config.get("trackers") or []
     loggers = start_all(settings.trackers, described, settings.run_dir, settings.run_name)
     fixed = {
@@ -231,6 +237,8 @@ def build_lightning(
         "use_distributed_sampler": False,
         "enable_model_summary": False,
         "log_every_n_steps": 1,
+        # gathered weights outlive a validation, and could not be trained after it
+        "inference_mode": not isinstance(arguments["strategy"], ShardedStrategy),
     }
     try:
         trainer = pl.Trainer(
@@ -244,6 +252,12 @@ def build_lightning(
         raise ConfigError(f"lightning refuses its arguments: {told}") from error
     trainer._signal_connector = _NoHandlers(trainer)  # noqa: SLF001 - see there
     return trainer
+
+
+def shared_batchnorm(plugins: Sequence[Any], *, wanted: bool | None) -> list[SharedBatchNorm]:
+    """What synchronises batch normalisation, unless the user has said how or that none shall."""
+    is_theirs = any(isinstance(plugin, LayerSync) for plugin in plugins)
+    return [] if is_theirs or wanted is False else [SharedBatchNorm(required=bool(wanted))]
 
 
 class _NoHandlers(_SignalConnector):
