@@ -38,7 +38,7 @@ class SharedBatchNorm(TorchSyncBatchNorm):
             ConfigError: It is required, and the devices are no GPUs.
         """
         strategy = cast("pl.LightningModule", model).trainer.strategy
-        own = {
+        own: dict[str, nn.Module] = {
             name: module
             for name, module in model.named_modules()
             if isinstance(module, _BatchNorm) and not isinstance(module, nn.SyncBatchNorm)

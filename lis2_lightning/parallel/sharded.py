@@ -63,8 +63,7 @@ class ShardedStrategy(ModelParallelStrategy):
 
     def setup_environment(self) -> None:
         """Connect the processes, once for all loops of a trainer."""
-        assert self.accelerator is not None
-        self.accelerator.setup_device(self.root_device)
+        cast("pl.accelerators.Accelerator", self.accelerator).setup_device(self.root_device)
         self._setup_distributed()
         if self._device_mesh is None:
             self._device_mesh = init_device_mesh(self.root_device.type, (self.world_size,))
@@ -77,8 +76,11 @@ class ShardedStrategy(ModelParallelStrategy):
     @property
     def network(self) -> nn.Module:
         """The network inside the module."""
-        assert self.lightning_module is not None
-        return cast("nn.Module", self.lightning_module.model)
+        return cast("nn.Module", self._module.model)
+
+    @property
+    def _module(self) -> pl.LightningModule:
+        return cast("pl.LightningModule", self.lightning_module)  # Lightning has set it by now
 
     def setup(self, trainer: pl.Trainer) -> None:
         """Shard the network where it is whole, and build the optimizer over its shards.
@@ -86,14 +88,13 @@ class ShardedStrategy(ModelParallelStrategy):
         Raises:
             ConfigError: torch cannot shard the network.
         """
-        assert self.accelerator is not None
-        assert self.model is not None
-        self.accelerator.setup(trainer)
+        cast("pl.accelerators.Accelerator", self.accelerator).setup(trainer)
+        module: nn.Module = self._module
         is_fitting = trainer.state.fn == TrainerFn.FITTING
         is_new = not is_sharded(self.network)
         if is_new and is_fitting and self._layer_sync:
-            self.model = self._layer_sync.apply(self.model)
-        self.model = self.precision_plugin.convert_module(self.model)
+            module = self._layer_sync.apply(module)
+        self.model = self.precision_plugin.convert_module(module)
         if is_new:
             self._shard(self.device_mesh)
         self.model_to_device()
@@ -107,14 +108,14 @@ class ShardedStrategy(ModelParallelStrategy):
     def _shard(self, mesh: DeviceMesh) -> None:
         # without a seed each process has built other weights
         take_from_main([*self.network.parameters(), *self.network.buffers()], self.root_device)
-        count = shard(self.network, mesh, min_parameters=self.min_parameters)
+        parts = shard(self.network, mesh, min_parameters=self.min_parameters)
         if self.is_global_zero:
-            _log.info("the network is sharded over %d processes, in %d parts", mesh.size(), count)
+            told = "the network is sharded over %d processes, in %d parts"
+            _log.info(told, mesh.size(), len(parts))
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """The whole weights by their usual names in the main process, nothing in the others."""
-        assert self.lightning_module is not None
-        state = whole(self.lightning_module.state_dict(), keep=self.is_global_zero)
+        state = whole(self._module.state_dict(), keep=self.is_global_zero)
         return cast("dict[str, Any]", state) if self.is_global_zero else {}
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
@@ -134,10 +135,9 @@ class ShardedStrategy(ModelParallelStrategy):
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:  # noqa: FBT001, FBT002 - Lightning's signature
         """Take this process's part of whole weights."""
-        assert self.lightning_module is not None
-        own = self.lightning_module.state_dict()
+        own = self._module.state_dict()
         state = {name: like(v, own.get(name)) for name, v in checkpoint["state_dict"].items()}
-        self.lightning_module.load_state_dict(state, strict=strict)
+        self._module.load_state_dict(state, strict=strict)
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Take this process's part of a whole optimizer's state."""

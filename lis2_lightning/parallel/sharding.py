@@ -57,7 +57,7 @@ def units(network: nn.Module, *, min_parameters: int) -> list[nn.Module]:
     return list(found(network))
 
 
-def shard(network: nn.Module, mesh: DeviceMesh, *, min_parameters: int) -> int:
+def shard(network: nn.Module, mesh: DeviceMesh, *, min_parameters: int) -> list[nn.Module]:
     """Shard a network over the processes of a mesh, part by part and then as a whole, in place.
 
     Args:
@@ -66,7 +66,7 @@ def shard(network: nn.Module, mesh: DeviceMesh, *, min_parameters: int) -> int:
         min_parameters: As for :func:`units`.
 
     Returns:
-        In how many parts it is gathered.
+        The parts that are gathered one by one; the last is the network itself.
 
     Raises:
         ConfigError: torch cannot shard it.
@@ -81,7 +81,21 @@ def shard(network: nn.Module, mesh: DeviceMesh, *, min_parameters: int) -> int:
         raise ConfigError(
             f"{type(network).__name__} cannot be sharded: {told}; set lightning.strategy to ddp"
         ) from error
-    return len(parts)
+    _compile(network, parts)
+    return parts
+
+
+def _compile(network: nn.Module, parts: Iterable[nn.Module]) -> None:
+    """Compile part by part a network that is to be compiled.
+
+    The hooks which gather a part are not compiled, and within a network that is compiled as a whole
+    they would leave all of it as it is, without a word.
+    """
+    if network._compiled_call_impl is None:  # noqa: SLF001 - torch tells it nowhere else
+        return
+    network._compiled_call_impl = None  # noqa: SLF001 - same
+    for part in parts:
+        part.forward = torch.compile(part.forward)  # below the hooks; no name changes
 
 
 def whole(value: Any, *, keep: bool) -> Any:
@@ -129,7 +143,7 @@ def take_from_main(tensors: Iterable[Tensor], device: torch.device) -> None:
         flat = torch.cat([tensor.detach().reshape(-1).to(device) for tensor in same])
         # as bytes: not every backend sends numbers of every kind
         distributed.broadcast(flat.view(torch.uint8), src=0)
-        parts = flat.split([tensor.numel() for tensor in same])
+        parts = torch.split(flat, [tensor.numel() for tensor in same])
         for tensor, part in zip(same, parts, strict=True):
             tensor.detach().copy_(part.view_as(tensor))
 
