@@ -227,7 +227,7 @@ def build_lightning(
     ours = shown and not any(isinstance(callback, ProgressBar) for callback in theirs)
     bars = [ProgressBars()] if ours else []
     plugins = [*_as_list(arguments.pop("plugins", None)), io]
-    plugins += shared_batchnorm(plugins, wanted=arguments.get("sync_batchnorm"))
+    plugins += shared_batchnorm(plugins, wanted=bool(arguments.get("sync_batchnorm")))
     described = config.get("trackers") or []
     loggers = start_all(settings.trackers, described, settings.run_dir, settings.run_name)
     fixed = {
@@ -254,10 +254,10 @@ def build_lightning(
     return trainer
 
 
-def shared_batchnorm(plugins: Sequence[Any], *, wanted: bool | None) -> list[SharedBatchNorm]:
-    """What synchronises batch normalisation, unless the user has said how or that none shall."""
+def shared_batchnorm(plugins: Sequence[Any], *, wanted: bool) -> list[SharedBatchNorm]:
+    """What synchronises batch normalisation, unless the user has a plugin for it."""
     is_theirs = any(isinstance(plugin, LayerSync) for plugin in plugins)
-    return [] if is_theirs or wanted is False else [SharedBatchNorm(required=bool(wanted))]
+    return [] if is_theirs else [SharedBatchNorm("always" if wanted else "possible")]
 
 
 class _NoHandlers(_SignalConnector):

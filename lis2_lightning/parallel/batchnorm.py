@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import cast
+from typing import Literal, cast
 
 import lightning.pytorch as pl
 from lightning.pytorch.plugins import TorchSyncBatchNorm
@@ -23,11 +23,12 @@ class SharedBatchNorm(TorchSyncBatchNorm):
     network as it is; and afterwards the network has its own layers again.
 
     Args:
-        required: Refuse devices where it cannot be, rather than say so.
+        when: Where it can be, and a line in the log where it cannot; always, and an error where it
+            cannot; or never.
     """
 
-    def __init__(self, *, required: bool = False) -> None:
-        self.required = required
+    def __init__(self, when: Literal["possible", "always", "never"] = "possible") -> None:
+        self.when = when
         self._replaced: dict[str, nn.Module] = {}
         self._has_told = False
 
@@ -35,7 +36,7 @@ class SharedBatchNorm(TorchSyncBatchNorm):
         """Put synchronised layers in the place of a network's own, where there are processes.
 
         Raises:
-            ConfigError: It is required, and the devices are no GPUs.
+            ConfigError: It is to be always, and the devices are no GPUs.
         """
         strategy = cast("pl.LightningModule", model).trainer.strategy
         own: dict[str, nn.Module] = {
@@ -44,12 +45,16 @@ class SharedBatchNorm(TorchSyncBatchNorm):
             if isinstance(module, _BatchNorm) and not isinstance(module, nn.SyncBatchNorm)
         }
         num_processes = int(getattr(strategy, "world_size", 1))
-        if not own or num_processes == 1:
+        if not own or num_processes == 1 or self.when == "never":
             return model
         device = strategy.root_device.type
+        is_told = strategy.is_global_zero and not self._has_told
+        self._has_told = True
         if device != "cuda":
-            self._tell(device, num_processes, is_main=strategy.is_global_zero)
+            self._refuse(device, num_processes, is_told=is_told)
             return model
+        if is_told:
+            _log.info("batch normalisation is synchronised over %d processes", num_processes)
         self._replaced = own
         return super().apply(model)
 
@@ -64,13 +69,13 @@ class SharedBatchNorm(TorchSyncBatchNorm):
         self._replaced = {}
         return model
 
-    def _tell(self, device: str, num_processes: int, *, is_main: bool) -> None:
-        if self.required:
+    def _refuse(self, device: str, num_processes: int, *, is_told: bool) -> None:
+        if self.when == "always":
             raise ConfigError(
                 f"lightning.sync_batchnorm is true, and torch synchronises batch normalisation on "
                 f"GPUs only, not on {device}: leave it out, or set lightning.accelerator to gpu"
             )
-        if is_main and not self._has_told:
+        if is_told:
             _log.warning(
                 "on %s batch normalisation cannot be synchronised: each of the %d processes "
                 "normalises with its own batch; take a larger batch_size, a network with group "
@@ -78,4 +83,3 @@ class SharedBatchNorm(TorchSyncBatchNorm):
                 device,
                 num_processes,
             )
-        self._has_told = True

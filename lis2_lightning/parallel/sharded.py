@@ -110,7 +110,7 @@ class ShardedStrategy(ModelParallelStrategy):
         take_from_main([*self.network.parameters(), *self.network.buffers()], self.root_device)
         parts = shard(self.network, mesh, min_parameters=self.min_parameters)
         if self.is_global_zero:
-            told = "the network is sharded over %d processes, in %d parts"
+            told = "the network is sharded; processes: %d, parts: %d"
             _log.info(told, mesh.size(), len(parts))
 
     def lightning_module_state_dict(self) -> dict[str, Any]:

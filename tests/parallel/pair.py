@@ -12,20 +12,23 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.utils.data import Dataset
 
 from lis2_lightning import Trainer
 from lis2_lightning.errors import Lis2Error
 from lis2_lightning.parallel.sharded import ShardedStrategy
+from lis2_lightning.parallel.sharding import shard
 from lis2_lightning.trackers import TensorBoard
 
 RANK: Final = int(os.environ.get("RANK", "0"))
@@ -104,6 +107,15 @@ class BreaksAWeight(pl.Callback):
                 weight.to_local()[0] = float("nan")
 
 
+class ShardsAsItsAuthorLikes(pl.Callback):
+    """Shards the network as a whole, before the strategy could."""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        network = cast("nn.Module", pl_module.model)
+        if not isinstance(network, FSDPModule):
+            fully_shard(network, mesh=init_device_mesh("cpu", (2,)))
+
+
 def sharded() -> ShardedStrategy:
     """With parts, although the network is small."""
     return ShardedStrategy(min_parameters=20)
@@ -160,6 +172,14 @@ def cases(folder: Path) -> dict[str, Case]:
         "ddp_from_fsdp": train("ddp", resume=inside["fsdp"]),
         "fsdp_from_ddp": train(sharded, resume=inside["ddp"]),
         "by_word": train("fsdp", trackers=[TensorBoard()]),
+        "by_author": train(sharded, {"callbacks": [ShardsAsItsAuthorLikes()]}, model=seeded()),
+        "from_inside_by_author": train(
+            sharded,
+            {"callbacks": [ShardsAsItsAuthorLikes()]},
+            model=seeded(1),
+            resume=inside["fsdp"],
+        ),
+        "gradients": lambda _: gradients(),
         "all_loops": lambda run: all_loops(trainer(folder, run, {"strategy": sharded()}), folder),
         "broken_weight": train(sharded, {"callbacks": [BreaksAWeight()]}),
         "whole_matrices": train("fsdp", optimizer=torch.optim.Adafactor),
@@ -172,12 +192,63 @@ def cases(folder: Path) -> dict[str, Case]:
     }
 
 
+def seeded(seed: int = 0) -> Net:
+    """With the same weights in every process."""
+    torch.manual_seed(seed)
+    return Net()
+
+
 def without_dropout() -> Net:
     """A compiler draws other random numbers."""
-    torch.manual_seed(0)
-    net = Net()
+    net = seeded()
     net.drop.p = 0.0
     return net
+
+
+def gradients() -> dict[str, float]:
+    """How far gradients of a sharded network are off those of one that is not."""
+    network = without_dropout()
+    shard(network, init_device_mesh("cpu", (2,)), min_parameters=20)
+    trained = [p for p in network.parameters() if p.requires_grad]
+    first, second = (torch.stack([Blobs(8)[4 * k + r]["patch"] for k in (0, 1)]) for r in (0, 1))
+
+    def off(found: Sequence[Tensor | None], expected: Sequence[Tensor]) -> float:
+        whole = [cast("DTensor", gradient).full_tensor() for gradient in found]
+        return max(float((a - b).abs().max()) for a, b in zip(whole, expected, strict=True))
+
+    mine = (first, second)[RANK]
+    network(mine).mean().backward()
+    for parameter in trained:
+        cast("Tensor", parameter.grad).mul_(0.25)
+    network(mine).square().sum().backward()
+    means, sums = mean_gradients(Tensor.mean), mean_gradients(lambda y: y.square().sum())
+    scaled = off([p.grad for p in trained], [a / 4 + b for a, b in zip(means, sums, strict=True)])
+
+    network.zero_grad()
+    output = network(mine)
+    output.mean().backward(retain_graph=True)
+    kept = [p.grad for p in trained]
+    for parameter in trained:
+        parameter.grad = None
+    output.square().sum().backward(retain_graph=True)
+    swapped = max(off(kept, means), off([p.grad for p in trained], sums))
+    for parameter, gradient in zip(trained, kept, strict=True):
+        parameter.grad = gradient
+    output.square().sum().backward()
+    added = off([p.grad for p in trained], [a + b for a, b in zip(means, sums, strict=True)])
+    size = min(float(gradient.abs().max()) for gradient in (*means[-2:], *sums[-2:]))
+    return {"scaled": scaled, "swapped": swapped, "added": added, "size": size}
+
+
+def mean_gradients(loss: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    """The mean over both processes' batches of a whole network's gradients."""
+    found: list[list[Tensor]] = []
+    for r in (0, 1):
+        network = without_dropout()
+        patch = torch.stack([Blobs(8)[4 * k + r]["patch"] for k in (0, 1)])
+        trained = [p for p in network.parameters() if p.requires_grad]
+        found.append(list(torch.autograd.grad(loss(network(patch)), trained)))
+    return [(a + b) / 2 for a, b in zip(*found, strict=True)]
 
 
 def all_loops(given: Trainer, folder: Path) -> Any:

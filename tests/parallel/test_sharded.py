@@ -208,6 +208,26 @@ def test_the_word_fsdp_is_enough_and_tiles_are_drawn(pair: tuple[Path, Outcomes]
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("run", ["by_author", "from_inside_by_author"])
+def test_a_network_that_its_author_has_sharded_stays_so(
+    pair: tuple[Path, Outcomes], run: str
+) -> None:
+    folder, _ = pair
+    assert_alike(snapshot(folder, "fsdp"), snapshot(folder, run), within=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["scaled", "swapped", "added"])
+def test_gradients_may_be_scaled_and_swapped_between_backward_passes(
+    pair: tuple[Path, Outcomes], how: str
+) -> None:
+    _, outcomes = pair
+    for outcome in outcomes:
+        assert outcome["gradients"]["size"] > 1e-2
+        assert outcome["gradients"][how] < 1e-5
+
+
+@pytest.mark.slow
 def test_every_process_ends_where_one_has_a_weight_that_is_no_number(
     pair: tuple[Path, Outcomes],
 ) -> None:
@@ -240,7 +260,7 @@ def test_the_main_process_alone_says_what_is_sharded_and_not_synchronised(
     folder, _ = pair
     mine, theirs = ((folder / f"log-{rank}.txt").read_text() for rank in (0, 1))
     for told in (
-        "the network is sharded over 2 processes, in 5 parts",
+        "the network is sharded; processes: 2, parts: 5",
         "on cpu batch normalisation cannot be synchronised: each of the 2 processes",
     ):
         assert told in mine

@@ -128,6 +128,7 @@ def test_nothing_is_told_where_there_is_nothing_to_tell(
 ) -> None:
     module = normalised(**given)
     SharedBatchNorm().apply(module)
+    SharedBatchNorm("never").apply(normalised(device="cuda", num_processes=2))
     assert type(layer(module)) is nn.BatchNorm2d
     assert not caplog.messages
 
@@ -135,7 +136,7 @@ def test_nothing_is_told_where_there_is_nothing_to_tell(
 def test_what_is_asked_for_and_cannot_be_is_refused() -> None:
     module = normalised(device="cpu", num_processes=2)
     with pytest.raises(ConfigError, match=r"sync_batchnorm is true, .* on GPUs only, not on cpu"):
-        SharedBatchNorm(required=True).apply(module)
+        SharedBatchNorm("always").apply(module)
 
 
 def test_a_user_says_how_batch_normalisation_is_synchronised(tiny: Make) -> None:
@@ -146,9 +147,11 @@ def test_a_user_says_how_batch_normalisation_is_synchronised(tiny: Make) -> None
         return strategy._layer_sync
 
     theirs = TorchSyncBatchNorm()
-    assert not plugin().required
-    assert plugin(sync_batchnorm=True).required
-    assert plugin(sync_batchnorm=False) is None
+    path = "lis2_lightning.parallel.batchnorm.SharedBatchNorm"
+    assert plugin().when == "possible"
+    assert plugin(sync_batchnorm=False).when == "possible"  # Lightning's default, in every file
+    assert plugin(sync_batchnorm=True).when == "always"
+    assert plugin(plugins=[{"class_path": path, "init_args": {"when": "never"}}]).when == "never"
     assert plugin(plugins=[theirs]) is theirs
 
 
