@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from lis2_lightning.assembly import chosen_metrics
 from lis2_lightning.config import describe
-from lis2_lightning.parallel.strategies import told_of
+from lis2_lightning.parallel.strategies import spelled
 from lis2_lightning.settings import Settings
 
 # Which object each documented key becomes; ``{}`` stands for its value.
@@ -73,7 +73,7 @@ def rendered(told: Mapping[str, str]) -> str:
 
 def _described(key: str, value: Any) -> Any:
     told = describe(value)
-    return told_of(told) if key == "strategy" else told
+    return spelled(told) if key == "strategy" else told
 
 
 def _short(value: Any) -> str:

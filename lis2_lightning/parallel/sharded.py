@@ -164,8 +164,8 @@ class ShardedStrategy(ModelParallelStrategy):
                 raise
             raise ConfigError(
                 f"{type(optimizer).__name__.removeprefix('Lightning')} cannot step a sharded "
-                "network: choose an optimizer that treats each weight by itself, such as AdamW, "
-                "or set lightning.strategy to ddp"
+                "network: choose one whose step torch can do on parts of the weights, such as "
+                "AdamW, or set lightning.strategy to ddp"
             ) from error
 
     def training_step(self, *args: Any, **kwargs: Any) -> Any:

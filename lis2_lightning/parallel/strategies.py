@@ -37,14 +37,14 @@ def strategy_of(given: Any) -> Any:
     return given
 
 
-def told_of(given: Any) -> Any:
-    """What is told of a strategy in a plan: the name of ours where ``fsdp`` stands for it.
+def spelled(given: Any) -> Any:
+    """A strategy as a configuration for Lightning alone spells it, where ``fsdp`` means another.
 
     Args:
         given: A name, or the description of a strategy.
 
-    >>> told_of("fsdp"), told_of("ddp")
-    ('lis2_lightning.parallel.sharded.ShardedStrategy()', 'ddp')
+    >>> spelled("fsdp"), spelled("ddp")
+    ({'class_path': 'lis2_lightning.parallel.sharded.ShardedStrategy'}, 'ddp')
     """
     is_name = isinstance(given, str) and given.lower() == _SHARDED
-    return f"{_OURS}()" if is_name else given
+    return {"class_path": _OURS} if is_name else given

@@ -10,12 +10,14 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+import yaml
 from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.plugins import TorchSyncBatchNorm
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, SingleDeviceStrategy
 from torch import nn
 
 from lis2_lightning import ConfigError, Trainer
+from lis2_lightning.bare import lightning_yaml
 from lis2_lightning.parallel.batchnorm import SharedBatchNorm
 from lis2_lightning.parallel.sharded import ShardedStrategy
 
@@ -48,6 +50,16 @@ def test_the_plan_tells_what_fsdp_becomes(tiny: Make) -> None:
     assert told == (
         "lightning.pytorch.Trainer(strategy=lis2_lightning.parallel.sharded.ShardedStrategy())"
     )
+
+
+def test_the_configuration_for_lightning_alone_means_the_same(tiny: Make) -> None:
+    given = built(tiny, devices=2, strategy="fsdp").global_config
+    arguments = yaml.safe_load(lightning_yaml(given))["trainer"]
+    assert arguments["strategy"] == {
+        "class_path": "lis2_lightning.parallel.sharded.ShardedStrategy"
+    }
+    assert arguments["inference_mode"] is False
+    assert arguments["plugins"][0]["class_path"].endswith("SharedBatchNorm")
 
 
 def test_a_configuration_may_name_the_strategy_with_its_arguments(tiny: Make) -> None:
