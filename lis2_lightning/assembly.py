@@ -9,6 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, ProgressBar
+from lightning.pytorch.plugins import LayerSync
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 from torchmetrics import Metric
 
@@ -32,8 +33,11 @@ from lis2_lightning.errors import ConfigError
 from lis2_lightning.inference import Segmenter
 from lis2_lightning.metrics import default_metrics
 from lis2_lightning.module import SegmentationModule
+from lis2_lightning.parallel.batchnorm import SharedBatchNorm
+from lis2_lightning.parallel.devices import check_launch, left_to_launcher
 from lis2_lightning.parallel.exchange import Exchange
-from lis2_lightning.parallel.launch import check_launch, left_to_launcher
+from lis2_lightning.parallel.sharded import ShardedStrategy
+from lis2_lightning.parallel.strategies import strategy_of
 from lis2_lightning.settings import Settings
 from lis2_lightning.signals import Signals
 from lis2_lightning.snapshots import SnapshotIO, position, to_snapshot
@@ -228,11 +232,13 @@ def build_lightning(
             processes than it counts on.
     """
     arguments = {**settings.lightning, **left_to_launcher(settings.lightning)}
+    arguments["strategy"] = strategy_of(arguments.get("strategy") or "auto")
     theirs = _as_list(arguments.pop("callbacks", None))
     shown = arguments.get("enable_progress_bar", True)
     ours = shown and not any(isinstance(callback, ProgressBar) for callback in theirs)
     bars = [ProgressBars()] if ours else []
     plugins = [*_as_list(arguments.pop("plugins", None)), io]
+    plugins += shared_batchnorm(plugins, wanted=bool(arguments.get("sync_batchnorm")))
     described = config.get("trackers") or []
     loggers = start_all(settings.trackers, described, settings.run_dir, settings.run_name)
     fixed = {
@@ -242,6 +248,8 @@ def build_lightning(
         "use_distributed_sampler": False,
         "enable_model_summary": False,
         "log_every_n_steps": 1,
+        # gathered weights outlive a validation, and could not be trained after it
+        "inference_mode": not isinstance(arguments["strategy"], ShardedStrategy),
     }
     try:
         trainer = pl.Trainer(
@@ -258,6 +266,12 @@ def build_lightning(
     # Lightning would broadcast its own flag in each step, and wait for it; ours travels for nothing
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]  # noqa: SLF001
     return trainer
+
+
+def shared_batchnorm(plugins: Sequence[Any], *, wanted: bool) -> list[SharedBatchNorm]:
+    """What synchronises batch normalisation, unless the user has a plugin for it."""
+    is_theirs = any(isinstance(plugin, LayerSync) for plugin in plugins)
+    return [] if is_theirs else [SharedBatchNorm("always" if wanted else "possible")]
 
 
 class _NoHandlers(_SignalConnector):

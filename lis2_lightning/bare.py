@@ -17,6 +17,7 @@ from lis2_lightning.config import describe
 from lis2_lightning.data import AnyDataset, SegmentationData
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.metrics import default_metrics
+from lis2_lightning.parallel.strategies import spelled
 
 _HEADER: Final = """\
 # The same run for Lightning alone. Run it with
@@ -27,6 +28,7 @@ _HEADER: Final = """\
 """
 _OURS: Final = "lis2_lightning.callbacks"
 _LOGGERS: Final = "lightning.pytorch.loggers"
+_BATCHNORM: Final = "lis2_lightning.parallel.batchnorm.SharedBatchNorm"
 
 
 def lightning_yaml(config: Mapping[str, Any]) -> str:
@@ -148,7 +150,18 @@ def _trainer(config: Mapping[str, Any]) -> dict[str, Any]:
         "logger": [_logger(tracker, config, folder) for tracker in _trackers(config)],
         "callbacks": [*callbacks, *(theirs if isinstance(theirs, list) else [theirs])],
         **given,
+        **_processes(given),
     }
+
+
+def _processes(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the facade chooses where there are several processes."""
+    strategy = spelled(given.get("strategy", "auto"))
+    when = "always" if given.get("sync_batchnorm") else "possible"
+    plugin = {"class_path": _BATCHNORM, "init_args": {"when": when}}
+    chosen = {"strategy": strategy, "plugins": given.get("plugins") or [plugin]}
+    is_ours = strategy != given.get("strategy", "auto")
+    return {**chosen, **({"inference_mode": False} if is_ours else {})}
 
 
 def _early_stopper(given: Any) -> list[dict[str, Any]]:

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from lis2_lightning.assembly import chosen_metrics
 from lis2_lightning.config import describe
-from lis2_lightning.parallel.launch import left_to_launcher
+from lis2_lightning.parallel.devices import left_to_launcher
+from lis2_lightning.parallel.strategies import spelled
 from lis2_lightning.settings import Settings
 
 # Which object each documented key becomes; ``{}`` stands for its value.
@@ -55,7 +56,7 @@ def planned(settings: Settings, config: Mapping[str, Any]) -> dict[str, str]:
         if field.name != "lightning"
     }
     told |= {
-        f"lightning.{key}": f"lightning.pytorch.Trainer({key}={_short(describe(value))})"
+        f"lightning.{key}": f"lightning.pytorch.Trainer({key}={_short(_described(key, value))})"
         for key, value in settings.lightning.items()
     }
     told |= {
@@ -73,6 +74,11 @@ def rendered(told: Mapping[str, str]) -> str:
     """
     width = max(map(len, told)) + 2
     return "\n".join(f"{key:<{width}}{text}" for key, text in told.items())
+
+
+def _described(key: str, value: Any) -> Any:
+    told = describe(value)
+    return spelled(told) if key == "strategy" else told
 
 
 def _short(value: Any) -> str:

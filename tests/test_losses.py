@@ -86,7 +86,7 @@ def test_the_sums_of_two_batches_are_those_of_both_together(loss):
     masked = MaskedLoss(loss)
     parts = [masked(output[i], target[i], labelled[i]) for i in (slice(0, 1), slice(1, 3))]
     together = masked.value(torch.stack(masked(output, target, labelled)))
-    added = masked.value(sum(torch.stack(part) for part in parts))
+    added = masked.value(torch.stack([torch.stack(part) for part in parts]).sum(0))
     assert added.item() == pytest.approx(together.item(), rel=1e-6)
 
 

@@ -39,8 +39,10 @@ class StopOnNonFiniteLoss(pl.Callback):
         Raises:
             TrainingError: One of them is NaN or infinite.
         """
-        self._check(trainer.current_epoch)
-        if not all(bool(torch.isfinite(local(p)).all()) for p in pl_module.parameters()):
+        self._check(trainer)
+        is_finite = all(bool(torch.isfinite(local(p)).all()) for p in pl_module.parameters())
+        # a process may have a part of each weight only, and all of them must end
+        if not trainer.strategy.reduce_boolean_decision(is_finite):
             raise TrainingError(
                 f"a weight became NaN or infinite in epoch {trainer.current_epoch}: lower the "
                 "learning rate or set lightning.gradient_clip_val; earlier files are whole"
@@ -61,16 +63,20 @@ class StopOnNonFiniteLoss(pl.Callback):
         is_first = ~torch.isfinite(loss) & (self._first_bad < 0)
         self._first_bad = self._first_bad.masked_fill(is_first, batch_idx)
         if batch_idx % CHECK_EVERY == CHECK_EVERY - 1:
-            self._check(trainer.current_epoch)
+            self._check(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Check the whole epoch."""
-        self._check(trainer.current_epoch)
+        self._check(trainer)
 
-    def _check(self, epoch: int) -> None:
-        step = -1 if self._first_bad is None else int(self._first_bad)
+    def _check(self, trainer: pl.Trainer) -> None:
+        if self._first_bad is None:
+            return
+        # of any process: one that ended alone would leave the others waiting for it
+        step = int(trainer.strategy.reduce(self._first_bad.clone(), reduce_op="max"))
         if step >= 0:
             raise TrainingError(
-                f"the training loss became NaN or infinite in epoch {epoch}, step {step}: lower "
-                "the learning rate or set lightning.gradient_clip_val; earlier files are whole"
+                f"the training loss became NaN or infinite in epoch {trainer.current_epoch}, step "
+                f"{step}: lower the learning rate or set lightning.gradient_clip_val; earlier "
+                "files are whole"
             )

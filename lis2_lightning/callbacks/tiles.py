@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lis2_lightning.callbacks.run_folder import is_trial
 from lis2_lightning.module import SegmentationModule
+from lis2_lightning.parallel.sharded import ShardedStrategy
 from lis2_lightning.trackers import Guarded
 
 _TILES: Final = 4
@@ -54,21 +55,32 @@ class TilePictures(pl.Callback):
             for logger in trainer.loggers
             if isinstance(logger, Guarded) and logger.journal.name.startswith(_WANTING)
         ]
-        is_shown = batch_idx == 0 and guards and batch["patch"].ndim == 4
-        if not is_shown or not _is_due(trainer):
+        if batch_idx != 0 or batch["patch"].ndim != 4 or not _is_due(trainer):
+            return
+        if not _is_wanted(trainer, has_tracker=bool(guards)):
             return
         path = Path("trackers") / "tiles" / f"epoch_{trainer.current_epoch:04}.png"
-        module = cast("SegmentationModule", pl_module)
-        _write_png(self.folder / path, _panels(module, batch))
+        panels = _panels(cast("SegmentationModule", pl_module), batch)
+        if not trainer.is_global_zero:
+            return
+        _write_png(self.folder / path, panels)
         for guard in guards:
             guard.add("image", path=str(path), tag="tiles", step=trainer.current_epoch)
 
 
 def _is_due(trainer: pl.Trainer) -> bool:
-    if trainer.state.fn != TrainerFn.FITTING or not trainer.is_global_zero or is_trial(trainer):
+    if trainer.state.fn != TrainerFn.FITTING or is_trial(trainer):
         return False
     every = max(1, math.ceil((trainer.max_epochs or 1) / _PICTURES))
     return trainer.current_epoch % every == 0
+
+
+def _is_wanted(trainer: pl.Trainer, *, has_tracker: bool) -> bool:
+    """Whether this process calls the network: the main one, or all where they share its weights."""
+    is_wanted = has_tracker and trainer.is_global_zero
+    if isinstance(trainer.strategy, ShardedStrategy):
+        return bool(trainer.strategy.broadcast(is_wanted))
+    return is_wanted
 
 
 def _panels(module: SegmentationModule, batch: Mapping[str, Any]) -> NDArray[np.uint8]:

@@ -34,7 +34,7 @@ _COMPONENTS: Final = (
 _PLACES: Final[Mapping[str, tuple[str, ...]]] = {
     _OURS: tuple(
         f"{_OURS}.{room}."
-        for room in ("callbacks", "data", "losses", "metrics", "models", "trackers")
+        for room in ("callbacks", "data", "losses", "metrics", "models", "parallel", "trackers")
     ),
     "torch": ("torch.nn.", "torch.optim.", "torch.utils.data.", "torch._C._nn."),
     "lightning": tuple(
