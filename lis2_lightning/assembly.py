@@ -31,6 +31,8 @@ from lis2_lightning.errors import ConfigError
 from lis2_lightning.inference import Segmenter
 from lis2_lightning.metrics import default_metrics
 from lis2_lightning.module import SegmentationModule
+from lis2_lightning.parallel.launcher import end_together
+from lis2_lightning.parallel.parent import watch_parent
 from lis2_lightning.settings import Settings
 from lis2_lightning.signals import Signals
 from lis2_lightning.snapshots import SnapshotIO, position, to_snapshot
@@ -216,6 +218,7 @@ def build_lightning(
     Raises:
         ConfigError: Lightning refuses an argument.
     """
+    watch_parent()  # the command line does it earlier; a user's script comes here first
     arguments = dict(settings.lightning)
     theirs = _as_list(arguments.pop("callbacks", None))
     shown = arguments.get("enable_progress_bar", True)
@@ -243,6 +246,9 @@ def build_lightning(
         told = " ".join(str(error).split())
         raise ConfigError(f"lightning refuses its arguments: {told}") from error
     trainer._signal_connector = _NoHandlers(trainer)  # noqa: SLF001 - see there
+    # Lightning's epoch would talk of that signal before each batch, and hide that a process is gone
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = _nothing  # type: ignore[method-assign]  # noqa: SLF001 - it has no switch
+    end_together(trainer.strategy)
     return trainer
 
 
@@ -255,6 +261,10 @@ class _NoHandlers(_SignalConnector):
 
     def register_signal_handlers(self) -> None:
         self.received_sigterm = False
+
+
+def _nothing() -> None:
+    """Stand for a method that is not wanted."""
 
 
 def _as_list(value: Any) -> list[Any]:
