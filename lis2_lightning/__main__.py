@@ -15,6 +15,7 @@ from lis2_lightning.parallel.ending import GO_ON, end_now, tell, tell_once
 from lis2_lightning.parallel.outside import are_joined, signals_outside_loops
 from lis2_lightning.parallel.parent import having_told, is_started, watch_parent
 
+_AGREED_S: Final = 1.0  # in which the other processes end that end together with this one
 _OVER_S: Final = 10.0  # after a command that is over, the other processes have only their exit left
 
 
@@ -34,9 +35,17 @@ def main(args: list[str] | None = None) -> int:
     try:
         with signals_outside_loops():
             code = _answered(words)
+    except SystemExit as error:
+        # where a signal ends the run, all processes have agreed to end
+        CHILDREN.end(patience_s=_AGREED_S)
+        if is_started() and isinstance(error.code, int):
+            end_now(error.code)
+        raise
     except BaseException:
         CHILDREN.end()  # before anything is told, so that they tell nothing
         raise
+    if code and is_started():
+        end_now(code)  # the main process waits for it, and the interpreter's own end takes long
     CHILDREN.end(patience_s=_OVER_S)
     return code
 
@@ -72,7 +81,7 @@ def _refused(error: Lis2Error) -> int:
     # what is wrong before the processes are joined, each of those from outside finds for itself
     elif is_started() or are_joined() or local_rank() == 0:
         tell(str(error))
-    return _ended(error.exit_code)
+    return having_told(error.exit_code)
 
 
 def _failed(error: Exception) -> int:
@@ -82,13 +91,7 @@ def _failed(error: Exception) -> int:
         f"process {local_rank()} ({os.getpid()}) failed with {type(error).__name__}, told above: "
         f"all processes of this run have ended, and when it is mended {GO_ON}"
     )
-    return _ended(1)
-
-
-def _ended(code: int) -> int:
-    if is_started():
-        end_now(having_told(code))  # the others wait for its end, and the interpreter's takes long
-    return code
+    return having_told(1)
 
 
 def _run(words: list[str]) -> int:

@@ -107,13 +107,17 @@ class Children:
         atexit.register(self._end_at_exit)
         threading.Thread(target=self._watch, daemon=True, name="children").start()
 
+    def let_end(self) -> None:
+        """Take the end of a process for no loss any more."""
+        self._is_ending.set()
+
     def end(self, patience_s: float = 0) -> None:
         """Kill the processes, after which they tell nothing any more.
 
         Args:
             patience_s: How long to wait before, for those that end by themselves.
         """
-        self._is_ending.set()
+        self.let_end()
         until = time.monotonic() + patience_s
         while time.monotonic() < until and any(p.poll() is None for p in self._processes):
             time.sleep(0.02)

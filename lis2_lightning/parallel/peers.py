@@ -19,7 +19,6 @@ from lis2_lightning.parallel.environment import local_rank
 from lis2_lightning.parallel.parent import is_started
 
 _TO_CLOSE_S: Final = 3.0  # from a connection's end to that of its process
-_AGREED_S: Final = 3.0  # in which all processes end that agreed to
 _FOR_MAIN_S: Final = 8.0  # in which the main process ends the others, or is itself found dead
 # in which the main process has met the same error, and tells it for all
 _SAME_S: Final = 1.0
@@ -47,7 +46,7 @@ def ending_together() -> Iterator[None]:
     try:
         yield
     except Interrupted:
-        CHILDREN.end(patience_s=_AGREED_S)
+        CHILDREN.let_end()  # all of them have agreed to end here
         raise
     except Exception as error:
         if is_loss(error):
