@@ -54,7 +54,7 @@ def _answered(words: list[str]) -> int:
     try:
         return _run(words)
     except KeyboardInterrupt as error:
-        CHILDREN.end()
+        CHILDREN.end(patience_s=_AGREED_S)
         if is_main() and not isinstance(error.__cause__, Interrupted):
             tell(f"SIGINT outside the loops: what is written is whole, and {GO_ON}")
         return 128 + signal.SIGINT
