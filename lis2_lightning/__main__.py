@@ -12,7 +12,7 @@ from lis2_lightning.errors import Interrupted, Lis2Error, ProcessLost
 from lis2_lightning.parallel import is_main, local_rank
 from lis2_lightning.parallel.children import CHILDREN
 from lis2_lightning.parallel.ending import GO_ON, end_now, tell, tell_once
-from lis2_lightning.parallel.outside import are_joined, signals_outside_loops
+from lis2_lightning.parallel.outside import are_joined, signals_outside_loops, while_importing
 from lis2_lightning.parallel.parent import having_told, is_started, watch_parent
 
 _AGREED_S: Final = 1.0  # in which the other processes end that end together with this one
@@ -95,12 +95,12 @@ def _failed(error: Exception) -> int:
 
 
 def _run(words: list[str]) -> int:
-    from lis2_lightning.commands import run  # noqa: PLC0415 - after the signals are seen to
-
+    with while_importing():
+        from lis2_lightning.commands import run  # noqa: PLC0415 - after the signals are seen to
     code = run(words)
     if code is None:
-        from lis2_lightning.cli import Lis2CLI  # noqa: PLC0415 - torch takes seconds to import
-
+        with while_importing():
+            from lis2_lightning.cli import Lis2CLI  # noqa: PLC0415 - torch takes seconds to import
         code = Lis2CLI(words).exit_code
     return code
 

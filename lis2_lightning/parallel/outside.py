@@ -5,8 +5,9 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from signal import SIGINT
 from types import FrameType
 from typing import NoReturn
 
@@ -22,17 +23,31 @@ def signals_outside_loops() -> Iterator[None]:
 
     Ctrl-C stays Python's exception; where a signal is ignored or handled already, that is left.
     """
+    with _ending_on(n for n in NOTED if signal.getsignal(n) == signal.SIG_DFL):
+        yield
+
+
+@contextmanager
+def while_importing() -> Iterator[None]:
+    """End the process on Ctrl-C, too: numpy and torch do not survive an exception in their import.
+
+    An import of numpy that was interrupted calls itself until Python's stack is full.
+    """
+    with _ending_on([SIGINT] if signal.getsignal(SIGINT) is signal.default_int_handler else []):
+        yield
+
+
+@contextmanager
+def _ending_on(numbers: Iterable[int]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    free = [n for n in NOTED if n != signal.SIGINT and signal.getsignal(n) == signal.SIG_DFL]
-    for number in free:
-        signal.signal(number, _end)
+    former = {number: signal.signal(number, _end) for number in list(numbers)}
     try:
         yield
     finally:
-        for number in free:
-            signal.signal(number, signal.SIG_DFL)
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - Python's signature

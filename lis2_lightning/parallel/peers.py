@@ -100,10 +100,9 @@ def loss_told() -> Iterator[None]:
 
 
 def _lost(error: BaseException) -> ProcessLost:
-    told = " ".join(str(error).splitlines()[0].split())
     elsewhere = ProcessLost(
-        f"another process of this run cannot be reached any more ({told}): this one ends, and "
-        f"{GO_ON}"
+        f"another process of this run cannot be reached any more ({_short(error)}): this one ends, "
+        f"and {GO_ON}"
     )
     if CHILDREN:
         loss = CHILDREN.loss(within_s=_TO_CLOSE_S)
@@ -115,6 +114,16 @@ def _lost(error: BaseException) -> ProcessLost:
     if is_started():
         _leave_the_word(_FOR_MAIN_S)
     return elsewhere
+
+
+def _short(error: BaseException) -> str:
+    """The first sentence of what torch says, without the file of its own that it names.
+
+    >>> _short(RuntimeError("[/gloo/pair.cc:537] Read error [::1]:47: reset. This is caused by"))
+    'Read error [::1]:47: reset'
+    """
+    text = " ".join(str(error).split())
+    return re.sub(r"^\[[^\]]*\] ", "", text).partition(". ")[0]
 
 
 def _leave_the_word(seconds: float) -> None:
