@@ -38,7 +38,7 @@ import time
 from pathlib import Path
 
 import lightning.pytorch as pl
-from torch import nn
+from torch import distributed, nn
 
 from lis2_lightning.errors import DataError
 
@@ -75,7 +75,8 @@ class Net(nn.Sequential):
         reach("build")
 
     def forward(self, patch):
-        reach("step" if self.training else "validation")
+        if distributed.is_initialized():  # and not in the trial before
+            reach("step" if self.training else "validation")
         return super().forward(patch).sigmoid()
 
 
