@@ -36,6 +36,8 @@ from lis2_lightning.module import SegmentationModule
 from lis2_lightning.parallel.batchnorm import SharedBatchNorm
 from lis2_lightning.parallel.devices import check_launch, left_to_launcher
 from lis2_lightning.parallel.exchange import Exchange
+from lis2_lightning.parallel.launcher import end_together
+from lis2_lightning.parallel.parent import watch_parent
 from lis2_lightning.parallel.sharded import ShardedStrategy
 from lis2_lightning.parallel.strategies import strategy_of
 from lis2_lightning.settings import Settings
@@ -231,6 +233,7 @@ def build_lightning(
         ConfigError: Lightning refuses an argument, or ``torchrun`` or SLURM have started other
             processes than it counts on.
     """
+    watch_parent()  # the command line does it earlier; a user's script comes here first
     arguments = {**settings.lightning, **left_to_launcher(settings.lightning)}
     arguments["strategy"] = strategy_of(arguments.get("strategy") or "auto")
     theirs = _as_list(arguments.pop("callbacks", None))
@@ -263,8 +266,9 @@ def build_lightning(
         raise ConfigError(f"lightning refuses its arguments: {told}") from error
     check_launch(settings.lightning, devices=trainer.num_devices, num_nodes=trainer.num_nodes)
     trainer._signal_connector = _NoHandlers(trainer)  # noqa: SLF001 - see there
-    # Lightning would broadcast its own flag in each step, and wait for it; ours travels for nothing
-    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]  # noqa: SLF001
+    # Lightning's epoch would wait for a flag of its own in each step, and hide that a process is gone
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = _nothing  # type: ignore[method-assign]  # noqa: SLF001 - it has no switch
+    end_together(trainer.strategy)
     return trainer
 
 
@@ -283,6 +287,10 @@ class _NoHandlers(_SignalConnector):
 
     def register_signal_handlers(self) -> None:
         self.received_sigterm = False
+
+
+def _nothing() -> None:
+    """Stand for a method that is not wanted."""
 
 
 def _as_list(value: Any) -> list[Any]:

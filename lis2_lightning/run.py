@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from signal import SIGINT
+from signal import SIGINT, raise_signal
 from typing import Any, Final
 
 import lightning.pytorch as pl
@@ -32,6 +32,7 @@ from lis2_lightning.files import lock, sweep
 from lis2_lightning.module import SegmentationModule
 from lis2_lightning.parallel import is_main
 from lis2_lightning.parallel.once import only_main_speaks
+from lis2_lightning.parallel.peers import loss_told
 from lis2_lightning.settings import Settings
 from lis2_lightning.signals import Signals, is_requeued, requeue
 from lis2_lightning.snapshots import (
@@ -121,11 +122,12 @@ def loop(signals: Signals) -> Iterator[None]:
 
     Raises:
         SnapshotError: The snapshot is of another network.
+        ProcessLost: Another process of the run is gone.
         KeyboardInterrupt: Ctrl-C ended the loop, after what is to be saved was saved.
         SystemExit: Another signal ended it; the code is 128 and the signal's number.
     """
     try:
-        with quiet(), signals.noted():
+        with quiet(), signals.noted(), loss_told():
             yield
     except Interrupted as error:
         if is_main():
@@ -139,6 +141,8 @@ def loop(signals: Signals) -> Iterator[None]:
             raise
         told = " ".join(str(error).split())
         raise SnapshotError(f"the snapshot does not fit the network: {told}") from error
+    if signals.received:
+        raise_signal(signals.received)  # it came too late for the loop, and goes on to who is next
 
 
 @contextmanager
