@@ -28,10 +28,12 @@ from lis2_lightning.callbacks import (
 from lis2_lightning.config import to_lis2
 from lis2_lightning.data import AnyDataset, SegmentationData, TileDataset, check_no_shared_pixels
 from lis2_lightning.errors import ConfigError
+from lis2_lightning.handover import Handovers
 from lis2_lightning.inference import Segmenter
 from lis2_lightning.metrics import default_metrics
 from lis2_lightning.module import SegmentationModule
 from lis2_lightning.parallel.exchange import Exchange
+from lis2_lightning.parallel.notebook import launch_by_forks, refusal, strategy_here
 from lis2_lightning.settings import Settings
 from lis2_lightning.signals import Signals
 from lis2_lightning.snapshots import SnapshotIO, position, to_snapshot
@@ -88,10 +90,13 @@ def assemble(settings: Settings, config: Mapping[str, Any], *, seed: int) -> Ass
     ]
     callbacks += [early_stopper] if early_stopper is not None else []
     io = SnapshotIO(snapshot_writer(config, snapshots), config)
+    trainer = build_lightning(settings, config, callbacks, io)
+    # in a notebook the loops run in forked processes, and what they leave there would be lost
+    launch_by_forks(trainer, signals, Handovers(trainer, segmenter, tracking))
     return Assembly(
         module=build_module(settings, exchange),
         data=data,
-        lightning=build_lightning(settings, config, callbacks, io),
+        lightning=trainer,
         log=log,
         snapshots=snapshots,
         segmenter=segmenter,
@@ -224,6 +229,7 @@ def build_lightning(
         ConfigError: Lightning refuses an argument.
     """
     arguments = dict(settings.lightning)
+    arguments["strategy"] = strategy_here(arguments.get("strategy", "auto"))
     theirs = _as_list(arguments.pop("callbacks", None))
     shown = arguments.get("enable_progress_bar", True)
     ours = shown and not any(isinstance(callback, ProgressBar) for callback in theirs)
@@ -248,7 +254,8 @@ def build_lightning(
         )
     except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
         told = " ".join(str(error).split())
-        raise ConfigError(f"lightning refuses its arguments: {told}") from error
+        refused = refusal(error, arguments["strategy"])
+        raise ConfigError(refused or f"lightning refuses its arguments: {told}") from error
     trainer._signal_connector = _NoHandlers(trainer)  # noqa: SLF001 - see there
     # Lightning would broadcast its own flag in each step, and wait for it; ours travels for nothing
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]  # noqa: SLF001

@@ -56,6 +56,7 @@ _WARNINGS: Final = (
 _CHATTY: Final = (
     "lightning.pytorch.utilities.rank_zero",
     "lightning.fabric.utilities.seed",
+    "lightning.fabric.utilities.distributed",
     "lightning.pytorch.accelerators.cuda",
 )
 
