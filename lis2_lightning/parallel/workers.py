@@ -6,6 +6,7 @@ import math
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,6 +22,7 @@ from lis2_lightning.signals import NOTED, Signals
 Tell = Callable[[str, Any], None]
 Work = Callable[[int, Tell], None]
 GRACE_S: Final = 5.0  # after one has failed: time for the others to notice
+_LINGER_S: Final = 60.0  # after the notebook's process is gone: time to write what is to be kept
 _POLL_S: Final = 0.1
 _FAILED: Final = "failed"
 
@@ -145,11 +147,21 @@ def _do(work: Work, rank: int, pipe: Connection) -> None:
         with suppress(OSError):  # where the kernel is gone there is nobody to tell
             pipe.send((kind, value))
 
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     try:
         work(rank, tell)
     except BaseException as error:
         tell(_FAILED, described(error))
         raise SystemExit(1) from error
+
+
+def _end_with(parent: int) -> None:
+    """Ask this process to end, as Ctrl-C does, where the notebook's one is gone."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(_LINGER_S)
+    os._exit(1)  # it is stuck
 
 
 def note_each_once(signals: Signals) -> None:
