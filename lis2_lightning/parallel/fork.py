@@ -101,7 +101,6 @@ class ForkLauncher(_MultiProcessingLauncher):
             finally:
                 # also of a run that was interrupted: how many epochs are done, and the weights
                 left = self._take(path, trainer)
-        self._already_fit |= trainer.state.fn == TrainerFn.FITTING
         trainer.state.status, trainer.state.stage = TrainerStatus.FINISHED, None
         return left.get("results")
 
@@ -153,7 +152,11 @@ class ForkLauncher(_MultiProcessingLauncher):
     def _take(self, path: Path, trainer: pl.Trainer) -> dict[str, Any]:
         if not path.is_file():
             return {}
-        left: dict[str, Any] = torch.load(path, weights_only=True)  # noqa: TID251 - a worker's word
+        left: dict[str, Any] = torch.load(  # noqa: TID251 - a worker of ours has just written it
+            path,
+            weights_only=True,
+            map_location="cpu",  # the kernel must not touch a GPU: later workers are forked from it
+        )
         # as Lightning does it: a callback may have added layers in the workers
         trainer.lightning_module.load_state_dict(left["weights"], strict=False)
         for callback in cast("Any", trainer).callbacks:
@@ -161,7 +164,9 @@ class ForkLauncher(_MultiProcessingLauncher):
                 callback.load_state_dict(state)
         trainer.callback_metrics.clear()
         trainer.callback_metrics.update(left["metrics"])
-        trainer.fit_loop.load_state_dict(left["loop"])
+        if trainer.state.fn == TrainerFn.FITTING and left["step"] > 0:
+            trainer.fit_loop.load_state_dict(left["loop"])
+            self._already_fit = True
         self._handover.take(trainer, left)
         return left
 
@@ -185,6 +190,7 @@ def _leave(path: Path, trainer: pl.Trainer, more: Mapping[str, Any]) -> None:
         **more,
         "weights": {k: v.cpu() for k, v in trainer.lightning_module.state_dict().items()},
         "callbacks": {key: state for key, state in states.items() if state},
+        "step": trainer.global_step,
         "loop": trainer.fit_loop.state_dict(),
         "metrics": {key: value.cpu() for key, value in trainer.callback_metrics.items()},
     }

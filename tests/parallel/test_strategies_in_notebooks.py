@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import signal
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,9 +14,11 @@ import torch
 from lightning.fabric.utilities import imports
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.trainer.connectors import accelerator_connector
+from torch import Tensor
+from torch.utils.data import Dataset
 
 from lis2_lightning import Trainer
-from lis2_lightning.errors import ConfigError, Interrupted, Lis2Error, TrainingError
+from lis2_lightning.errors import ConfigError, DataError, Interrupted, Lis2Error, TrainingError
 from lis2_lightning.parallel.failures import death, described, rebuilt
 from lis2_lightning.parallel.fork import ForkLauncher
 from lis2_lightning.parallel.notebook import strategy_here
@@ -187,3 +191,39 @@ def test_the_cause_is_told_and_not_what_followed_from_it() -> None:
 
     with pytest.raises(Lis2Error, match="the tile is broken"):
         Workers(2, work).join(Signals(), lambda *_: None)
+
+
+def test_a_process_that_does_not_notice_a_failure_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lis2_lightning.parallel.workers.GRACE_S", 0.3)
+
+    def work(rank: int, _: Tell) -> None:
+        if rank == 1:
+            raise Lis2Error("the tile is broken")
+        time.sleep(300)
+
+    workers = Workers(2, work)
+    with pytest.raises(Lis2Error, match="the tile is broken"):
+        workers.join(Signals(), lambda *_: None)
+    assert [process.exitcode for process in workers.processes] == [-signal.SIGKILL, 1]
+
+
+def test_a_training_that_failed_before_its_first_step_may_begin_again(tiny: Make) -> None:
+    class Mended(Dataset[dict[str, Tensor]]):
+        is_mended = False
+
+        def __len__(self) -> int:
+            return 8
+
+        def __getitem__(self, index: int) -> dict[str, Tensor]:
+            if not self.is_mended:
+                raise DataError("the tile is broken")
+            return {"patch": torch.full((1, 16, 16), index / 8), "target": torch.ones(1, 16, 16)}
+
+    data = Mended()
+    keys = {"train_dataset": data, "val_dataset": None, "test_dataset": None}
+    trainer = Trainer.from_config(tiny(lightning=lightning(strategy="ddp_notebook")), **keys)
+    with pytest.raises(DataError, match="the tile is broken"):
+        trainer.fit()
+    data.is_mended = True
+    trainer.fit()
+    assert (trainer.epochs_run, trainer.lightning.current_epoch) == (2, 2)
