@@ -30,6 +30,7 @@ from lis2_lightning.callbacks import (
 from lis2_lightning.config import to_lis2
 from lis2_lightning.data import AnyDataset, SegmentationData, TileDataset, check_no_shared_pixels
 from lis2_lightning.errors import ConfigError
+from lis2_lightning.handover import Handovers
 from lis2_lightning.inference import Segmenter
 from lis2_lightning.metrics import default_metrics
 from lis2_lightning.module import SegmentationModule
@@ -37,6 +38,7 @@ from lis2_lightning.parallel.batchnorm import SharedBatchNorm
 from lis2_lightning.parallel.devices import check_launch, left_to_launcher
 from lis2_lightning.parallel.exchange import Exchange
 from lis2_lightning.parallel.launcher import end_together
+from lis2_lightning.parallel.notebook import launch_by_forks, refusal, strategy_here
 from lis2_lightning.parallel.parent import watch_parent
 from lis2_lightning.parallel.sharded import ShardedStrategy
 from lis2_lightning.parallel.strategies import strategy_of
@@ -97,10 +99,13 @@ def assemble(settings: Settings, config: Mapping[str, Any], *, seed: int) -> Ass
     ]
     callbacks += [early_stopper] if early_stopper is not None else []
     io = SnapshotIO(snapshot_writer(config, snapshots), config)
+    trainer = build_lightning(settings, config, callbacks, io)
+    # in a notebook the loops run in forked processes, and what they leave there would be lost
+    launch_by_forks(trainer, signals, Handovers(trainer, segmenter, tracking))
     return Assembly(
         module=build_module(settings, exchange),
         data=data,
-        lightning=build_lightning(settings, config, callbacks, io),
+        lightning=trainer,
         log=log,
         snapshots=snapshots,
         segmenter=segmenter,
@@ -235,7 +240,7 @@ def build_lightning(
     """
     watch_parent()  # the command line does it earlier; a user's script comes here first
     arguments = {**settings.lightning, **left_to_launcher(settings.lightning)}
-    arguments["strategy"] = strategy_of(arguments.get("strategy") or "auto")
+    arguments["strategy"] = strategy_of(strategy_here(arguments.get("strategy") or "auto"))
     theirs = _as_list(arguments.pop("callbacks", None))
     shown = arguments.get("enable_progress_bar", True)
     ours = shown and not any(isinstance(callback, ProgressBar) for callback in theirs)
@@ -263,10 +268,11 @@ def build_lightning(
         )
     except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
         told = " ".join(str(error).split())
-        raise ConfigError(f"lightning refuses its arguments: {told}") from error
+        refused = refusal(error, arguments["strategy"])
+        raise ConfigError(refused or f"lightning refuses its arguments: {told}") from error
     check_launch(settings.lightning, devices=trainer.num_devices, num_nodes=trainer.num_nodes)
     trainer._signal_connector = _NoHandlers(trainer)  # noqa: SLF001 - see there
-    # Lightning's epoch would wait for a flag of its own in each step, and hide that a process is gone
+    # Lightning's epoch would wait for its own flag in each step, and hide that a process is gone
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = _nothing  # type: ignore[method-assign]  # noqa: SLF001 - it has no switch
     end_together(trainer.strategy)
     return trainer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any, Final, Protocol
 
@@ -134,6 +135,7 @@ class ProgressBars(ProgressBar):
 
     def __init__(self) -> None:
         super().__init__()
+        self.make_screen: Callable[[], Screen] = screen  # a forked process has another one
         self._screen: Screen | None = None
         self._drawn = 0.0
         self._lr = 0.0
@@ -150,7 +152,7 @@ class ProgressBars(ProgressBar):
     def _show(self, level: int, title: str, done: int, total: float, values: str = "") -> None:
         if not self._enabled:
             return
-        self._screen = self._screen or screen()
+        self._screen = self._screen or self.make_screen()
         known = int(total) if total != float("inf") else None
         self._screen.show(level, title, done, known, values)
 

@@ -7,7 +7,7 @@ import os
 import secrets
 import time
 from argparse import Namespace
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from lis2_lightning.trackers.closing import Closing
-from lis2_lightning.trackers.hosts import Host, ProcessHost, ThreadHost
+from lis2_lightning.trackers.hosts import DistantHost, Host, ProcessHost, ThreadHost
 from lis2_lightning.trackers.journal import Journal
 from lis2_lightning.trackers.limits import Limits
 from lis2_lightning.trackers.service import Status
@@ -60,6 +60,7 @@ class Guarded(Logger):
         self._given_id = ""
         self._described = {"service": service, "options": dict(options), "run_name": run_name}
         self._host: Host | None = None
+        self._tell_of_run: Callable[[dict[str, str]], None] | None = None
         self._index = -1
         self._known: dict[int, Any] = {}
         self._has_warned = False
@@ -113,7 +114,40 @@ class Guarded(Logger):
         except OSError as error:
             self._warn(f"{self.journal.path} cannot be written ({error.strerror})")
 
+    def leave_delivery(self, tell_of_run: Callable[[dict[str, str]], None]) -> None:
+        """Only write the journal: another process delivers it, and closes the run.
+
+        Args:
+            tell_of_run: Called with ``key`` and ``run_id`` when a run begins here.
+        """
+        self._tell_of_run = tell_of_run
+        if self._host is not None:
+            self._host = DistantHost(self.journal)
+
+    def take_delivery(self, key: str, run_id: str) -> None:
+        """Deliver a run that another process has begun and writes the journal of.
+
+        Args:
+            key: The run's own key.
+            run_id: What the service calls it; empty where it is a new one.
+        """
+        if self._host is not None:
+            return
+        self.key, self._given_id = key, run_id
+        try:
+            self._host = self._started()
+        except OSError as error:
+            self._warn(f"its courier cannot be started ({error.strerror})")
+
+    def catch_up(self) -> None:
+        """Know the rows that another process has written."""
+        if self._host is not None:
+            self._index, self._known = _earlier_rows(self.journal, self.key)
+
     def _started(self) -> Host:
+        if self._tell_of_run is not None:
+            self._tell_of_run({"key": self.key, "run_id": self._given_id})
+            return DistantHost(self.journal)
         if self.inner is None:
             return ProcessHost(self.journal, LIMITS)
         inner, run_dir = self.inner, self.journal.run_dir

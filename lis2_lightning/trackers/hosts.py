@@ -85,6 +85,19 @@ class ProcessHost(Host):
         return alive
 
 
+class DistantHost(Host):
+    """A courier that another process has and looks after."""
+
+    @property
+    def mark(self) -> Mark:
+        """Nothing: that process says what becomes of it."""
+        return Mark()
+
+    def is_alive(self) -> bool:
+        """Whatever becomes of it, records are for the journal."""
+        return True
+
+
 _left_behind: set[subprocess.Popen[bytes]] = set()
 
 
