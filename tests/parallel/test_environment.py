@@ -12,7 +12,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from lis2_lightning import Trainer
 from lis2_lightning.errors import ConfigError
-from lis2_lightning.parallel import Launch, is_main, launched
+from lis2_lightning.parallel.environment import Launch, is_main, launched
 from lis2_lightning.verify import verify_resume
 
 Make = Callable[..., dict[str, Any]]
