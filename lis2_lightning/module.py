@@ -126,7 +126,7 @@ class SegmentationModule(pl.LightningModule):
         """The loss of the batch's labelled pixels; zero where it has none.
 
         Its gradient is this process's part of that of the whole effective batch, see
-        :mod:`lis2_lightning.joint`.
+        ``lis2_lightning.joint``.
         """
         target, labelled = batch["target"], batch.get("labelled")
         num = 1 if self._trainer is None else self.trainer.accumulate_grad_batches
