@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -62,10 +63,19 @@ class Signals(pl.Callback):
         """Send it before a validation batch."""
         self._send(trainer, "validation", args[2])
 
+    def on_test_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        """Send it before a test batch."""
+        self._send(trainer, "test", args[2])
+
+    def on_predict_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        """Send it before a batch of a prediction."""
+        self._send(trainer, "predict", args[2])
+
 
 def trainer(folder: Path, name: str, world: int, model: nn.Module, **changes: Any) -> Trainer:
     """The trainer of a run; every process builds the same."""
     callbacks = changes.pop("callbacks", [])
+    strategy = changes.pop("strategy", "ddp" if world > 1 else "auto")
     given = {
         "train_dataset": Partly(31),
         "val_dataset": Partly(7, seed=1),
@@ -86,7 +96,7 @@ def trainer(folder: Path, name: str, world: int, model: nn.Module, **changes: An
         lightning={
             "accelerator": "cpu",
             "devices": world,
-            **({"strategy": "ddp"} if world > 1 else {}),
+            "strategy": strategy,
             "enable_progress_bar": False,
             "callbacks": callbacks,
         },
@@ -99,19 +109,36 @@ def droppy() -> nn.Module:
     return Droppy()
 
 
-def interrupted(folder: Path) -> None:
+def interrupted(folder: Path, strategy: str, places: list[tuple[str, int, int, int]]) -> None:
     """An undisturbed run, and one for each place that is interrupted there and started again."""
-    trainer(folder, "whole", 2, droppy()).train()
-    for place in PLACES:
-        name = "-".join(map(str, place))
-        try:
-            trainer(folder, name, 2, droppy(), callbacks=[Signals(place)]).train()
-        except SystemExit as ended:
-            assert ended.code == 143  # noqa: PT017 - this is no test, its exit code is looked at
-        else:
-            raise AssertionError(f"{place}: the signal ended nothing")
+    whole = trainer(folder, f"{strategy}-whole", 2, droppy(), strategy=strategy)
+    whole.train()
+    for place in places:
+        name = f"{strategy}-{'-'.join(map(str, place))}"
+        stopped = trainer(folder, name, 2, droppy(), strategy=strategy, callbacks=[Signals(place)])
+        assert_ended(stopped.train)
         torch.rand(3)  # what is drawn in between must not matter
-        trainer(folder, name, 2, droppy()).train()
+        trainer(folder, name, 2, droppy(), strategy=strategy).train()
+    for loop in ("test", "predict"):
+        stopped = trainer(
+            folder,
+            f"{strategy}-whole",
+            2,
+            droppy(),
+            strategy=strategy,
+            callbacks=[Signals((loop, 0, 0, 1))],
+        )
+        assert_ended(getattr(stopped, loop))
+
+
+def assert_ended(run: Callable[[], Any]) -> None:
+    """In this process, too, the signal to one of them ends the loop, with its code."""
+    try:
+        run()
+    except SystemExit as ended:
+        assert ended.code == 143  # noqa: PT017 - this is no test, its exit code is looked at
+    else:
+        raise AssertionError("the signal ended nothing")
 
 
 def main() -> None:
@@ -120,7 +147,8 @@ def main() -> None:
     torch.set_num_threads(1)
     with mock.patch("lis2_lightning.results.draw_curves"):
         if world == 2:
-            interrupted(folder)
+            interrupted(folder, "ddp", PLACES)
+            interrupted(folder, "fsdp", PLACES[2:4])
             trainer(folder, "two", 2, network(), epochs=2).train()
         elif world == 3:
             if int(os.environ["RANK"]) == 0:

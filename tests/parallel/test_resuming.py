@@ -26,17 +26,26 @@ def folder(tmp_path_factory: pytest.TempPathFactory, together: Any) -> Path:
     return made
 
 
-@pytest.mark.parametrize("place", resuming.PLACES, ids=str)
+@pytest.mark.parametrize(
+    ("strategy", "place"),
+    [
+        *(("ddp", place) for place in resuming.PLACES),
+        *(("fsdp", place) for place in resuming.PLACES[2:4]),
+    ],
+    ids=str,
+)
 def test_a_signal_to_one_process_ends_both_and_they_go_on_exactly(
-    folder: Path, place: tuple[str, int, int, int], contents: Callable[[Path], dict[str, bytes]]
+    folder: Path,
+    strategy: str,
+    place: tuple[str, int, int, int],
+    contents: Callable[[Path], dict[str, bytes]],
 ) -> None:
-    parts, whole = (contents(folder / name) for name in ("-".join(map(str, place)), "whole"))
+    names = f"{strategy}-{'-'.join(map(str, place))}", f"{strategy}-whole"
+    parts, whole = (contents(folder / name) for name in names)
     assert parts.keys() == whole.keys()
     for name in ("logs_train.csv", "test_results.csv"):
         assert parts[name] == whole[name]
-    one, other = (
-        read_snapshot(folder / name / "last.pt") for name in ("-".join(map(str, place)), "whole")
-    )
+    one, other = (read_snapshot(folder / name / "last.pt") for name in names)
     for name, weight in other["MODEL"]["MODEL_STATE"].items():
         assert torch.equal(one["MODEL"]["MODEL_STATE"][name], weight)
     assert str(one["TRAIN_INFO"]) == str(other["TRAIN_INFO"])
