@@ -83,9 +83,7 @@ class Handovers:
         """Take up the maps and the scores, and end runs that nothing else ends."""
         module = trainer.lightning_module
         if "maps" in left:
-            self._segmenter.on_predict_start(trainer, module)
-            maps = [each.numpy() for each in left["maps"]]
-            self._segmenter._batches = {0: cast("Any", maps)}  # noqa: SLF001 - as it keeps patches
+            self._segmenter.take([each.numpy() for each in left["maps"]])
         if trainer.state.fn == TrainerFn.TESTING:
             self._tracking.on_test_end(trainer, module)
         for guard in self._guards:

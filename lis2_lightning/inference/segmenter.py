@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import lightning.pytorch as pl
@@ -32,7 +32,7 @@ class Segmenter(pl.Callback):
     def __init__(self, shape: tuple[int, int] | None) -> None:
         self.shape = shape
         self._stitcher: Stitcher | None = None
-        self._batches: dict[int, NDArray[np.float32]] = {}
+        self._batches: dict[int, Sequence[Map]] = {}
 
     @property
     def maps(self) -> list[Map]:
@@ -40,6 +40,14 @@ class Segmenter(pl.Callback):
         if self._stitcher is not None:
             return [self._stitcher.result()]
         return [one for number in sorted(self._batches) for one in self._batches[number]]
+
+    def take(self, maps: Sequence[Map]) -> None:
+        """Hold maps that another process has put together.
+
+        Args:
+            maps: As :attr:`maps` gives them there.
+        """
+        self._stitcher, self._batches = None, {0: maps}
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin with nothing."""

@@ -8,7 +8,7 @@ import traceback
 from typing import Any, Final
 
 from lis2_lightning import errors
-from lis2_lightning.errors import ConfigError, Interrupted, Lis2Error, TrainingError
+from lis2_lightning.errors import ConfigError, Interrupted, Lis2Error, ProcessLost, TrainingError
 
 # torch's words where a process has inherited what only its parent may use
 _INHERITED: Final = ("Autograd-and-Fork", "Cannot re-initialize CUDA in forked subprocess")
@@ -82,12 +82,12 @@ def _own(told: dict[str, Any]) -> Lis2Error:
     return kind(told["text"])
 
 
-def death(rank: int, exit_code: int, num: int) -> TrainingError:
+def death(rank: int, exit_code: int, num: int) -> ProcessLost:
     """What is said of a process that said nothing."""
     how = f"exit code {exit_code}"
     if exit_code < 0:
         how = signal.Signals(-exit_code).name
-    return TrainingError(
+    return ProcessLost(
         f"process {rank} of {num} has died ({how}; SIGKILL is also what a machine without free "
         "memory sends): what is written is whole, and resume: auto goes on from there"
     )

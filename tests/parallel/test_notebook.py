@@ -225,7 +225,7 @@ def test_an_error_in_a_process_is_one_sentence_in_the_cell_and_the_kernel_lives(
     assert error(shown[1]) == ("ZeroDivisionError", "division by zero")
     assert "in divide" in "".join(shown[1][-1].traceback)  # where it happened over there
     kind, sentence = error(shown[2])
-    assert kind == "TrainingError"
+    assert kind == "ProcessLost"
     assert sentence.startswith("process 1 of 2 has died (SIGKILL;")
     assert told(left) == "[]"
 
