@@ -28,7 +28,7 @@ test: $(VENV)/dev ## the quick tests
 	$(PYTEST) -n 2 -m "not slow"
 
 test-slow: $(VENV)/dev ## the long tests
-	$(PYTEST) -n 2 -m slow
+	$(PYTEST) -n 2 --dist loadgroup -m slow
 
 soak: $(VENV)/dev ## kill a thousand runs and start them again
 	LIS2_KILLS=1000 $(PYTEST) -s -m slow -k many_killed_runs tests/faults

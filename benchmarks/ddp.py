@@ -1,9 +1,9 @@
 """Two processes against one with two threads, and what exact masked averaging costs a step.
 
 Both sides train the demo's network on the demo's image with the same global batch, in turns. Within
-the two processes epochs alternate between our loss, whose gradient is that of the mean over all
+the two processes steps alternate between our loss, whose gradient is that of the mean over all
 labelled pixels, and plain DDP, which averages each process's own mean. The cost is told twice: as
-the ratio of their epochs, pair by pair, and as the time spent sending off and waiting for the
+the ratio of the median steps of a round, and as the time spent sending off and waiting for the
 counts, which holds the time that one process waits for the other.
 """
 
@@ -31,6 +31,7 @@ from lis2_lightning.parallel.exchange import Exchange
 
 DEMO = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 GLOBAL_BATCH = 64
+WARM_UP = 20  # steps
 
 
 class PlainMean:
@@ -49,14 +50,15 @@ class PlainMean:
 
 
 class Stopwatch(pl.Callback):
-    """Times epochs, which alternate between the exact loss and the plain one."""
+    """Times steps, which alternate between the exact loss and the plain one."""
 
     def __init__(self, *, alternates: bool) -> None:
-        self.epochs: list[float] = []
+        self.steps: list[tuple[bool, float]] = []
         self.exchange = 0.0
-        self.steps = 0
         self._alternates = alternates
         self._exact: Any = None
+        self._is_exact = True
+        self._begun = 0.0
 
     def on_fit_start(self, *args: Any) -> None:
         """Time the exchange's calls."""
@@ -74,21 +76,21 @@ class Stopwatch(pl.Callback):
 
         return timed
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
         """Choose the loss, and start the clock."""
-        is_plain = self._alternates and trainer.current_epoch % 2 == 1
-        pl_module._joint = PlainMean() if is_plain else self._exact
-        self.exchange = 0.0 if trainer.current_epoch < 2 else self.exchange  # these warm up
+        # every other epoch begins with the other loss: odd steps may differ from even ones
+        self._is_exact = not self._alternates or (args[1] + trainer.current_epoch) % 2 == 0
+        pl_module._joint = self._exact if self._is_exact else PlainMean()
+        self.exchange = 0.0 if len(self.steps) < WARM_UP else self.exchange
         self._begun = time.perf_counter()
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Stop the clock with the last step."""
-        if trainer.is_last_batch:
-            self.epochs.append(time.perf_counter() - self._begun)
-            self.steps = int(trainer.num_training_batches)
+        """Stop the clock, but for the last batch, which is smaller."""
+        if not trainer.is_last_batch:
+            self.steps.append((self._is_exact, time.perf_counter() - self._begun))
 
 
-def worker(pairs: int, steps: int) -> None:
+def worker(epochs: int) -> None:
     """Train as one process of its world, and print what was measured."""
     world = int(os.environ["WORLD_SIZE"])
     torch.set_num_threads(2 // world)
@@ -101,7 +103,7 @@ def worker(pairs: int, steps: int) -> None:
             test_dataset=None,
             early_stopper=None,
             monitor="train_loss",
-            epochs=2 + 2 * pairs,
+            epochs=epochs,
             batch_size=GLOBAL_BATCH // world,
             num_workers=0,
             save_last=False,
@@ -109,25 +111,24 @@ def worker(pairs: int, steps: int) -> None:
                 "accelerator": "cpu",
                 "devices": world,
                 "strategy": "ddp" if world > 1 else "auto",
-                "limit_train_batches": steps,
                 "enable_progress_bar": False,
                 "callbacks": [watch],
             },
         )
         trainer.fit()
     if int(os.environ["RANK"]) == 0:
-        told = {"epochs": watch.epochs[2:], "steps": watch.steps, "exchange": watch.exchange}
+        told = {"steps": watch.steps[WARM_UP:], "exchange": watch.exchange}
         print(json.dumps(told), flush=True)
 
 
-def measured(world: int, pairs: int, steps: int) -> dict[str, Any]:
+def measured(world: int, epochs: int) -> dict[str, Any]:
     """Run one side, and read what its main process prints."""
     with socket.socket() as opened:
         opened.bind(("127.0.0.1", 0))
         port = opened.getsockname()[1]
     found = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world)}
     found |= {"LOCAL_WORLD_SIZE": str(world), "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "bench"}
-    words = [sys.executable, __file__, "--worker", f"--pairs={pairs}", f"--steps={steps}"]
+    words = [sys.executable, __file__, "--worker", f"--epochs={epochs}"]
     processes = [
         subprocess.Popen(
             words,
@@ -151,27 +152,28 @@ def spread(values: Sequence[float], digits: int = 3) -> str:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--pairs", type=int, default=5, help="of epochs in each round")
-    parser.add_argument("--steps", type=int, default=20, help="of an epoch")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=6, help="of each side in a round")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        worker(options.pairs, options.steps)
+        worker(options.epochs)
         return
     ratios, costs, shares, each = [], [], [], []
     for _ in range(options.rounds):
-        one = measured(1, options.pairs, options.steps)
-        two = measured(2, options.pairs, options.steps)
-        exact, plain = two["epochs"][::2], two["epochs"][1::2]
-        ratios.append(statistics.median(one["epochs"]) / statistics.median(exact))
-        costs += [a / b for a, b in zip(exact, plain, strict=True)]
-        step = statistics.median(exact) / two["steps"]
-        spent = two["exchange"] / (two["steps"] * len(exact))
-        shares.append(100 * spent / step)
+        one = [seconds for _, seconds in measured(1, options.epochs)["steps"]]
+        two = measured(2, options.epochs)
+        exact, plain = (
+            [seconds for is_exact, seconds in two["steps"] if is_exact == wanted]
+            for wanted in (True, False)
+        )
+        step = statistics.median(exact)
+        ratios.append(statistics.median(one) / step)
+        costs.append(step / statistics.median(plain))
+        shares.append(100 * two["exchange"] / sum(exact))
         each.append(1e3 * step)
     print(f"tiles/s, two processes / one with two threads   {spread(ratios)}")
-    print(f"epoch, exact / plain DDP, pair by pair          {spread(costs)}")
+    print(f"step, exact / plain DDP                         {spread(costs)}")
     print(f"step of {GLOBAL_BATCH} tiles, ms                           {spread(each, 1)}")
     print(f"of it sending off and waiting for counts, %     {spread(shares, 2)}")
 

@@ -13,7 +13,8 @@ import torch
 
 from tests.parallel import jobs
 
-pytestmark = pytest.mark.slow
+# one worker of the test runner, for the jobs are run once
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("equal")]
 Load = Callable[[jobs.Job], dict[str, Any]]
 TOLERANCE = {"64-true": 1e-12, "32-true": 1e-6}
 

@@ -13,7 +13,13 @@ import torch
 from lis2_lightning.snapshots import read_snapshot
 from tests.parallel import jobs, resuming
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_pictures")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("no_pictures"),
+    pytest.mark.xdist_group(
+        "resuming"
+    ),  # one worker of the test runner, for the runs are made once
+]
 
 
 @pytest.fixture(scope="module")
