@@ -282,7 +282,7 @@ def test_the_plan_tells_of_every_key_and_of_lightnings(
 def test_the_real_maps_train_in_a_small_folder(
     lis2_sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_log: Log
 ) -> None:
-    monkeypatch.chdir(lis2_sample.parents[2] / "main")
+    monkeypatch.chdir(Path(__file__).parents[1])
     folder = tmp_path / "fits"
     Trainer.from_config("configs/fits.yaml", output_dir=str(tmp_path), epochs=3).train()
     losses = [row["train_loss"] for row in read_log(folder / "logs_train.csv")]
