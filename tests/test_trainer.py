@@ -278,9 +278,9 @@ def test_the_plan_tells_of_every_key_and_of_lightnings(
     assert "lis2_lightning.models.UNet(" in told
 
 
-@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.usefixtures("no_pictures", "lis2_sample")
 def test_the_real_maps_train_in_a_small_folder(
-    lis2_sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_log: Log
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_log: Log
 ) -> None:
     monkeypatch.chdir(Path(__file__).parents[1])
     folder = tmp_path / "fits"
