@@ -12,9 +12,9 @@ from lis2_lightning.data.batch import Batch
 from lis2_lightning.data.datamodule import (
     AnyDataset,
     SegmentationData,
-    batch_number,
     first_batch,
 )
+from lis2_lightning.data.dealing import batch_number
 from lis2_lightning.data.patches import PatchDataset
 from lis2_lightning.data.raster import Raster, open_raster, write_map
 from lis2_lightning.data.synthetic import SyntheticDataset, synthetic_maps

@@ -18,6 +18,7 @@ import torch
 import yaml
 
 from lis2_lightning.snapshots import read_snapshot
+from tests.parallel.conftest import free_port
 
 pytestmark = pytest.mark.slow
 Make = Callable[..., dict[str, Any]]
@@ -185,13 +186,6 @@ def ended(*processes: subprocess.Popen[str]) -> list[str]:
     told = [process.communicate(timeout=ENDS_WITHIN_S)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * len(processes), "\n".join(told)
     return told
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def assert_same_run(world: World, name: str, other: str) -> None:

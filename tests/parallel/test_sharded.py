@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -27,32 +23,12 @@ SCRIPT = Path(__file__).parent / "pair.py"
 Outcomes = list[dict[str, Any]]
 
 
-def start_pair(folder: Path, *names: str) -> Outcomes:
+def start_pair(together: Any, folder: Path, *names: str) -> Outcomes:
     """Run cases in two processes, as torchrun starts them; what came of them in each."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    common = {
-        "TORCHELASTIC_RUN_ID": "pair",
-        "GROUP_RANK": "0",
-        "LOCAL_WORLD_SIZE": "2",
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
-        "OMP_NUM_THREADS": "1",
-    }
-    processes = []
-    for rank in ("0", "1"):
-        env = {**os.environ, **common, "RANK": rank, "LOCAL_RANK": rank}
-        with (folder / f"log-{rank}.txt").open("w") as log:
-            words = [sys.executable, str(SCRIPT), str(folder), *names]
-            processes.append(subprocess.Popen(words, env=env, stdout=log, stderr=log))
-    try:
-        codes = [process.wait(timeout=400) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert codes == [0, 0], (folder / "log-0.txt").read_text() + (folder / "log-1.txt").read_text()
+    done = together(2, [SCRIPT, folder, *names], timeout=400, OMP_NUM_THREADS="1")
+    assert [each.returncode for each in done] == [0, 0], "".join(each.stderr for each in done)
+    for rank, each in enumerate(done):
+        (folder / f"log-{rank}.txt").write_text(each.stdout + each.stderr, encoding="utf-8")
     return [json.loads((folder / f"outcomes-{rank}.json").read_text()) for rank in (0, 1)]
 
 
@@ -68,11 +44,13 @@ def script() -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def pair(script: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcomes]:
+def pair(
+    script: ModuleType, tmp_path_factory: pytest.TempPathFactory, together: Any
+) -> tuple[Path, Outcomes]:
     """The folder with the runs of two processes, and of one before them; and their outcomes."""
     folder = tmp_path_factory.mktemp("pair")
     script.trainer(folder, "one", {"devices": 1}, epochs=1).train()
-    return folder, start_pair(folder)
+    return folder, start_pair(together, folder)
 
 
 def snapshot(folder: Path, run: str, name: str = "last.pt") -> dict[str, Any]:
@@ -269,9 +247,9 @@ def test_the_main_process_alone_says_what_is_sharded_and_not_synchronised(
 
 @pytest.mark.slow
 def test_a_compiled_network_leaves_the_snapshots_of_one_that_is_not(
-    script: ModuleType, tmp_path: Path
+    script: ModuleType, tmp_path: Path, together: Any
 ) -> None:
-    start_pair(tmp_path, *script.COMPILED)
+    start_pair(together, tmp_path, *script.COMPILED)
     plain = snapshot(tmp_path, "ddp_plain")
     for compiled in ("ddp_compiled", "fsdp_compiled"):
         found = snapshot(tmp_path, compiled)["MODEL"]["MODEL_STATE"]
