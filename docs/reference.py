@@ -15,11 +15,11 @@ from typing import Any, Final, get_args, get_origin, get_type_hints
 from docstring_parser import parse
 
 from lis2_lightning import Trainer
+from lis2_lightning.assembly.settings import _RESERVED
+from lis2_lightning.cli.commands import RUNS
+from lis2_lightning.cli.tools import TOOLS
 from lis2_lightning.config.names import TABLES, names
 from lis2_lightning.config.schema import Schema
-from lis2_lightning.runs import RUNS
-from lis2_lightning.settings import _RESERVED
-from lis2_lightning.tools import TOOLS
 
 PAGE: Final = Path(__file__).with_name("configuration.md")
 _BLOCK: Final = re.compile(r"(<!-- generated: (\w+) -->\n).*?(\n<!-- end -->)", re.DOTALL)

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
         open_raster,
     )
     from lis2_lightning.models import UNet
-    from lis2_lightning.module import SegmentationModule
     from lis2_lightning.trainer import Trainer
+    from lis2_lightning.training.module import SegmentationModule
 
 # Where the names live that bring torch with them: they are imported when they are asked for.
 _LATE = {
     "PatchDataset": "lis2_lightning.data",
     "SegmentationData": "lis2_lightning.data",
-    "SegmentationModule": "lis2_lightning.module",
+    "SegmentationModule": "lis2_lightning.training.module",
     "SyntheticDataset": "lis2_lightning.data",
     "TileDataset": "lis2_lightning.data",
     "Trainer": "lis2_lightning.trainer",

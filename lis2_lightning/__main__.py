@@ -96,11 +96,11 @@ def _failed(error: Exception) -> int:
 
 def _run(words: list[str]) -> int:
     with while_importing():
-        from lis2_lightning.commands import run  # noqa: PLC0415 - after the signals are seen to
+        from lis2_lightning.cli.dispatch import run  # noqa: PLC0415 - after the signals are seen to
     code = run(words)
     if code is None:
         with while_importing():
-            from lis2_lightning.cli import Lis2CLI  # noqa: PLC0415 - torch takes seconds to import
+            from lis2_lightning.cli.trainer_cli import Lis2CLI  # noqa: PLC0415 - torch takes seconds to import
         code = Lis2CLI(words).exit_code
     return code
 

@@ -20,17 +20,18 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 
-from lis2_lightning import assembly, plan, results, run
+from lis2_lightning.assembly import assemble, plan
+from lis2_lightning.assembly.settings import Settings
 from lis2_lightning.callbacks import is_trial, make_folder
 from lis2_lightning.config import CHECKPOINT, Schema, load_config, merge
 from lis2_lightning.config.trusted import trusted
 from lis2_lightning.data import AnyDataset, SegmentationData
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.inference import Map
-from lis2_lightning.module import OptimizerCallable, SchedulerCallable, SegmentationModule
-from lis2_lightning.settings import Settings
+from lis2_lightning.running import loop, results
 from lis2_lightning.snapshots import read_snapshot
 from lis2_lightning.trackers import Tracker
+from lis2_lightning.training.module import OptimizerCallable, SchedulerCallable, SegmentationModule
 
 # what shows the default in --help and in a resolved configuration; it is no loss yet
 DEFAULT_LOSS: nn.Module = lazy_instance(nn.BCELoss)
@@ -125,7 +126,7 @@ class Trainer:
         self._settings = Settings(
             **{**given, "trackers": trackers or [], "lightning": lightning or {}}
         )
-        run.speak()
+        loop.speak()
         self._result: dict[str, Any] = {}
         self._test_scores: dict[str, float] = {}
 
@@ -145,11 +146,11 @@ class Trainer:
             ConfigError: A key, a name or a value is wrong; the sentence has the valid ones.
             DataError: A data set cannot be built.
         """
-        run.speak()
+        loop.speak()
         given = merge(load_config(source), overrides)
         if checkpoint := given.pop(CHECKPOINT, None):
             given["resume"] = checkpoint
-        run.seed(given.get("seed"))
+        loop.seed(given.get("seed"))
         resolved, objects = Schema(cls).objects(given)
         trainer = cls(**objects)
         trainer.config = given
@@ -193,15 +194,15 @@ class Trainer:
         self._result = self._result or results.stored(self._settings)
         if self._result:
             return self.get_final_info()
-        run.check(self._settings, self.module, self.data)
+        loop.check(self._settings, self.module, self.data)
         if self._settings.resume not in {True, False, "auto"}:
             self._checkpoint(str(self._settings.resume))  # refused before a folder is made
-        with run.folder(self._settings, self.lightning), self._built.tracking:
+        with loop.folder(self._settings, self.lightning), self._built.tracking:
             return self._train()
 
     def _train(self) -> dict[str, Any]:
-        checkpoint = run.starting_point(self._settings, self.global_config, self._named)
-        with run.timed() as elapsed:
+        checkpoint = loop.starting_point(self._settings, self.global_config, self._named)
+        with loop.timed() as elapsed:
             self.fit(checkpoint)
         if is_trial(self.lightning):
             return self.get_final_info()  # a trial of the loops: nothing is kept
@@ -246,7 +247,7 @@ class Trainer:
         checkpoint = self._checkpoint(ckpt_path)
         with self._lightning_loop():
             self.lightning.validate(self.module, ckpt_path=checkpoint, verbose=False, **self._loop)
-        return run.logged(self.lightning, "val_")
+        return loop.logged(self.lightning, "val_")
 
     def test(self, ckpt_path: str | os.PathLike[str] | None = "best") -> dict[str, float]:
         """Measure loss and metrics on the test set, and write ``test_results.csv``.
@@ -267,7 +268,7 @@ class Trainer:
         make_folder(self._settings.run_dir)
         with self._lightning_loop():
             self.lightning.test(self.module, ckpt_path=checkpoint, verbose=False, **self._loop)
-        return run.logged(self.lightning, "test_")
+        return loop.logged(self.lightning, "test_")
 
     def predict(self, ckpt_path: str | os.PathLike[str] | None = "best") -> list[Map]:
         """Map the whole image, and write ``prediction.fits`` or ``prediction.npy``.
@@ -345,13 +346,13 @@ class Trainer:
         return GlobalConfig({**Schema(type(self)).defaults(), **self.config})
 
     @cached_property
-    def _built(self) -> assembly.Assembly:
-        with run.quiet():
-            seed = run.seed_of(self._settings)
-            return assembly.assemble(self._settings, self.global_config, seed=seed)
+    def _built(self) -> assemble.Assembly:
+        with loop.quiet():
+            seed = loop.seed_of(self._settings)
+            return assemble.assemble(self._settings, self.global_config, seed=seed)
 
     def _lightning_loop(self) -> AbstractContextManager[None]:
-        return run.loop(self._built.signals)
+        return loop.loop(self._built.signals)
 
     @property
     def _loop(self) -> dict[str, Any]:
@@ -367,7 +368,7 @@ class Trainer:
         return "best" if self._named["best"].is_file() else None
 
     def _checkpoint(self, ckpt_path: str | os.PathLike[str] | None) -> Path | None:
-        return None if ckpt_path is None else run.snapshot_path(ckpt_path, self._named)
+        return None if ckpt_path is None else loop.snapshot_path(ckpt_path, self._named)
 
     @property
     def module(self) -> SegmentationModule:

@@ -7,7 +7,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import EarlyStopping
 
-from lis2_lightning.module import validates
+from lis2_lightning.training.module import validates
 
 
 class LossEarlyStopping(EarlyStopping):

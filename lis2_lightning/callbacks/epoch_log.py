@@ -8,9 +8,9 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from lis2_lightning.module import SegmentationModule, Split
-from lis2_lightning.progress import epoch_is_whole, inside_epoch
+from lis2_lightning.base.position import epoch_is_whole, inside_epoch
 from lis2_lightning.trackers import CsvRows
+from lis2_lightning.training.module import SegmentationModule, Split
 
 Row = dict[str, float | None]
 

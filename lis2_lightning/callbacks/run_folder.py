@@ -19,8 +19,8 @@ import lightning.pytorch as pl
 import torch
 import yaml
 
+from lis2_lightning.base.files import atomic, make
 from lis2_lightning.errors import ConfigError
-from lis2_lightning.files import atomic, make
 
 _PACKAGES: Final = ("lis2-lightning", "lightning", "torch", "torchmetrics", "numpy", "jsonargparse")
 

@@ -9,9 +9,9 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 
+from lis2_lightning.base.signals import requested
 from lis2_lightning.errors import Interrupted
 from lis2_lightning.parallel.exchange import Exchange
-from lis2_lightning.signals import requested
 
 
 class StopOnSignal(pl.Callback):

@@ -11,8 +11,8 @@ from typing import Any, cast
 import lightning.pytorch as pl
 from torch.utils.data import DataLoader
 
+from lis2_lightning.base.files import atomic
 from lis2_lightning.data import batch_number
-from lis2_lightning.files import atomic
 from lis2_lightning.parallel.exchange import of_all_processes
 
 

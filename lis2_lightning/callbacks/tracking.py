@@ -13,7 +13,7 @@ import lightning.pytorch as pl
 from lis2_lightning.callbacks.run_folder import is_trial
 from lis2_lightning.errors import Interrupted
 from lis2_lightning.trackers import Guarded
-from lis2_lightning.trackers.guard import close_all
+from lis2_lightning.trackers.guarded_logger import close_all
 from lis2_lightning.trackers.service import Status
 
 _PICTURES: Final = ("curves.png", "prediction.png")

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from lis2_lightning.config.arguments import spell_arguments
-from lis2_lightning.config.files import CHECKPOINT, load_config, merge
+from lis2_lightning.config.loading import CHECKPOINT, load_config, merge
 from lis2_lightning.config.spelling import to_class_paths, to_lis2
 
 if TYPE_CHECKING:

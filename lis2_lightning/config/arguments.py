@@ -13,9 +13,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from lis2_lightning.config.environment import from_environment
-from lis2_lightning.config.files import ALIASES, load_config, merge, parse_typed
+from lis2_lightning.config.loading import ALIASES, load_config, merge, parse_typed
 from lis2_lightning.config.names import KINDS, class_path
+from lis2_lightning.config.variables import from_environment
 
 _CONFIG: Final = frozenset({"--config", "-c"})
 _ALONE: Final = frozenset({"-h", "--help", "--print_config", "--json", "--version"})

@@ -18,10 +18,10 @@ from jsonargparse import ArgumentParser, Namespace
 
 from lis2_lightning.config.building import build
 from lis2_lightning.config.diagnosis import complaints, reason
-from lis2_lightning.config.files import COMMAND_KEYS
+from lis2_lightning.config.loading import COMMAND_KEYS
 from lis2_lightning.config.messages import sentence
 from lis2_lightning.config.names import KINDS
-from lis2_lightning.config.reading import parse_yaml
+from lis2_lightning.config.plain_yaml import parse_yaml
 from lis2_lightning.config.spelling import to_class_paths
 from lis2_lightning.errors import ConfigError, did_you_mean
 

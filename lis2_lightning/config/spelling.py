@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
-from lis2_lightning.config.files import load_config, long_names
+from lis2_lightning.config.loading import load_config, long_names
 from lis2_lightning.config.names import KINDS, class_path, lis2_name
 from lis2_lightning.errors import ConfigError
 

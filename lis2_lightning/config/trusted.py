@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from lis2_lightning.config.components import IMPORT_FIRST, PATH, objection
-from lis2_lightning.config.files import load_config, long_names
+from lis2_lightning.config.loading import load_config, long_names
 from lis2_lightning.config.names import KINDS
 from lis2_lightning.errors import ConfigError
 

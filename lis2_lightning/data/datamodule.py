@@ -20,12 +20,12 @@ from torch.utils.data import (
     default_collate,
 )
 
+from lis2_lightning.base.position import batches_done, epochs_done, goes_on_inside_epoch
+from lis2_lightning.base.signals import leave_to_main_process
 from lis2_lightning.data.batch import Batch
 from lis2_lightning.data.dealing import Key, KeyedSampler
 from lis2_lightning.data.sampling import random_keys
 from lis2_lightning.errors import DataError
-from lis2_lightning.progress import batches_done, epochs_done, goes_on_inside_epoch
-from lis2_lightning.signals import leave_to_main_process
 
 if TYPE_CHECKING:
     AnyDataset = Dataset[Any]

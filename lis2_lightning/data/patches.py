@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from lis2_lightning.data.augment import Augmentation, augment
 from lis2_lightning.data.batch import Batch, Sample
 from lis2_lightning.data.normalize import Normalization, check_normalization, normalize
-from lis2_lightning.data.rasters.base import OpenedLate
+from lis2_lightning.data.rasters.contract import OpenedLate
 from lis2_lightning.data.rasters.hdf5 import open_h5
 from lis2_lightning.data.sampling import random_keys
 from lis2_lightning.errors import ConfigError, DataError, did_you_mean

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
+from lis2_lightning.base.labelled import on_cpu
 from lis2_lightning.errors import ConfigError, DataError
-from lis2_lightning.pixels import on_cpu
 
 # Losses that look at each pixel alone, and an output that costs them exactly nothing beside a
 # target of 0, with a gradient of exactly 0: put in place of unlabelled outputs it saves masking the

@@ -8,6 +8,7 @@ import inspect
 import torch
 from torch import Tensor, nn
 
+from lis2_lightning.base.labelled import labelled_pixels, num_labelled, only_labelled
 from lis2_lightning.errors import ConfigError, DataError
 from lis2_lightning.losses.entropy import (
     COSTS_NOTHING,
@@ -15,7 +16,6 @@ from lis2_lightning.losses.entropy import (
     check_probabilities,
 )
 from lis2_lightning.losses.overlap import BceDiceLoss, SumLoss
-from lis2_lightning.pixels import labelled_pixels, num_labelled, only_labelled
 
 Sums = tuple[Tensor, ...]
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
+from lis2_lightning.base.labelled import num_labelled, only_labelled
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.losses.entropy import COSTS_NOTHING, binary_cross_entropy
-from lis2_lightning.pixels import num_labelled, only_labelled
 
 
 class SumLoss(nn.Module):

@@ -1,6 +1,5 @@
 """Metrics over the labelled pixels of a whole data set, in constant memory."""
 
-from lis2_lightning.metrics.base import PixelMetric
 from lis2_lightning.metrics.collection import PixelMetrics, default_metrics
 from lis2_lightning.metrics.counts import CountMetric, Dice, IoU, Precision, Recall
 from lis2_lightning.metrics.histogram import (
@@ -14,6 +13,7 @@ from lis2_lightning.metrics.histogram import (
     code_edges,
     score_codes,
 )
+from lis2_lightning.metrics.pixel_metric import PixelMetric
 from lis2_lightning.metrics.ssim import MaskedSSIM
 
 __all__ = [

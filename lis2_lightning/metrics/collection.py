@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from lis2_lightning.base.labelled import labelled_pixels, on_cpu
 from lis2_lightning.errors import ConfigError
-from lis2_lightning.metrics.base import PixelMetric, check_shapes
 from lis2_lightning.metrics.counts import Dice
 from lis2_lightning.metrics.histogram import AveragePrecision, RocAuc
-from lis2_lightning.pixels import labelled_pixels, on_cpu
+from lis2_lightning.metrics.pixel_metric import PixelMetric, check_shapes
 
 
 def default_metrics() -> list[Metric]:

@@ -7,9 +7,9 @@ from collections.abc import Hashable
 import torch
 from torch import Tensor
 
+from lis2_lightning.base.labelled import labelled_pixels, on_cpu
 from lis2_lightning.errors import ConfigError
-from lis2_lightning.metrics.base import PixelMetric
-from lis2_lightning.pixels import labelled_pixels, on_cpu
+from lis2_lightning.metrics.pixel_metric import PixelMetric
 
 
 class CountMetric(PixelMetric):

@@ -23,10 +23,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lis2_lightning.base.labelled import labelled_pixels, on_cpu
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.metrics import curves
-from lis2_lightning.metrics.base import PixelMetric
-from lis2_lightning.pixels import labelled_pixels, on_cpu
+from lis2_lightning.metrics.pixel_metric import PixelMetric
 
 _SHIFT = 13  # float32 has 23 bits of mantissa: ten stay
 _LOWEST = 86 << 10  # the kept bits of 2**-41

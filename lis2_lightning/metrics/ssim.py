@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lis2_lightning.errors import ConfigError, DataError
-from lis2_lightning.metrics.base import PixelMetric
+from lis2_lightning.metrics.pixel_metric import PixelMetric
 
 _C1 = _C2 = 1e-5**2  # (K * data range)**2 with LIS²'s K1 = K2 = 1e-5 and maps of zeros and ones
 _SCALE = 2**30  # similarities are added as integers: exact in any order, room for 8e9 pixels

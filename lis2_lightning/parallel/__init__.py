@@ -16,6 +16,6 @@ Only what needs no torch can be imported from here: the command line asks before
 ====================  ==========================================================================
 """
 
-from lis2_lightning.parallel.environment import is_main, local_rank
+from lis2_lightning.parallel.processes import is_main, local_rank
 
 __all__ = ["is_main", "local_rank"]

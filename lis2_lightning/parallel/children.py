@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from signal import Signals
 from typing import Final
 
+from lis2_lightning.base.signals import NOTED
 from lis2_lightning.parallel.ending import GO_ON, end_now, tell_once
 from lis2_lightning.parallel.parent import told_code
-from lis2_lightning.signals import NOTED
 
 _POLL_S: Final = 0.2
 _GRACE_S: Final = 3.0  # in which the main thread, too, may notice, and end the run in order

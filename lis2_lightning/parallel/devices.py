@@ -10,7 +10,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from lis2_lightning.errors import ConfigError
-from lis2_lightning.parallel.environment import Launch, launched
+from lis2_lightning.parallel.processes import Launch, launched
 
 _HOW: Final[Mapping[str, str]] = {
     "torchrun": "start torchrun with --nnodes={num_nodes} --nproc-per-node={devices}",

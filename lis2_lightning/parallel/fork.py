@@ -23,10 +23,10 @@ from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcess
 from lightning.pytorch.strategies.parallel import ParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn, TrainerStatus
 
+from lis2_lightning.base.signals import Signals
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.parallel.failures import RESTART
 from lis2_lightning.parallel.workers import Tell, Workers, note_each_once
-from lis2_lightning.signals import Signals
 
 _log = logging.getLogger("lis2_lightning")
 _LOG: Final = "log"

@@ -12,9 +12,9 @@ import lightning.pytorch as pl
 from lightning.fabric.utilities import imports
 from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcessingLauncher
 
+from lis2_lightning.base.signals import Signals
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.parallel.fork import ForkLauncher, Handover
-from lis2_lightning.signals import Signals
 
 _log = logging.getLogger("lis2_lightning")
 _FORKED: Final[Mapping[str, str]] = {

@@ -6,7 +6,7 @@ import logging
 import warnings
 from typing import Final
 
-from lis2_lightning.parallel.environment import is_main
+from lis2_lightning.parallel.processes import is_main
 
 _TALKATIVE: Final = ("lis2_lightning", "lightning", "lightning.pytorch", "lightning.fabric")
 

@@ -11,10 +11,10 @@ from signal import SIGINT
 from types import FrameType
 from typing import NoReturn
 
+from lis2_lightning.base.signals import NOTED, requeue
 from lis2_lightning.parallel.children import CHILDREN
 from lis2_lightning.parallel.ending import GO_ON, end_now, tell
-from lis2_lightning.parallel.environment import is_main
-from lis2_lightning.signals import NOTED, requeue
+from lis2_lightning.parallel.processes import is_main
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from lis2_lightning.parallel.ending import GO_ON, end_now, tell
-from lis2_lightning.parallel.environment import local_rank
+from lis2_lightning.parallel.processes import local_rank
 
 # Not LIS2_…: those are keys of the configuration.
 _STARTED_BY: Final = "_LIS2_STARTED_BY"

@@ -15,8 +15,8 @@ from torch import distributed
 from lis2_lightning.errors import Interrupted, ProcessLost
 from lis2_lightning.parallel.children import CHILDREN
 from lis2_lightning.parallel.ending import GO_ON
-from lis2_lightning.parallel.environment import local_rank
 from lis2_lightning.parallel.parent import is_started
+from lis2_lightning.parallel.processes import local_rank
 
 _TO_CLOSE_S: Final = 3.0  # from a connection's end to that of its process
 _FOR_MAIN_S: Final = 8.0  # in which the main process ends the others, or is itself found dead

@@ -15,9 +15,9 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any, Final, cast
 
+from lis2_lightning.base.signals import NOTED, Signals
 from lis2_lightning.errors import Interrupted
 from lis2_lightning.parallel.failures import death, described, rebuilt
-from lis2_lightning.signals import NOTED, Signals
 
 Tell = Callable[[str, Any], None]
 Work = Callable[[int, Tell], None]

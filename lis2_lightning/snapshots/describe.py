@@ -15,8 +15,8 @@ from typing import Any, Final
 import yaml
 from torch import Tensor
 
+from lis2_lightning.base.files import size_text
 from lis2_lightning.errors import SnapshotError
-from lis2_lightning.files import size_text
 from lis2_lightning.snapshots.compare import dtype_name, printable
 from lis2_lightning.snapshots.read import peek, read_snapshot
 

@@ -13,8 +13,8 @@ from typing import IO, Any, Final
 
 import torch
 
+from lis2_lightning.base.files import atomic, link, size_text
 from lis2_lightning.errors import SnapshotError
-from lis2_lightning.files import atomic, link, size_text
 from lis2_lightning.snapshots.directory import Refusal
 from lis2_lightning.snapshots.guard import scan
 

@@ -11,21 +11,21 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from lis2_lightning.trackers.base import Tracker
     from lis2_lightning.trackers.csv import CsvLogger, CsvRows, read_rows
     from lis2_lightning.trackers.delivery import sync
-    from lis2_lightning.trackers.guard import Guarded
-    from lis2_lightning.trackers.services import Mlflow, TensorBoard, Wandb
+    from lis2_lightning.trackers.guarded_logger import Guarded
+    from lis2_lightning.trackers.named import Mlflow, TensorBoard, Wandb
+    from lis2_lightning.trackers.tracker import Tracker
 
 _LATE: Final = MappingProxyType(
     {
         "CsvLogger": "csv",
         "CsvRows": "csv",
-        "Guarded": "guard",
-        "Mlflow": "services",
-        "TensorBoard": "services",
-        "Tracker": "base",
-        "Wandb": "services",
+        "Guarded": "guarded_logger",
+        "Mlflow": "named",
+        "TensorBoard": "named",
+        "Tracker": "tracker",
+        "Wandb": "named",
         "read_rows": "csv",
         "sync": "delivery",
     }

@@ -12,8 +12,8 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from lis2_lightning.files import atomic
-from lis2_lightning.trackers.base import Tracker
+from lis2_lightning.base.files import atomic
+from lis2_lightning.trackers.tracker import Tracker
 
 Row = dict[str, str]
 

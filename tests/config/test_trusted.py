@@ -49,8 +49,8 @@ lightning.pytorch.demos.boring_classes.BoringModel
 torchmetrics.utilities.data.dim_zero_cat torchmetrics.functional.accuracy
 monai.bundle.run monai.bundle.ConfigParser monai.apps.download_url monai.data.PersistentDataset
 monai.transforms.Lambda monai.utils.optional_import
-lis2_lightning.Trainer lis2_lightning.trainer.Trainer lis2_lightning.cli.main
-lis2_lightning.files.atomic lis2_lightning.snapshots.write_snapshot
+lis2_lightning.Trainer lis2_lightning.trainer.Trainer lis2_lightning.cli.trainer_cli.main
+lis2_lightning.base.files.atomic lis2_lightning.snapshots.write_snapshot
 lis2_lightning.config.load_config
 jsonargparse.ArgumentParser jsonargparse.set_parsing_settings yaml.unsafe_load yaml.Loader
 numpy.load numpy.memmap numpy.ndarray setuptools.setup pip.main IPython.embed pytest.main

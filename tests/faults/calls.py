@@ -26,7 +26,8 @@ from typing import Any, Final
 
 import torch
 
-from lis2_lightning import SnapshotError, files
+from lis2_lightning import SnapshotError
+from lis2_lightning.base import files
 from lis2_lightning.snapshots import link_snapshot, read_snapshot, to_snapshot, write_snapshot
 
 COUNT, FAIL, FAIL_AFTER, FAIL_FROM, HALF, KILL = range(6)

@@ -133,7 +133,7 @@ def test_a_mask_treated_as_on_a_gpu_gives_the_same(monkeypatch):
     expected.update(*batch())
     for module in ("collection", "counts", "histogram"):
         monkeypatch.setattr(f"lis2_lightning.metrics.{module}.on_cpu", lambda _: False)
-    monkeypatch.setattr("lis2_lightning.pixels.on_cpu", lambda _: False)
+    monkeypatch.setattr("lis2_lightning.base.labelled.on_cpu", lambda _: False)
     metrics = PixelMetrics(everything())
     metrics.update(*batch())
     assert plain(metrics.compute()) == plain(expected.compute())

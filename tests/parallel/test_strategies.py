@@ -17,7 +17,7 @@ from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, SingleDevice
 from torch import nn
 
 from lis2_lightning import ConfigError, Trainer
-from lis2_lightning.bare import lightning_yaml
+from lis2_lightning.assembly.lightning_config import lightning_yaml
 from lis2_lightning.parallel.batchnorm import SharedBatchNorm
 from lis2_lightning.parallel.sharded import ShardedStrategy
 

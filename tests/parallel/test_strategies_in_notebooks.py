@@ -18,12 +18,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lis2_lightning import Trainer
+from lis2_lightning.base.signals import Signals
 from lis2_lightning.errors import ConfigError, DataError, Interrupted, Lis2Error, TrainingError
 from lis2_lightning.parallel.failures import death, described, rebuilt
 from lis2_lightning.parallel.fork import ForkLauncher
 from lis2_lightning.parallel.notebook import strategy_here
 from lis2_lightning.parallel.workers import Tell, Workers
-from lis2_lightning.signals import Signals
 
 Make = Callable[..., dict[str, Any]]
 

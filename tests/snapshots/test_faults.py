@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from lis2_lightning import SnapshotError
-from lis2_lightning.files import size_text
+from lis2_lightning.base.files import size_text
 from lis2_lightning.snapshots import link_snapshot, read_snapshot, to_snapshot, write_snapshot
 
 FAULTS = Path(__file__).parents[1] / "faults"
@@ -77,7 +77,7 @@ def failing(number: int, code: int) -> Iterator[Callable[[], int]]:
             patch.setattr(os, name, broken(getattr(os, name)))
         for name in ("write", "close"):
             patch.setattr(
-                f"lis2_lightning.files._EarlyFile.{name}", broken(getattr(io.FileIO, name))
+                f"lis2_lightning.base.files._EarlyFile.{name}", broken(getattr(io.FileIO, name))
             )
         yield lambda: next(counter)
 

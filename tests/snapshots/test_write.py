@@ -94,7 +94,7 @@ def stops_at(limit: int, error: BaseException) -> Callable[[io.FileIO, memoryvie
     return write
 
 
-WRITE = "lis2_lightning.files._EarlyFile.write"
+WRITE = "lis2_lightning.base.files._EarlyFile.write"
 LIMITS = pytest.mark.parametrize("limit", [0, 100, 4000, 100_000, 399_000])
 
 

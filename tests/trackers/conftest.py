@@ -26,7 +26,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> Limits:
     limits = Limits(
         call_s=1.0, retry_s=0.3, backoff_s=0.05, longest_pause_s=0.1, stall_s=0.5, poll_s=0.02
     )
-    monkeypatch.setattr("lis2_lightning.trackers.guard.LIMITS", limits)
+    monkeypatch.setattr("lis2_lightning.trackers.guarded_logger.LIMITS", limits)
     return limits
 
 

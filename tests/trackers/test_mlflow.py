@@ -19,7 +19,7 @@ import pytest
 
 from lis2_lightning import Trainer
 from lis2_lightning.trackers import Guarded, Mlflow, sync
-from lis2_lightning.trackers.guard import close_all
+from lis2_lightning.trackers.guarded_logger import close_all
 from lis2_lightning.trackers.journal import Journal
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from lightning.pytorch.loggers import CSVLogger
 
 from lis2_lightning import ConfigError, Trainer
 from lis2_lightning.trackers import Guarded, sync
-from lis2_lightning.trackers.guard import close_all
-from lis2_lightning.trackers.services import guard
+from lis2_lightning.trackers.guarded_logger import close_all
+from lis2_lightning.trackers.named import guard
 
 Make = Callable[..., dict[str, Any]]
 THEIRS = "lightning.pytorch.loggers.CSVLogger"

@@ -11,7 +11,7 @@ import pytest
 
 from lis2_lightning import Trainer
 from lis2_lightning.trackers import Guarded, TensorBoard
-from lis2_lightning.trackers.guard import close_all
+from lis2_lightning.trackers.guarded_logger import close_all
 
 Make = Callable[..., dict[str, Any]]
 

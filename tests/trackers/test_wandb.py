@@ -18,7 +18,7 @@ import pytest
 
 from lis2_lightning import Trainer
 from lis2_lightning.trackers import Guarded, Wandb, sync
-from lis2_lightning.trackers.guard import close_all
+from lis2_lightning.trackers.guarded_logger import close_all
 
 pytestmark = pytest.mark.slow
 Make = Callable[..., dict[str, Any]]

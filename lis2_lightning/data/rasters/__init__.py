@@ -1,1 +1,1 @@
-"""One file for each way an image can be stored; :mod:`lis2_lightning.data.raster` opens them."""
+"""One file for each way an image can be stored; :mod:`lis2_lightning.data.formats` opens them."""

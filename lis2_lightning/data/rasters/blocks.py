@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from lis2_lightning.data.rasters.base import (
+from lis2_lightning.data.rasters.contract import (
     OpenedLate,
     channels_first,
     check_inside,

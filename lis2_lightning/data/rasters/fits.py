@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lis2_lightning.data.rasters.arrays import MappedRaster
-from lis2_lightning.data.rasters.base import existing_file, one_line, to_float32
 from lis2_lightning.data.rasters.blocks import BlockRaster
+from lis2_lightning.data.rasters.contract import existing_file, one_line, to_float32
 from lis2_lightning.errors import DataError
 
 Cards = dict[str, tuple[Any, str]]

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from lis2_lightning.data.rasters.base import (
+from lis2_lightning.data.rasters.contract import (
     OpenedLate,
     channels_first,
     check_inside,

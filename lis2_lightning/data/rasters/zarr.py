@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lis2_lightning.data.rasters.base import one_line
 from lis2_lightning.data.rasters.blocks import BlockRaster
+from lis2_lightning.data.rasters.contract import one_line
 from lis2_lightning.errors import DataError, did_you_mean
 
 

@@ -1,0 +1,1 @@
+"""Documented keys become Lightning objects: the only room where the others meet."""

@@ -1,0 +1,93 @@
+"""What became of a configuration, told key by key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, Final
+
+from lis2_lightning.assembly.assemble import chosen_metrics
+from lis2_lightning.assembly.settings import Settings
+from lis2_lightning.config import describe
+from lis2_lightning.parallel.devices import left_to_launcher
+from lis2_lightning.parallel.strategies import spelled
+
+# Which object each documented key becomes; ``{}`` stands for its value.
+_PLAN: Final[Mapping[str, str]] = {
+    "output_dir": "lightning.pytorch.Trainer(default_root_dir={}/<run_name>)",
+    "run_name": "the run's folder and its name in every tracker",
+    "model": "SegmentationModule(model={})",
+    "train_dataset": "SegmentationData(train={})",
+    "val_dataset": "SegmentationData(val={})",
+    "test_dataset": "SegmentationData(test={})",
+    "optimizer": "SegmentationModule.configure_optimizers() -> {}",
+    "scheduler": "SegmentationModule.configure_optimizers() -> {}",
+    "scheduler_interval": "lr_scheduler interval={}",
+    "loss": "MaskedLoss({})",
+    "early_stopper": "callbacks.LossEarlyStopping where true, or the callback given: {}",
+    "batch_size": "torch.utils.data.DataLoader(batch_size={})",
+    "num_workers": "torch.utils.data.DataLoader(num_workers={})",
+    "epochs": "lightning.pytorch.Trainer(max_epochs={})",
+    "save_interval": "callbacks.Snapshots(save_interval={})",
+    "save_last": "callbacks.Snapshots(save_last={})",
+    "save_every_n_steps": "last.pt inside an epoch: {}",
+    "save_every_minutes": "last.pt inside an epoch: {}",
+    "monitor": "callbacks.Snapshots(monitor={})",
+    "mode": "callbacks.Snapshots(mode={})",
+    "resume": "lightning.pytorch.Trainer.fit(ckpt_path=...): {}",
+    "compile": "torch.compile(model): {}",
+    "trackers": "lightning.pytorch.Trainer(logger=...): CSV, and {}",
+    "metrics": "SegmentationModule(metrics={})",
+    "seed": "lightning.pytorch.seed_everything({}), shuffling, augmentation",
+}
+
+
+def planned(settings: Settings, config: Mapping[str, Any]) -> dict[str, str]:
+    """Which Lightning object, with which arguments, each key became.
+
+    Args:
+        settings: The documented keys.
+        config: The same as plain values.
+    """
+    used = {**config, "metrics": describe(chosen_metrics(settings))}
+    told = {
+        field.name: _PLAN[field.name].format(_short(used.get(field.name)))
+        for field in fields(settings)
+        if field.name != "lightning"
+    }
+    told |= {
+        f"lightning.{key}": f"lightning.pytorch.Trainer({key}={_short(_described(key, value))})"
+        for key, value in settings.lightning.items()
+    }
+    told |= {
+        f"lightning.{key}": f"lightning.pytorch.Trainer({key}={num}): what the launcher has started"
+        for key, num in left_to_launcher(settings.lightning).items()
+    }
+    return told
+
+
+def rendered(told: Mapping[str, str]) -> str:
+    """A plan as text, a line for each key.
+
+    Args:
+        told: What :func:`planned` gives.
+    """
+    width = max(map(len, told)) + 2
+    return "\n".join(f"{key:<{width}}{text}" for key, text in told.items())
+
+
+def _described(key: str, value: Any) -> Any:
+    told = describe(value)
+    return spelled(told) if key == "strategy" else told
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Mapping) and "class_path" in value:
+        arguments = value.get("init_args") or {}
+        inside = ", ".join(f"{key}={_short(item)}" for key, item in arguments.items())
+        return f"{value['class_path']}({inside})"
+    if isinstance(value, Mapping) and "object" in value:
+        return f"<{value['object']}>"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_short, value))}]"
+    return "none" if value is None else str(value)

@@ -1,0 +1,42 @@
+"""Where in a run Lightning's loops are: which epoch, which batch, and whether an epoch is whole."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
+    from lightning.pytorch.loops.progress import _ProcessedTracker
+
+
+def inside_epoch(trainer: pl.Trainer) -> bool:
+    """Whether an epoch has begun and its end has not been told to the callbacks yet."""
+    epochs = _current(trainer)
+    return epochs.started > epochs.processed
+
+
+def epochs_done(trainer: pl.Trainer) -> int:
+    """How many epochs are done; the number, counted from 0, of the one that runs."""
+    return _current(trainer).processed
+
+
+def batches_done(trainer: pl.Trainer) -> int:
+    """How many training batches of the running epoch are done, in this process."""
+    return cast("_ProcessedTracker", trainer.fit_loop.epoch_loop.batch_progress.current).processed
+
+
+def epoch_is_whole(trainer: pl.Trainer) -> bool:
+    """Whether the running epoch has had its last batch.
+
+    Where ``max_steps``, ``max_time`` or ``trainer.should_stop`` ends a run, it has not.
+    """
+    return trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+
+
+def goes_on_inside_epoch(trainer: pl.Trainer) -> bool:
+    """Whether a resumed run has not begun a batch yet, and its first one lies inside an epoch."""
+    return trainer.fit_loop.restarting and inside_epoch(trainer)
+
+
+def _current(trainer: pl.Trainer) -> _ProcessedTracker:
+    return cast("_ProcessedTracker", trainer.fit_loop.epoch_progress.current)

@@ -1,0 +1,1 @@
+"""The command line: words become an answer and an exit code."""

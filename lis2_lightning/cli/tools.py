@@ -1,0 +1,132 @@
+"""Commands that train nothing: each function is a command, and its arguments are the command's.
+
+Whatever brings torch with it is imported inside the functions, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, Literal
+
+from lis2_lightning.cli.answer import Answer
+
+
+def info(snapshot: Path) -> Answer:
+    """Show what is in a snapshot: format, epoch, losses, weights, configuration.
+
+    Args:
+        snapshot: A snapshot of this package or of LIS2.
+    """
+    from lis2_lightning.snapshots.describe import render, summary  # noqa: PLC0415 - brings torch
+
+    told = summary(snapshot)
+    return Answer(render(told), told)
+
+
+def diff(one: Path, other: Path) -> Answer:
+    """Show where two snapshots differ; ends with 1 where they do.
+
+    Args:
+        one: A snapshot.
+        other: Another one.
+    """
+    from lis2_lightning.snapshots.compare import (  # noqa: PLC0415 - brings torch
+        differences,
+        render_differences,
+    )
+
+    found = differences(one, other)
+    told = {"differences": [asdict(difference) for difference in found]}
+    return Answer(render_differences(found), told, int(bool(found)))
+
+
+def convert(old: Path, new: Path) -> Answer:
+    """Rewrite a snapshot of LIS2 in the form of this package.
+
+    Args:
+        old: A snapshot that LIS2 wrote; it is not changed.
+        new: The file to write; it must not be there yet.
+    """
+    from lis2_lightning.snapshots import convert as converter  # noqa: PLC0415 - brings torch
+
+    dropped = converter.convert(old, new)
+    told = "\n".join([f"{new} is written", *(f"left out: {each}" for each in dropped)])
+    return Answer(told, {"written": str(new), "left_out": dropped})
+
+
+def init(  # noqa: PLR0917 - positional in Python only: they are flags of the command
+    image: str,
+    target: str,
+    background: str | None = None,
+    missing: str | None = None,
+    labelled: str | None = None,
+    output: Path = Path("lis2.yaml"),
+) -> Answer:
+    """Look at your images, and write a commented configuration to start from.
+
+    Args:
+        image: The image: FITS, TIFF, Zarr, HDF5 or .npy.
+        target: Its labels: 1 on objects and 0 elsewhere; NaN where that is unknown.
+        background: 1 on pixels known to be no object.
+        missing: 1 where the image is valid, 0 where data are missing.
+        labelled: 1 where the target is known, in place of background.
+        output: The file to write; it must not be there yet.
+    """
+    from lis2_lightning.cli import starter  # noqa: PLC0415 - brings torch
+
+    given = {
+        "image": image,
+        "target": target,
+        "background": background,
+        "missing": missing,
+        "labelled": labelled,
+    }
+    maps = {key: value for key, value in given.items() if value is not None}
+    seen = starter.look(maps)
+    choice = starter.choose(seen, maps)
+    starter.write(output, seen, choice, maps)
+    told = [*starter.lines(seen), f"{output} is written: lis2 fit --config {output}"]
+    data = {"written": output, "seen": asdict(seen), "chosen": asdict(choice)}
+    return Answer("\n".join(told), data)
+
+
+def sync(run_dir: Path) -> Answer:
+    """Deliver to the trackers what they have not got; ends with 1 where something is left.
+
+    Args:
+        run_dir: The folder of a run that is not going on.
+    """
+    from lis2_lightning.trackers import delivery  # noqa: PLC0415 - brings torch
+
+    done = delivery.sync(run_dir)
+    data = {"deliveries": [asdict(one) for one in done]}
+    return Answer(
+        delivery.table(done), data, int(any(one.left or not one.complete for one in done))
+    )
+
+
+def completion(shell: Literal["bash", "zsh", "tcsh"]) -> Answer:
+    """Print the completion script of a shell.
+
+    Args:
+        shell: The shell.
+    """
+    from lis2_lightning.cli.completion import script  # noqa: PLC0415 - brings Lightning
+
+    told = script(shell, {name: run.__doc__ or "" for name, run in TOOLS.items()})
+    return Answer(told, {"script": told})
+
+
+TOOLS: Final[Mapping[str, Callable[..., Answer]]] = MappingProxyType(
+    {
+        "info": info,
+        "diff": diff,
+        "convert": convert,
+        "init": init,
+        "sync": sync,
+        "completion": completion,
+    }
+)

@@ -1,0 +1,152 @@
+"""Opening an image of any supported format as a raster, and writing a map beside it.
+
+====================  ========================================================================
+source                what is read
+====================  ========================================================================
+``map.fits``          the first image of the file; ``map.fits[2]`` or ``map.fits[NAME]`` another
+``map.npy``           through a memory map
+``map.h5:/a/b``       the data set ``/a/b``; ``map.h5`` alone where it holds a single one
+``map.tif``           the first page, or all where they are of one shape
+``map.zarr``          an array; ``map.zarr:/a/b`` one inside a group
+an array              as it is
+====================  ========================================================================
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lis2_lightning.base.files import atomic
+from lis2_lightning.data.rasters.arrays import ArrayRaster, open_npy
+from lis2_lightning.data.rasters.contract import Raster
+from lis2_lightning.data.rasters.fits import Cards, open_fits, write_fits
+from lis2_lightning.data.rasters.hdf5 import open_hdf5
+from lis2_lightning.data.rasters.tiff import open_tiff
+from lis2_lightning.data.rasters.zarr import open_zarr
+from lis2_lightning.errors import DataError
+
+__all__ = ["ArrayRaster", "Raster", "open_raster", "write_map"]
+
+
+def _open_npy(path: Path, which: str | None) -> Raster:
+    if which is not None:
+        raise DataError(f"{path} holds a single array: leave out {which!r}")
+    return open_npy(path)
+
+
+OPENERS: dict[str, Callable[[Path, str | None], Raster]] = {
+    ".fits": open_fits,
+    ".fit": open_fits,
+    ".fts": open_fits,
+    ".fz": open_fits,
+    ".npy": _open_npy,
+    ".h5": open_hdf5,
+    ".hdf5": open_hdf5,
+    ".hdf": open_hdf5,
+    ".tif": open_tiff,
+    ".tiff": open_tiff,
+    ".zarr": open_zarr,
+}
+"""Which suffix means which format."""
+
+
+def open_raster(source: str | os.PathLike[str] | NDArray[Any] | Raster) -> Raster:
+    """Open an image lazily; see the table above for what a source may be.
+
+    Args:
+        source: A path, with the part inside the file where one is needed, an array ``(H, W)`` or
+            ``(C, H, W)``, or a raster, which is given back.
+
+    Returns:
+        A raster that can be pickled and shared by worker processes.
+
+    Raises:
+        DataError: The file is missing, of an unknown or the wrong format, damaged, or holds
+            no image.
+
+    >>> open_raster(np.zeros((4, 6))).shape
+    (1, 4, 6)
+    """
+    if isinstance(source, np.ndarray):
+        return ArrayRaster(source)
+    if isinstance(source, (str, os.PathLike)):
+        path, which = split_source(os.fspath(source))
+        return _opener(path)(path, which)
+    if isinstance(source, Raster):
+        return source
+    raise DataError(f"an image is a path, an array or a raster, not {type(source).__name__}")
+
+
+def split_source(source: str) -> tuple[Path, str | None]:
+    """Split a source into the file and the part inside it.
+
+    >>> split_source("maps/map.fits[2]")
+    (PosixPath('maps/map.fits'), '2')
+    >>> split_source("map.h5:/a/b")[1]
+    '/a/b'
+    """
+    path = Path(source).expanduser()
+    match = re.fullmatch(r"(.+)\[([^\[\]]+)\]|(.+\.(?:h5|hdf5|hdf|zarr)):(.+)", str(path))
+    if match is None or path.exists():
+        return path, None
+    return Path(match[1] or match[3]), match[2] or match[4]
+
+
+def _opener(path: Path) -> Callable[[Path, str | None], Raster]:
+    """Find the format by the file's suffix."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes[-1:] in ([".gz"], [".bz2"]):
+        raise DataError(f"{path} is compressed as a whole: unpack it first (gunzip or bunzip2)")
+    if suffixes[-1:] == [".npz"]:
+        raise DataError(
+            f"{path} is a .npz archive, which cannot be mapped: save it with numpy.save"
+        )
+    try:
+        return OPENERS[suffixes[-1] if suffixes else ""]
+    except KeyError as error:
+        raise DataError(
+            f"{path} is of no known image format: its name must end in {', '.join(OPENERS)}"
+        ) from error
+
+
+def write_map(path: str | os.PathLike[str], image: NDArray[np.float32], *, like: Raster) -> Path:
+    """Write a map with the coordinates of a raster, whole or not at all.
+
+    Args:
+        path: Where to; without the suffix `.fits` or `.npy` it gets the one that fits `like`.
+        image: The map, ``(H, W)`` or ``(C, H, W)``, of the height and width of `like`.
+        like: What the map was made from: of a FITS image its celestial and beam keywords are
+            written too.
+
+    Returns:
+        The path that was written. A file of that name is replaced.
+
+    Raises:
+        DataError: The map has another shape, or the file cannot be written.
+    """
+    if image.shape[-2:] != like.shape[1:]:
+        raise DataError(
+            f"a map of the shape {image.shape} does not fit {like.source}, which is "
+            f"{like.shape[1]} x {like.shape[2]} px"
+        )
+    cards: Cards | None = getattr(like, "cards", None)
+    target = Path(path).expanduser()
+    if target.suffix not in {".fits", ".npy"}:
+        target = target.with_name(target.name + (".npy" if cards is None else ".fits"))
+    values = np.ascontiguousarray(image, dtype=np.float32)
+    try:
+        with atomic(target) as file:
+            if target.suffix == ".npy":
+                np.save(file, values)
+            else:
+                write_fits(file, values, cards or {})
+    except OSError as error:
+        raise DataError(f"{target} cannot be written: {error.strerror or error}") from error
+    return target

@@ -1,0 +1,1 @@
+"""Many trainers: comparisons of whole runs."""

@@ -1,0 +1,154 @@
+"""What a run leaves at its end: the stored result, pictures, a map, a table."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from lightning.pytorch.callbacks import EarlyStopping
+
+from lis2_lightning.assembly.assemble import Assembly
+from lis2_lightning.assembly.settings import Settings
+from lis2_lightning.base.files import atomic
+from lis2_lightning.data import AnyDataset, TileDataset, write_map
+from lis2_lightning.inference import Map
+from lis2_lightning.report import draw_curves, draw_prediction
+from lis2_lightning.trackers import read_rows
+
+_log = logging.getLogger("lis2_lightning")
+TEST: Final = "test_results.csv"
+_RESULT: Final = "result.json"
+# beyond this an image is not mapped only to draw it; `lis2 predict` maps any size
+DRAWN_PIXELS: Final = 4_000_000
+
+
+def final_info(
+    settings: Settings, built: Assembly, test_scores: Mapping[str, float]
+) -> dict[str, Any]:
+    """What ``Trainer.get_final_info`` returns."""
+    snapshots = built.snapshots
+    return {
+        "best_loss": snapshots.best_loss,
+        "epochs_run": built.log.epochs_run,
+        "run_name": settings.run_name,
+        "output_dir": str(settings.output_dir),
+        "final_model_path": _existing(snapshots.best_path),
+        "last_model_path": _existing(snapshots.last_path),
+        "metrics_train": _split(built.log.row, "train_"),
+        "metrics_val": _split(built.log.row, "val_"),
+        "metrics_test": _split(test_scores, "test_"),
+    }
+
+
+def _existing(path: Path) -> str | None:
+    return str(path) if path.is_file() else None
+
+
+def _split(values: Mapping[str, float | None], prefix: str) -> dict[str, float]:
+    chosen = {key.removeprefix(prefix): v for key, v in values.items() if key.startswith(prefix)}
+    return {key: value for key, value in chosen.items() if value is not None}
+
+
+def stored(settings: Settings) -> dict[str, Any]:
+    """The result of a run that is over; empty where it is to go on, or to start afresh."""
+    path = settings.run_dir / _RESULT
+    if settings.resume is False or not path.is_file():
+        return {}
+    record = json.loads(path.read_text(encoding="utf-8"))
+    over = record["stopped_early"] or record["info"]["epochs_run"] >= settings.epochs
+    if not over:
+        return {}
+    info: dict[str, Any] = record["info"]
+    _log.info("%s is over: its stored result is returned", settings.run_dir)
+    _log.info("%s", table(settings, info, record["seconds"]))
+    return info
+
+
+def store(settings: Settings, built: Assembly, info: Mapping[str, Any], seconds: float) -> None:
+    """Keep a run's result, which marks it as over, and show it; the main process does.
+
+    Args:
+        settings: The documented keys.
+        built: What came of them.
+        info: What :func:`final_info` gives.
+        seconds: How long the training took.
+    """
+    if not built.lightning.is_global_zero:
+        return
+    record = {
+        "info": dict(info),
+        "stopped_early": _stopped_early(built),
+        "seconds": round(seconds, 3),
+    }
+    with atomic(settings.run_dir / _RESULT) as file:
+        file.write(json.dumps(record, indent=2).encode() + b"\n")
+    draw_curves(_numbers(settings.run_dir / "logs_train.csv"), settings.run_dir / "curves.png")
+    _log.info("%s", table(settings, info, seconds))
+
+
+def remove_temporary(settings: Settings, built: Assembly) -> None:
+    """Remove a ``last.pt`` that nobody asked for, where the run that it kept is over."""
+    is_over = _stopped_early(built) or built.log.epochs_run >= settings.epochs
+    if is_over and built.lightning.is_global_zero:
+        built.snapshots.remove_temporary()
+
+
+def _stopped_early(built: Assembly) -> bool:
+    return any(map(_stopped, built.lightning.early_stopping_callbacks))
+
+
+def _stopped(stopper: EarlyStopping) -> bool:
+    # a run that lightning.max_time or max_steps ended is not over: it may go on
+    return stopper.stopped_epoch > 0 or stopper.wait_count >= stopper.patience
+
+
+def draw_map(dataset: AnyDataset | None, maps: Sequence[Map], folder: Path) -> None:
+    """Draw image, truth and probability of a tiled image as ``prediction.png``."""
+    if not isinstance(dataset, TileDataset) or not maps:
+        return
+    image, target, labelled = (channels[0] for channels in dataset.read_maps())
+    # what a network makes of missing data is no probability
+    probability = np.where(np.isfinite(image), maps[0][0], np.nan)
+    draw_prediction(image, target, labelled, probability, folder / "prediction.png")
+
+
+def is_drawn(dataset: AnyDataset | None) -> bool:
+    """Whether the image is small enough to be mapped for a picture."""
+    return isinstance(dataset, TileDataset) and int(np.prod(dataset.image_shape)) <= DRAWN_PIXELS
+
+
+def write_prediction(maps: Sequence[Map], dataset: AnyDataset | None, folder: Path) -> None:
+    """Write a map with the coordinates of its image, or all patches as one array."""
+    if not maps:
+        return
+    if isinstance(dataset, TileDataset):
+        one = maps[0][0] if len(maps[0]) == 1 else maps[0]
+        path = write_map(folder / "prediction", one, like=dataset.image)
+    else:
+        path = folder / "prediction.npy"
+        with atomic(path) as file:
+            np.save(file, np.stack(maps))
+    _log.info("the map is in %s", path)
+
+
+def _numbers(path: Path) -> list[dict[str, float | None]]:
+    _, rows = read_rows(path)
+    return [{key: float(v) if v else None for key, v in row.items()} for row in rows]
+
+
+def table(settings: Settings, info: Mapping[str, Any], seconds: float) -> str:
+    """The end of a run in a few lines."""
+    lines = {
+        f"best {settings.monitor}": f"{info['best_loss']:.6g}",
+        "epochs": f"{info['epochs_run']} of {settings.epochs}",
+        "training time": f"{seconds:.1f} s",
+        "best snapshot": info["final_model_path"] or "none",
+        "run folder": str(settings.run_dir),
+        **{f"test {name}": f"{value:.4f}" for name, value in info["metrics_test"].items()},
+    }
+    width = max(map(len, lines)) + 2
+    return "\n".join(["", *(f"{name:<{width}}{value}" for name, value in lines.items())])

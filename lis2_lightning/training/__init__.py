@@ -1,0 +1,1 @@
+"""The LightningModule, its loss over the whole effective batch, and its sums."""

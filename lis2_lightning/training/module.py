@@ -1,0 +1,284 @@
+"""The network, its loss, its metrics and its optimizer, as Lightning trains them."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.types import LRSchedulerTypeUnion, OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torchmetrics import Metric
+
+from lis2_lightning.base.labelled import num_labelled
+from lis2_lightning.base.position import epoch_is_whole, inside_epoch
+from lis2_lightning.data import SegmentationData
+from lis2_lightning.errors import ConfigError, DataError
+from lis2_lightning.losses import MaskedLoss, Sums
+from lis2_lightning.parallel.exchange import Exchange, of_all_processes
+from lis2_lightning.snapshots import COMPILED, INSIDE_EPOCH, rewind
+from lis2_lightning.training.joint_loss import JointLoss
+from lis2_lightning.training.scores import Scores, mean_loss
+
+_log = logging.getLogger("lis2_lightning")
+OptimizerCallable = Callable[[Iterable[nn.Parameter]], Optimizer]
+SchedulerCallable = Callable[[Optimizer], LRScheduler]
+Batch = Mapping[str, Tensor]
+Split = Literal["train", "val", "test"]
+
+
+class SegmentationModule(pl.LightningModule):
+    """Trains a network on labelled pixels alone.
+
+    A batch is a mapping: ``patch`` and ``target`` (B, C, H, W), optionally ``labelled`` of the
+    target's shape (true = counts; missing = everywhere) and anything else. The network is called
+    with the batch keys that its ``forward`` names (all of them where it takes ``**kwargs``), or
+    with ``patch`` alone where it names none of them.
+
+    Sums and counts stay on the device: no value is read back and nothing is logged per step.
+
+    Args:
+        model: The network.
+        loss: A loss of ``torch.nn`` or one of ours; it is evaluated over labelled pixels.
+        optimizer: Builds the optimizer from parameters.
+        scheduler: Builds the scheduler from an optimizer, or null.
+        scheduler_interval: Whether the scheduler steps after each epoch or each optimizer step.
+        metrics: What is measured for training and validation, on labelled pixels.
+        compile_model: Run the network through ``torch.compile``.
+        exchange: Adds up counts over processes; one of its own where it is not given.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        loss: nn.Module,
+        optimizer: OptimizerCallable,
+        scheduler: SchedulerCallable | None = None,
+        scheduler_interval: Literal["epoch", "step"] = "epoch",
+        metrics: Sequence[Metric] = (),
+        compile_model: bool = False,
+        exchange: Exchange | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = MaskedLoss(loss)
+        self.train_scores = Scores(self.loss, metrics)
+        self.val_scores = Scores(self.loss, metrics)
+        self.test_scores = Scores(self.loss, metrics)
+        self._joint = JointLoss(self.loss, exchange or Exchange())
+        self._optimizer_factory = optimizer
+        self._scheduler_factory = scheduler
+        self._scheduler_interval = scheduler_interval
+        if compile_model:
+            model.compile()  # in place: the names of its weights stay as they are
+        self._inputs = input_names(model)
+        self._has_validated = False
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Call the network with what it asks for of a batch.
+
+        Returns:
+            What the network gives: probabilities or logits, ``(B, C, H, W)``.
+        """
+        if self._inputs is None:
+            return self._output(self.model(batch["patch"]))
+        names = [name for name in (self._inputs or batch) if name in batch]
+        return self._output(self.model(**{name: batch[name] for name in names}))
+
+    def _output(self, output: Any) -> Tensor:
+        if not isinstance(output, Tensor):
+            raise DataError(
+                f"{type(self.model).__name__} gives a {type(output).__name__}, the trainer needs "
+                "one tensor of the target's shape: wrap the model in a module that picks it"
+            )
+        return output
+
+    def probabilities(self, output: Tensor) -> Tensor:
+        """The network's output as probabilities in [0, 1], float32, detached."""
+        output = output.detach().float()
+        return output.sigmoid() if self.loss.expects_logits else output
+
+    def scores(self, split: Split) -> Scores:
+        """The sums of one split."""
+        chosen: dict[Split, Scores] = {
+            "train": self.train_scores,
+            "val": self.val_scores,
+            "test": self.test_scores,
+        }
+        return chosen[split]
+
+    def _step(self, batch: Batch, split: Split) -> tuple[Sums, Tensor]:
+        target, labelled = batch["target"], batch.get("labelled")
+        output = self(batch)
+        sums = self.loss(output, target, labelled)
+        probabilities = self.probabilities(output)
+        self.scores(split).update(sums, probabilities, target, labelled)
+        return sums, probabilities
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of the batch's labelled pixels; zero where it has none.
+
+        Its gradient is this process's part of that of the whole effective batch, see
+        ``lis2_lightning.training.joint_loss``.
+        """
+        target, labelled = batch["target"], batch.get("labelled")
+        num = 1 if self._trainer is None else self.trainer.accumulate_grad_batches
+        self._joint.begin(
+            num_labelled(target, labelled),
+            is_first=batch_idx % num == 0,
+            is_last=(batch_idx + 1) % num == 0 or self.trainer.is_last_batch,
+            num_batches=num,
+        )
+        sums, _ = self._step(batch, "train")
+        return self._joint.of(sums, num_pixels=target.numel())
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Differentiate a batch's loss, and join it with those that were accumulated."""
+        self._joint.backward(loss, self.model.parameters())
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add a batch to the validation loss and metrics."""
+        self._step(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Add a batch to the test loss and metrics.
+
+        Returns:
+            The batch's own ``loss`` and metrics, scalars; NaN is the loss of no labelled pixel.
+        """
+        sums, probabilities = self._step(batch, "test")
+        metrics = self.test_scores.metrics
+        values = metrics.of_batch(probabilities, batch["target"], batch.get("labelled"))
+        return {"loss": mean_loss(self.loss.value, torch.stack(sums)), **values}
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Probabilities in [0, 1], float32, ``(B, C, H, W)``."""
+        return self.probabilities(self(batch))
+
+    def on_train_epoch_start(self) -> None:
+        """Begin an epoch with empty sums."""
+        self.train_scores.reset()
+        self._has_validated = False
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin a validation with empty sums."""
+        self.val_scores.reset()
+        self._has_validated = True
+
+    def on_test_epoch_start(self) -> None:
+        """Begin a test with empty sums."""
+        self.test_scores.reset()
+
+    def on_train_epoch_end(self) -> None:
+        """Step ``ReduceLROnPlateau`` before snapshots are taken.
+
+        Lightning would step it after: a resumed run would then be one step behind.
+        """
+        scheduler = self.lr_schedulers()
+        # where validation does not run in every epoch, its last loss would count again and again
+        is_due = self._has_validated or not validates(self.trainer)
+        if isinstance(scheduler, ReduceLROnPlateau) and is_due:
+            seen = "val_loss" if self._has_validated else "train_loss"
+            scheduler.step(float(self.trainer.callback_metrics[seen]))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what the running epoch has counted so far, of every process."""
+        if inside_epoch(self.trainer) or not epoch_is_whole(self.trainer):
+            checkpoint[INSIDE_EPOCH] = {
+                "train_sums": of_all_processes(self.train_scores.sums()),
+                "has_validated": self._has_validated,
+            }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on counting inside an epoch; take only the weights where nothing is trained.
+
+        Lightning gives the callbacks their states for a test, too: the epochs done and the best
+        value of a run would become those of the snapshot that is tested.
+        """
+        self._take_own_names(checkpoint["state_dict"])
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            checkpoint.pop("callbacks", None)
+        elif so_far := checkpoint.get(INSIDE_EPOCH):
+            sums = so_far["train_sums"]
+            if len(sums) != self.trainer.world_size:
+                _log.warning(
+                    "the snapshot is of %d processes and lies inside an epoch, which begins again",
+                    len(sums),
+                )
+                rewind(checkpoint)
+                return
+            self.train_scores.load_sums(sums[self.trainer.global_rank])
+            self._has_validated = so_far["has_validated"]
+
+    def _take_own_names(self, state: dict[str, Any]) -> None:
+        """Put back the prefix of a compiled network, which no snapshot has."""
+        for own in self.state_dict():
+            plain = own.replace(COMPILED, "")
+            if plain != own and plain in state:
+                state[own] = state.pop(plain)
+
+    def lr_scheduler_step(self, scheduler: LRSchedulerTypeUnion, metric: Any | None) -> None:
+        """Step a scheduler; ``ReduceLROnPlateau`` has stepped already."""
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            super().lr_scheduler_step(scheduler, metric)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimizer over the parameters that are trained, and its scheduler.
+
+        Raises:
+            ConfigError: One of them refuses its arguments, or nothing is trained.
+        """
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        try:
+            optimizer = self._optimizer_factory(trained)
+            scheduler = self._scheduler_factory(optimizer) if self._scheduler_factory else None
+        except (TypeError, ValueError, RuntimeError) as error:
+            told = " ".join(str(error).split())
+            raise ConfigError(f"the optimizer or the scheduler cannot be built: {told}") from error
+        if scheduler is None:
+            return optimizer
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {
+                "scheduler": scheduler,
+                "interval": self._scheduler_interval,
+                "monitor": "train_loss",
+                "strict": False,
+            },
+        }
+
+
+def validates(trainer: pl.Trainer) -> bool:
+    """Whether validation belongs to a run, be it in this epoch or in a later one."""
+    data = getattr(trainer, "datamodule", None)
+    # ours has a method for it in any case, and Lightning asks for no more
+    has_none = isinstance(data, SegmentationData) and data.val is None
+    return trainer.enable_validation and not has_none
+
+
+def input_names(model: nn.Module) -> tuple[str, ...] | None:
+    """Which batch keys a network is called with.
+
+    Returns:
+        The names of its ``forward``; an empty tuple for all keys (``**kwargs``); None where it
+        does not name ``patch``, and so takes the patch as its first argument.
+
+    >>> input_names(nn.Conv2d(1, 1, 3)) is None
+    True
+    """
+    parameters = inspect.signature(model.forward).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()) and "patch" not in parameters:
+        return () if not _positional(parameters) else None
+    return tuple(parameters) if "patch" in parameters else None
+
+
+def _positional(parameters: Mapping[str, inspect.Parameter]) -> bool:
+    kinds = {p.kind for p in parameters.values()}
+    return bool(kinds & {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.VAR_POSITIONAL})

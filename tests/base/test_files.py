@@ -1,0 +1,326 @@
+"""Files that are whole or not there, second names, leftovers of dead processes, and the lock."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from lis2_lightning import ConfigError, files
+from lis2_lightning.base.files import atomic, link, lock, make, sweep
+
+posix = pytest.mark.skipif(os.name != "posix", reason="locks and process numbers are POSIX's")
+
+
+def names(folder: Path) -> list[str]:
+    """What lies in a folder, hidden files too."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+def put(path: Path, content: bytes) -> None:
+    """Write a file as the package does."""
+    with atomic(path) as file:
+        file.write(content)
+
+
+def fail(number: int) -> Callable[..., None]:
+    """A function that raises an error of the system."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return refuse
+
+
+def dead_process() -> int:
+    """The number of a process that has ended."""
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    return child.pid
+
+
+def test_a_file_takes_its_name_when_all_of_it_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "map.npy"
+    with atomic(path) as file:
+        file.write(b"all of ")
+        assert not path.exists()
+        file.write(b"it")
+    assert path.read_bytes() == b"all of it"
+    assert names(path.parent) == ["map.npy"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_what_stops_the_writer_leaves_the_earlier_file_and_nothing_else(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
+    put(tmp_path / "a.csv", b"earlier")
+
+    def stop() -> None:
+        with atomic(tmp_path / "a.csv") as file:
+            file.write(b"half")
+            raise error
+
+    with pytest.raises(error):
+        stop()
+    assert (tmp_path / "a.csv").read_bytes() == b"earlier"
+    assert names(tmp_path) == ["a.csv"]
+
+
+def test_large_writes_arrive_whole_and_in_order(tmp_path: Path) -> None:
+    parts = [os.urandom(size) for size in (5, 20 * 2**20, 100, 9 * 2**20, 8191, 8193)]
+    with atomic(tmp_path / "large") as file:
+        for part in parts:
+            assert file.write(part) == len(part)
+    assert (tmp_path / "large").read_bytes() == b"".join(parts)
+
+
+def test_a_file_can_be_written_back_and_forth(tmp_path: Path) -> None:
+    with atomic(tmp_path / "zip") as file:
+        file.write(b"....body")
+        file.seek(0)
+        file.write(b"head")
+    assert (tmp_path / "zip").read_bytes() == b"headbody"
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
+def test_a_folder_that_cannot_be_synced_is_borne_where_the_file_system_has_no_such_thing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    real = os.fsync
+
+    def no_folders(file: int) -> None:
+        if stat.S_ISDIR(os.fstat(file).st_mode):
+            raise OSError(number, os.strerror(number))
+        real(file)
+
+    monkeypatch.setattr(os, "fsync", no_folders)
+    put(tmp_path / "a", b"1")
+    assert (tmp_path / "a").read_bytes() == b"1"
+
+
+def test_a_folder_that_fails_to_be_synced_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", fail(errno.EIO))
+    with pytest.raises(OSError, match="Input/output error"):
+        make(tmp_path / "new")
+
+
+def test_a_second_name_outlives_a_new_file_under_the_first(tmp_path: Path) -> None:
+    put(tmp_path / "best", b"1")
+    put(tmp_path / "last", b"0")
+    link(tmp_path / "best", tmp_path / "last")
+    link(
+        tmp_path / "best", tmp_path / "last"
+    )  # a rename between two names of one file does nothing
+    put(tmp_path / "best", b"2")
+    assert (tmp_path / "last").read_bytes() == b"1"
+    assert names(tmp_path) == ["best", "last"]
+
+
+def test_a_second_name_is_a_copy_where_there_are_no_hard_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "hardlink_to", fail(errno.EPERM))
+    put(tmp_path / "best", b"1")
+    link(tmp_path / "best", tmp_path / "last")
+    assert (tmp_path / "last").read_bytes() == b"1"
+    assert (tmp_path / "last").stat().st_nlink == 1
+    assert names(tmp_path) == ["best", "last"]
+
+
+def test_a_name_for_what_is_not_there_is_an_error(tmp_path: Path) -> None:
+    put(tmp_path / "last", b"0")
+    with pytest.raises(FileNotFoundError):
+        link(tmp_path / "best", tmp_path / "last")
+    assert (tmp_path / "last").read_bytes() == b"0"
+    assert names(tmp_path) == ["last"]
+
+
+def test_what_a_dead_process_of_our_number_left_is_not_written_through(tmp_path: Path) -> None:
+    # in a container a new process often has the dead one's number, and a process that dies inside
+    # link() leaves a temporary file that is a second name of a snapshot
+    put(tmp_path / "best", b"precious")
+    with atomic(tmp_path / "last") as file:
+        temporary = Path(file.name)
+    temporary.hardlink_to(tmp_path / "best")
+    put(tmp_path / "last", b"new")
+    assert (tmp_path / "best").read_bytes() == b"precious"
+    assert names(tmp_path) == ["best", "last"]
+
+
+def left_by(pid: int | str, name: str, machine: str = files._MACHINE) -> str:
+    """The name of a temporary file of a process."""
+    return f".{name}.{pid}-{machine}.tmp"
+
+
+@posix
+def test_a_sweep_removes_what_dead_processes_left_and_nothing_else(tmp_path: Path) -> None:
+    dead = dead_process()
+    gone = [left_by(dead, name) for name in ("last.pt", "save_1.pt", "config.yaml")]
+    kept = [
+        left_by(os.getpid(), "last.pt"),
+        left_by(os.getppid(), "last.pt"),
+        left_by(1, "last.pt"),  # always there, and another user's
+        left_by(dead, "last.pt", machine="00000000"),  # may live elsewhere
+        left_by("x", "last.pt"),
+        left_by(10**30, "last.pt"),
+        f"last.pt.{dead}.tmp",
+        ".hidden.tmp",
+        "last.pt",
+    ]
+    for name in gone + kept:
+        (tmp_path / name).touch()
+    assert sorted(path.name for path in sweep(tmp_path)) == sorted(gone)
+    assert names(tmp_path) == sorted(kept)
+    assert sweep(tmp_path) == []
+    assert sweep(tmp_path / "nowhere") == []
+
+
+def test_what_another_machine_left_is_removed_after_a_day(tmp_path: Path) -> None:
+    old, new = (tmp_path / left_by(os.getpid(), name, machine="00000000") for name in "ab")
+    old.touch()
+    new.touch()
+    os.utime(old, (time.time() - 90_000,) * 2)
+    assert sweep(tmp_path) == [old]
+
+
+def test_the_temporary_file_is_one_that_a_sweep_knows(tmp_path: Path) -> None:
+    with atomic(tmp_path / "last.pt") as file:
+        assert Path(file.name).name == left_by(os.getpid(), "last.pt")
+        assert sweep(tmp_path) == []  # for we live
+
+
+HOLDS = """
+import os, sys, time
+from pathlib import Path
+from lis2_lightning.base.files import lock
+with lock(Path(sys.argv[1])):
+    child = os.fork() if "fork" in sys.argv else 1
+    if child == 0:
+        time.sleep(60)  # a data loader's worker, which has our descriptors
+    print(child, flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def holder(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Another process that holds a folder, and its child's number where it is to fork one."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDS, str(folder), *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        try:
+            yield process, child
+        finally:
+            process.kill()
+            if arguments:
+                os.kill(child, signal.SIGKILL)
+
+
+@posix
+def test_a_second_run_is_refused_with_one_sentence(tmp_path: Path) -> None:
+    with holder(tmp_path) as (other, _):
+        told = (
+            rf"is used by another run \(process {other.pid} on \S+ since "
+            r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\): wait for it, or choose another run_name$"
+        )
+        for _ in range(2):  # being refused must not free it
+            with pytest.raises(ConfigError, match=told), lock(tmp_path):
+                pass
+        assert other.stdin is not None
+        other.stdin.close()
+        other.wait()
+        with lock(tmp_path):
+            pass
+    assert (tmp_path / ".lock").read_bytes() == b""
+
+
+@posix
+@pytest.mark.parametrize("arguments", [(), ("fork",)], ids=["alone", "with living children"])
+def test_the_lock_of_a_killed_process_does_not_block(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    with holder(tmp_path, *arguments) as (other, child):
+        other.kill()
+        other.wait()
+        if arguments:
+            os.kill(child, 0)  # it lives
+        with lock(tmp_path):
+            assert f"process {os.getpid()}" in (tmp_path / ".lock").read_text()
+
+
+def test_a_second_run_of_the_same_process_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "other").mkdir()
+    with lock(tmp_path / "run"), lock(tmp_path / "other"):
+        same = tmp_path / "other" / ".." / "run"
+        refused = pytest.raises(ConfigError, match=rf"used by another run \(process {os.getpid()} ")
+        with refused, lock(same):
+            pass
+    with lock(tmp_path / "run"):
+        pass
+
+
+@posix
+def test_being_refused_in_the_same_process_does_not_free_the_folder(tmp_path: Path) -> None:
+    # a record lock goes when any descriptor of its file is closed
+    code = HOLDS.replace("sys.stdin.read()", "lock(Path(sys.argv[1])).__enter__()")
+    with lock(tmp_path):
+        with pytest.raises(ConfigError), lock(tmp_path):
+            pass
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False
+        )
+    assert "is used by another run" in done.stderr
+
+
+def test_a_run_that_fails_frees_its_folder(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), lock(tmp_path):
+        raise KeyError
+    with lock(tmp_path):
+        pass
+
+
+@posix
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP])
+def test_a_file_system_without_locks_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    import fcntl
+
+    monkeypatch.setattr(fcntl, "lockf", fail(number))
+    with lock(tmp_path):
+        pass
+
+
+def test_a_platform_without_record_locks_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    refused = pytest.raises(ConfigError, match="is used by another run")
+    with lock(tmp_path), refused, lock(tmp_path):
+        pass
+
+
+def test_a_folder_that_cannot_hold_a_lock_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / ".lock").mkdir()
+    refused = pytest.raises(
+        ConfigError, match=r"cannot be locked \(.*\): choose another output_dir"
+    )
+    with refused, lock(tmp_path):
+        pass

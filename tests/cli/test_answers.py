@@ -1,0 +1,220 @@
+"""What commands answer on which stream, the equal configuration for Lightning, and `lis2 init`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from lightning.pytorch.cli import LightningCLI
+
+from lis2_lightning import ConfigError, Trainer, __version__
+from lis2_lightning.__main__ import main
+from lis2_lightning.assembly.lightning_config import lightning_yaml
+from lis2_lightning.cli.commands import RUNS
+from lis2_lightning.cli.tools import TOOLS
+from lis2_lightning.snapshots import read_snapshot
+
+Make = Callable[..., dict[str, Any]]
+Finished = tuple[Path, dict[str, Any]]
+Typed = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def typed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Typed:
+    """Type a command; give its exit code and what it printed on both streams."""
+    monkeypatch.setattr(sys, "argv", ["lis2"])
+
+    def run(*words: str | Path) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main([str(word) for word in words])
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    return run
+
+
+def written(path: Path, config: dict[str, Any]) -> Path:
+    """A configuration as a file."""
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    return path
+
+
+def process(*words: str, flags: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    """Run Python as a user does, in a process of its own."""
+    line = [sys.executable, *flags, *words]
+    return subprocess.run(line, capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_fit_answers_with_one_line_of_json(tiny: Make, tmp_path: Path, typed: Typed) -> None:
+    path = written(tmp_path / "tiny.yaml", tiny(epochs=1))
+    code, told, _ = typed("fit", "--config", path, "--json")
+    assert code == 0
+    assert told.count("\n") == 1
+    read = json.loads(told)
+    assert read["epochs_run"] == 1
+    assert read["metrics_test"].keys() >= {"loss", "dice"}
+    code, again, _ = typed("validate", "--config", path, "--json")
+    assert (code, again.count("\n")) == (0, 1)
+    assert json.loads(again).keys() >= {"val_loss", "val_dice"}
+
+
+def test_plan_tells_what_each_key_becomes(tiny: Make, tmp_path: Path, typed: Typed) -> None:
+    path = written(tmp_path / "tiny.yaml", tiny())
+    code, told, _ = typed("plan", "--config", path)
+    assert code == 0
+    assert re.search(
+        r"^optimizer +SegmentationModule.configure_optimizers\(\) -> torch", told, re.MULTILINE
+    )
+    assert [entry.name for entry in tmp_path.iterdir()] == ["tiny.yaml"]
+    code, told, _ = typed("plan", "--config", path, "--json")
+    assert json.loads(told)["epochs"] == "lightning.pytorch.Trainer(max_epochs=2)"
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.filterwarnings("ignore")  # Lightning warns of what the facade keeps quiet
+def test_lightning_alone_trains_the_plan_to_the_same_weights(
+    tiny: Make, tmp_path: Path, typed: Typed, networks: str
+) -> None:
+    given = tiny(
+        model={"class_path": f"{networks}.Droppy"},
+        scheduler={"type": "StepLR", "step_size": 1},
+        early_stopper=True,
+        trackers=["csv"],
+    )
+    path, bare = written(tmp_path / "tiny.yaml", given), tmp_path / "bare.yaml"
+    assert typed("plan", "--config", path, "--lightning_yaml", bare)[0] == 0
+    ours = Trainer.from_config(path)
+    ours.train()
+    cli = LightningCLI(args=["fit", "--config", str(bare)], save_config_callback=None)
+    theirs = {key.removeprefix("model."): value for key, value in cli.model.state_dict().items()}
+    for name, weight in ours.model.state_dict().items():
+        assert torch.equal(weight, theirs[name]), name
+    best = torch.load(tmp_path / "runs/tiny/best.ckpt", weights_only=True)["state_dict"]  # noqa: TID251 - Lightning wrote it
+    snapshot = read_snapshot(tmp_path / "runs/tiny/best.pt")["MODEL"]["MODEL_STATE"]
+    assert all(torch.equal(value, best[f"model.{name}"]) for name, value in snapshot.items())
+
+
+def test_objects_have_no_place_in_a_file(tiny: Make) -> None:
+    trainer = Trainer.from_config(tiny(), model=torch.nn.Conv2d(1, 1, 3, padding=1))
+    with pytest.raises(ConfigError, match="model: passed as objects"):
+        lightning_yaml(trainer.global_config)
+
+
+def images(folder: Path, *, signed: bool = False, side: int = 96) -> list[str]:
+    """An image with labels, as a user has them."""
+    rng = np.random.default_rng(0)
+    image = rng.normal(0 if signed else 9, 1, (side, side)).astype(np.float32)
+    np.save(folder / "image.npy", image)
+    np.save(folder / "target.npy", (image > np.median(image)).astype(np.float32))
+    return [str(folder / "image.npy"), str(folder / "target.npy")]
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize("signed", [False, True])
+def test_what_init_writes_trains_as_it_is(
+    tmp_path: Path, typed: Typed, signed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, told, _ = typed("init", *images(tmp_path, signed=signed), "--output", "mine.yaml")
+    assert code == 0
+    assert "96 x 96 px, 1 channel" in told
+    assert "labelled: 100.0% of the pixels, of which 50.0% are 1" in told
+    text = Path("mine.yaml").read_text(encoding="utf-8")
+    assert text.count("#") > 8
+    assert ("Normalize" in text) == signed
+    assert typed("fit", "--config", "mine.yaml", "--epochs", "1", "--model.features", "2")[0] == 0
+    assert Path("runs/mine/best.pt").is_file()
+
+
+def test_init_overwrites_nothing_and_tells_what_it_cannot_use(
+    tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    image, target = images(tmp_path)
+    code, told, _ = typed("init", image, target, "--json")
+    assert (code, json.loads(told)["written"]) == (0, "lis2.yaml")
+    for words in (["init", image, target], ["init", image], ["init", "gone.fits", target]):
+        code, told, error = typed(*words)
+        assert (code, told) == (2, "")
+        assert error.startswith("lis2: "), error
+        assert error.count("\n") == 1, error
+    np.save("small.npy", np.ones((4, 4), np.float32))
+    code, _, error = typed("init", "small.npy", "small.npy", "--output", "other.yaml")
+    assert code == 2
+    assert not Path("other.yaml").exists()
+
+
+def test_init_finds_folds_where_little_is_labelled(
+    tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    image, target = images(tmp_path)
+    labelled = np.zeros((96, 96), np.float32)
+    labelled[:8, :8] = 1
+    np.save("labelled.npy", labelled)
+    code, told, _ = typed("init", image, target, "--labelled", "labelled.npy", "--json")
+    assert code == 0
+    assert json.loads(told)["chosen"]["num_folds"] == 1  # one area has all of it
+    given = yaml.safe_load(Path("lis2.yaml").read_text(encoding="utf-8"))
+    assert "val_dataset" not in given
+
+
+def test_help_and_version_import_neither_torch_nor_lightning() -> None:
+    for word in ("--help", "--version", "info --help", "init --help", "fitt"):
+        done = process("-m", "lis2_lightning", *word.split(), flags=("-X", "importtime"))
+        imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+        assert "lis2_lightning.cli.dispatch" in imported
+        assert not imported & {"torch", "lightning", "numpy"}, word
+
+
+def test_help_lists_every_command_with_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    for name, about in {**RUNS, **{key: str(run.__doc__) for key, run in TOOLS.items()}}.items():
+        assert f" {name} {about.splitlines()[0]}" in told
+
+
+@pytest.mark.slow
+def test_help_is_quick_and_a_refusal_takes_little_more_than_lightning(tmp_path: Path) -> None:
+    path = written(tmp_path / "config.yaml", {"epochz": 3, "model": {"type": "unett"}})
+
+    def least(*words: str) -> float:
+        times = []
+        for _ in range(3):
+            before = os.times()
+            process(*words)
+            after = os.times()
+            used = after.children_user - before.children_user
+            times.append(used + after.children_system - before.children_system)
+        return min(times)  # of the processor: others may be using the machine, too
+
+    helped, version = (
+        least("-m", "lis2_lightning", "--help"),
+        least("-m", "lis2_lightning", "--version"),
+    )
+    bare = least("-c", "import lightning.pytorch")
+    refused = least("-m", "lis2_lightning", "fit", "--config", str(path))
+    assert max(helped, version) < 0.4
+    assert refused < 1.2 * bare
+    assert __version__ in process("-m", "lis2_lightning", "--version").stdout
+
+
+def test_a_shell_completes_commands_keys_and_names(typed: Typed) -> None:
+    for shell in ("bash", "zsh", "tcsh"):
+        code, told, _ = typed("completion", shell)
+        assert code == 0
+        for word in ("verify-resume", "batch_size", "FilamentsDataset", "lightning.precision"):
+            assert word in told, (shell, word)
+    assert typed("completion", "dos")[0] == 2

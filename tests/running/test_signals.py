@@ -1,0 +1,199 @@
+"""The command line under signals: exit codes, sentences, whole files, the same command again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lis2_lightning import Trainer
+from lis2_lightning.snapshots import read_snapshot
+
+Make = Callable[..., dict[str, Any]]
+Start = Callable[..., subprocess.Popen[str]]
+
+# A network of a user's that takes its time, so that a signal finds it at work.
+SLOW = """
+import os
+import time
+from pathlib import Path
+from torch import nn
+
+
+class Slow(nn.Conv2d):
+    def __init__(self) -> None:
+        super().__init__(1, 1, 1)
+
+    def forward(self, patch):
+        if "MARK" in os.environ:
+            Path(os.environ["MARK"]).touch()
+        time.sleep(0.05)
+        return super().forward(patch).sigmoid()
+"""
+
+
+@pytest.fixture
+def config(tiny: Make, tmp_path: Path) -> Path:
+    """The configuration of a run of many seconds."""
+    (tmp_path / "slow_network.py").write_text(SLOW, encoding="utf-8")
+    given = tiny(model={"class_path": "slow_network.Slow"}, epochs=50, resume="auto")
+    path = tmp_path / "slow.yaml"
+    path.write_text(yaml.safe_dump(given), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start the command line in a session of its own, and see to its end."""
+    started: list[subprocess.Popen[str]] = []
+
+    def run(*words: str, **variables: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lis2_lightning", *words],
+            env={**os.environ, "PYTHONPATH": str(tmp_path), **variables},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def wait_for_rows(folder: Path, num: int = 1) -> None:
+    """Wait until a run has finished some epochs."""
+    log = folder / "logs_train.csv"
+    for _ in range(1200):
+        if log.is_file() and len(log.read_text(encoding="utf-8").splitlines()) > num:
+            return
+        time.sleep(0.1)
+    pytest.fail("the run has not begun within two minutes")
+
+
+def assert_stopped(process: subprocess.Popen[str], number: int, folder: Path) -> None:
+    """The process ended with the signal's code and one sentence, and left a whole snapshot."""
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, told
+    name = signal.Signals(number).name
+    sentences = [line for line in told.splitlines() if name in line]
+    assert len(sentences) == 1
+    assert "last.pt has all of it, and the same command with resume: auto goes on" in sentences[0]
+    assert "Traceback" not in told
+    assert read_snapshot(folder / "last.pt")["LIGHTNING"]["next_epoch"] >= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_signal_ends_a_run_with_its_code_and_a_whole_snapshot(
+    config: Path, start: Start, tmp_path: Path, number: int, workers: int
+) -> None:
+    process = start("fit", "--config", str(config), f"--num_workers={workers}")
+    wait_for_rows(tmp_path / "runs/tiny")
+    # as a terminal or a scheduler does it: to the workers of the data loaders, too
+    os.killpg(process.pid, number)
+    assert_stopped(process, number, tmp_path / "runs/tiny")
+
+
+@pytest.mark.slow
+def test_the_same_command_goes_on_to_the_result_of_an_undisturbed_run(
+    config: Path, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "runs/tiny"
+    words = ("fit", "--config", str(config), "--epochs=6")
+    for num in (1, 3):
+        process = start(*words)
+        wait_for_rows(folder, num)
+        process.send_signal(signal.SIGTERM)
+        assert_stopped(process, signal.SIGTERM, folder)
+    process = start(*words)
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 0, told
+    monkeypatch.syspath_prepend(str(tmp_path))
+    Trainer.from_config(config, epochs=6, run_name="whole").train()
+    for name in ("logs_train.csv", "test_results.csv"):
+        assert (folder / name).read_text() == (tmp_path / "runs/whole" / name).read_text()
+
+
+def test_a_second_ctrl_c_ends_at_once() -> None:
+    code = """
+        import signal
+        from lis2_lightning.base.signals import Signals
+        with Signals().noted():
+            signal.raise_signal(signal.SIGINT)
+            print("noted", flush=True)
+            signal.raise_signal(signal.SIGINT)
+            print("never")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (-signal.SIGINT, "noted\n")
+
+
+@pytest.mark.slow
+def test_slurm_is_asked_to_start_the_job_again_and_it_goes_on_by_itself(
+    config: Path, start: Start, tmp_path: Path
+) -> None:
+    asked = tmp_path / "asked.txt"
+    scontrol = tmp_path / "bin" / "scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text(f'#!/bin/sh\necho "$@" >> {asked}\n', encoding="utf-8")
+    scontrol.chmod(0o755)
+    job = {
+        "PATH": f"{scontrol.parent}{os.pathsep}{os.environ['PATH']}",
+        "SLURM_JOB_ID": "4711",
+        "SLURM_JOB_NAME": "filaments",
+        "SLURM_NTASKS": "1",
+        "SLURM_PROCID": "0",
+        "SLURM_LOCALID": "0",
+        "SLURM_NODEID": "0",
+    }
+    words = ("fit", "--config", str(config), "--resume=false", "--epochs=4")
+    process = start(*words, **job)
+    wait_for_rows(tmp_path / "runs/tiny")
+    process.send_signal(signal.SIGUSR1)
+    assert_stopped(process, signal.SIGUSR1, tmp_path / "runs/tiny")
+    assert asked.read_text(encoding="utf-8") == "requeue 4711\n"
+
+    process = start(*words, **job, SLURM_RESTART_COUNT="1")
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 0, told
+    assert "going on from" in told
+    rows = (tmp_path / "runs/tiny/logs_train.csv").read_text(encoding="utf-8").splitlines()
+    assert [row.split(",")[0] for row in rows] == ["epoch", "0", "1", "2", "3"]
+
+
+@pytest.mark.slow
+def test_a_signal_during_a_prediction_ends_it_with_its_code(
+    config: Path, start: Start, tmp_path: Path
+) -> None:
+    process = start("fit", "--config", str(config), "--epochs=1")
+    assert process.wait(timeout=120) == 0
+    written = tmp_path / "runs/tiny/prediction.npy"
+    before = written.stat().st_mtime_ns
+    mark = tmp_path / "predicting"
+    process = start("predict", "--config", str(config), "--batch_size=1", MARK=str(mark))
+    while not mark.exists() and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "SIGTERM during predict: what is written is whole" in told
+    assert written.stat().st_mtime_ns == before
+    assert read_snapshot(tmp_path / "runs/tiny/best.pt")["LIGHTNING"]["next_epoch"] == 1
