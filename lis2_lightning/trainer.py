@@ -28,7 +28,8 @@ from lis2_lightning.config.trusted import trusted
 from lis2_lightning.data import AnyDataset, SegmentationData
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.inference import Map
-from lis2_lightning.running import loop, results
+from lis2_lightning.report import run_pictures
+from lis2_lightning.running import checks, loop, results, resume
 from lis2_lightning.snapshots import read_snapshot
 from lis2_lightning.trackers import Tracker
 from lis2_lightning.training.module import OptimizerCallable, SchedulerCallable, SegmentationModule
@@ -194,14 +195,14 @@ class Trainer:
         self._result = self._result or results.stored(self._settings)
         if self._result:
             return self.get_final_info()
-        loop.check(self._settings, self.module, self.data)
+        checks.check(self._settings, self.module, self.data)
         if self._settings.resume not in {True, False, "auto"}:
             self._checkpoint(str(self._settings.resume))  # refused before a folder is made
         with loop.folder(self._settings, self.lightning), self._built.tracking:
             return self._train()
 
     def _train(self) -> dict[str, Any]:
-        checkpoint = loop.starting_point(self._settings, self.global_config, self._named)
+        checkpoint = resume.starting_point(self._settings, self.global_config, self._named)
         with loop.timed() as elapsed:
             self.fit(checkpoint)
         if is_trial(self.lightning):
@@ -210,9 +211,11 @@ class Trainer:
         results.remove_temporary(self._settings, self._built)
         self._result = self.get_final_info()
         results.store(self._settings, self._built, self._result, elapsed())
-        if results.is_drawn(self.data.predict):
+        if self.lightning.is_global_zero:
+            run_pictures.draw_log(self._settings.run_dir)
+        if run_pictures.is_drawn(self.data.predict):
             maps = self.predict(self._best_or_none)
-            results.draw_map(self.data.predict, maps, self._settings.run_dir)
+            run_pictures.draw_map(self.data.predict, maps, self._settings.run_dir)
         return self.get_final_info()
 
     def fit(self, checkpoint: Path | None = None) -> None:
@@ -348,7 +351,7 @@ class Trainer:
     @cached_property
     def _built(self) -> assemble.Assembly:
         with loop.quiet():
-            seed = loop.seed_of(self._settings)
+            seed = resume.seed_of(self._settings)
             return assemble.assemble(self._settings, self.global_config, seed=seed)
 
     def _lightning_loop(self) -> AbstractContextManager[None]:
@@ -368,7 +371,7 @@ class Trainer:
         return "best" if self._named["best"].is_file() else None
 
     def _checkpoint(self, ckpt_path: str | os.PathLike[str] | None) -> Path | None:
-        return None if ckpt_path is None else loop.snapshot_path(ckpt_path, self._named)
+        return None if ckpt_path is None else resume.snapshot_path(ckpt_path, self._named)
 
     @property
     def module(self) -> SegmentationModule:

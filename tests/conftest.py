@@ -114,8 +114,8 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw nothing: pictures take most of a tiny run's time, and have tests of their own."""
-    monkeypatch.setattr("lis2_lightning.running.results.draw_curves", lambda *_: None)
-    monkeypatch.setattr("lis2_lightning.running.results.is_drawn", lambda _: False)
+    monkeypatch.setattr("lis2_lightning.report.run_pictures.draw_curves", lambda *_: None)
+    monkeypatch.setattr("lis2_lightning.report.run_pictures.is_drawn", lambda _: False)
 
 
 @pytest.fixture(scope="session")

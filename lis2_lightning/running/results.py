@@ -16,14 +16,10 @@ from lis2_lightning.assembly.settings import Settings
 from lis2_lightning.base.files import atomic
 from lis2_lightning.data import AnyDataset, TileDataset, write_map
 from lis2_lightning.inference import Map
-from lis2_lightning.report import draw_curves, draw_prediction
-from lis2_lightning.trackers import read_rows
 
 _log = logging.getLogger("lis2_lightning")
 TEST: Final = "test_results.csv"
 _RESULT: Final = "result.json"
-# beyond this an image is not mapped only to draw it; `lis2 predict` maps any size
-DRAWN_PIXELS: Final = 4_000_000
 
 
 def final_info(
@@ -86,7 +82,6 @@ def store(settings: Settings, built: Assembly, info: Mapping[str, Any], seconds:
     }
     with atomic(settings.run_dir / _RESULT) as file:
         file.write(json.dumps(record, indent=2).encode() + b"\n")
-    draw_curves(_numbers(settings.run_dir / "logs_train.csv"), settings.run_dir / "curves.png")
     _log.info("%s", table(settings, info, seconds))
 
 
@@ -106,21 +101,6 @@ def _stopped(stopper: EarlyStopping) -> bool:
     return stopper.stopped_epoch > 0 or stopper.wait_count >= stopper.patience
 
 
-def draw_map(dataset: AnyDataset | None, maps: Sequence[Map], folder: Path) -> None:
-    """Draw image, truth and probability of a tiled image as ``prediction.png``."""
-    if not isinstance(dataset, TileDataset) or not maps:
-        return
-    image, target, labelled = (channels[0] for channels in dataset.read_maps())
-    # what a network makes of missing data is no probability
-    probability = np.where(np.isfinite(image), maps[0][0], np.nan)
-    draw_prediction(image, target, labelled, probability, folder / "prediction.png")
-
-
-def is_drawn(dataset: AnyDataset | None) -> bool:
-    """Whether the image is small enough to be mapped for a picture."""
-    return isinstance(dataset, TileDataset) and int(np.prod(dataset.image_shape)) <= DRAWN_PIXELS
-
-
 def write_prediction(maps: Sequence[Map], dataset: AnyDataset | None, folder: Path) -> None:
     """Write a map with the coordinates of its image, or all patches as one array."""
     if not maps:
@@ -133,11 +113,6 @@ def write_prediction(maps: Sequence[Map], dataset: AnyDataset | None, folder: Pa
         with atomic(path) as file:
             np.save(file, np.stack(maps))
     _log.info("the map is in %s", path)
-
-
-def _numbers(path: Path) -> list[dict[str, float | None]]:
-    _, rows = read_rows(path)
-    return [{key: float(v) if v else None for key, v in row.items()} for row in rows]
 
 
 def table(settings: Settings, info: Mapping[str, Any], seconds: float) -> str:

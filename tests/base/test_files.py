@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from lis2_lightning import ConfigError, files
+from lis2_lightning import ConfigError
+from lis2_lightning.base import files
 from lis2_lightning.base.files import atomic, link, lock, make, sweep
 
 posix = pytest.mark.skipif(os.name != "posix", reason="locks and process numbers are POSIX's")

@@ -180,9 +180,9 @@ def train(place: Path, changes: Mapping[str, Any], fatal: int | None = None) -> 
     """Train in a trial's folder, and note what is returned; nothing is drawn."""
     os.chdir(place)
     mock.patch(
-        "lis2_lightning.running.results.draw_curves"
+        "lis2_lightning.report.run_pictures.draw_curves"
     ).start()  # pictures take most of the time
-    mock.patch("lis2_lightning.running.results.is_drawn", return_value=False).start()
+    mock.patch("lis2_lightning.report.run_pictures.is_drawn", return_value=False).start()
     operations = Operations(FOLDER.parent, fatal)
     returned = Trainer.from_config({**RUN, **changes}).train()
     RETURNED.write_text(json.dumps({"returned": returned, "operations": operations.num}))

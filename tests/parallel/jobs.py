@@ -165,7 +165,7 @@ def result(job: Job, folder: Path) -> dict[str, Any]:
     """Train, and tell weights, returned values and the rows of both tables."""
     made = trainer(job, folder)
     if job.sizes[2]:
-        with mock.patch("lis2_lightning.running.results.draw_curves"):
+        with mock.patch("lis2_lightning.report.run_pictures.draw_curves"):
             returned = made.train()
     else:
         made.fit()

@@ -145,7 +145,7 @@ def main() -> None:
     """Run what belongs to this world."""
     folder, world = Path(sys.argv[1]), int(os.environ["WORLD_SIZE"])
     torch.set_num_threads(1)
-    with mock.patch("lis2_lightning.running.results.draw_curves"):
+    with mock.patch("lis2_lightning.report.run_pictures.draw_curves"):
         if world == 2:
             interrupted(folder, "ddp", PLACES)
             interrupted(folder, "fsdp", PLACES[2:4])

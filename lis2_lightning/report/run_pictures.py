@@ -1,0 +1,42 @@
+"""The two pictures of a run: its curves, and its map beside the image and the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from lis2_lightning.data import AnyDataset, TileDataset
+from lis2_lightning.inference import Map
+from lis2_lightning.report.pictures import draw_curves, draw_prediction
+from lis2_lightning.trackers import read_rows
+
+# beyond this an image is not mapped only to draw it; `lis2 predict` maps any size
+DRAWN_PIXELS: Final = 4_000_000
+
+
+def draw_log(folder: Path) -> None:
+    """Draw the epochs of a run's ``logs_train.csv`` as ``curves.png`` beside it."""
+    draw_curves(_numbers(folder / "logs_train.csv"), folder / "curves.png")
+
+
+def draw_map(dataset: AnyDataset | None, maps: Sequence[Map], folder: Path) -> None:
+    """Draw image, truth and probability of a tiled image as ``prediction.png``."""
+    if not isinstance(dataset, TileDataset) or not maps:
+        return
+    image, target, labelled = (channels[0] for channels in dataset.read_maps())
+    # what a network makes of missing data is no probability
+    probability = np.where(np.isfinite(image), maps[0][0], np.nan)
+    draw_prediction(image, target, labelled, probability, folder / "prediction.png")
+
+
+def is_drawn(dataset: AnyDataset | None) -> bool:
+    """Whether the image is small enough to be mapped for a picture."""
+    return isinstance(dataset, TileDataset) and int(np.prod(dataset.image_shape)) <= DRAWN_PIXELS
+
+
+def _numbers(path: Path) -> list[dict[str, float | None]]:
+    _, rows = read_rows(path)
+    return [{key: float(v) if v else None for key, v in row.items()} for row in rows]
