@@ -29,6 +29,6 @@ nitpick_ignore_regex = [
     (r"py:class", r"(Augmentation|PositionEncoding|Tracker|Map|Tile|Batch)"),
     # internal names, which have no entry in the reference
     (r"py:.*", r"lis2_lightning\.(tiling|trainer\.GlobalConfig|data\.sampling).*"),
-    # Sphinx mistakes the first words of a property's docstring, up to a comma or colon, for its type
+    # the start of a property's docstring, up to a comma or colon, is mistaken for its type
     (r"py:class", r"([A-Z][a-z]+|.* .*)"),
 ]
