@@ -1,4 +1,4 @@
-# Everything runs in .venv, which each target makes where it is missing.
+# Everything runs in .venv, which each target creates if it is missing.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,10 +6,10 @@ PYTEST := $(BIN)/python -m pytest
 
 .PHONY: help demo test test-slow soak check format docs bench clean
 
-help: ## this list
+help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-# the package alone for a run, everything for its developers
+# the package alone to run it, all dependencies to develop it
 $(BIN)/lis2: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
@@ -19,36 +19,36 @@ $(VENV)/dev: $(BIN)/lis2
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	@touch $@
 
-demo: $(BIN)/lis2 ## train on the built-in image and draw what came of it
+demo: $(BIN)/lis2 ## train on the built-in image and plot the result
 	@rm -rf runs/demo
 	$(BIN)/lis2 fit --config configs/quickstart.yaml --run_name demo
 	$(BIN)/python benchmarks/baseline.py runs/demo
 
-test: $(VENV)/dev ## the quick tests
+test: $(VENV)/dev ## run the quick tests
 	$(PYTEST) -n 2 -m "not slow"
 
-test-slow: $(VENV)/dev ## the long tests
+test-slow: $(VENV)/dev ## run the slow tests
 	$(PYTEST) -n 2 --dist loadgroup -m slow
 
-soak: $(VENV)/dev ## kill a thousand runs and start them again
+soak: $(VENV)/dev ## kill runs at random moments and resume them
 	LIS2_KILLS=1000 $(PYTEST) -s -m slow -k many_killed_runs tests/faults
 
-check: $(VENV)/dev ## format, lint, types, layers, spelling
+check: $(VENV)/dev ## check format, lint, types, layers, spelling
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell
 
-format: $(VENV)/dev ## mend format and what lint can mend
+format: $(VENV)/dev ## format the code and fix what lint can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 docs: $(VENV)/dev ## build the documentation
 	$(BIN)/python -m sphinx -n -W --keep-going docs docs/_build
 
-bench: $(VENV)/dev ## every benchmark, as one table
+bench: $(VENV)/dev ## run every benchmark and print one table
 	$(BIN)/python benchmarks/run.py
 
-clean: ## remove what the other targets made, but no run
+clean: ## remove what the other targets created, except runs
 	rm -rf $(VENV) docs/_build .mypy_cache .ruff_cache .pytest_cache

@@ -17,18 +17,18 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 
-napoleon_use_rtype = False  # "Returns: A sentence: and more" is no type and its description
+napoleon_use_rtype = False  # "Returns: A sentence: and more" does not start with a type
 
 nitpick_ignore_regex = [
-    # other projects' names: their inventories are on the network, and the build must not need it
+    # other projects' names: their inventories are online, and the build must work offline
     (r"py:.*", r"(torch|numpy|np|lightning|pl|torchmetrics|jsonargparse|nn|os|pathlib)\..*"),
     (r"py:.*", r"(collections|typing|functools)\..*"),
     (r"py:.*", r"(Path|NDArray|Tensor|Dataset|Optimizer|LRScheduler|Metric|Logger|EarlyStopping)"),
-    # our own aliases and base classes, as they stand in signatures: without a module
+    # our own aliases and base classes, which signatures show without a module
     (r"py:class", r"(AnyDataset|Source|Normalization|OptimizerCallable|SchedulerCallable)"),
     (r"py:class", r"(Augmentation|PositionEncoding|Tracker|Map|Tile|Batch)"),
-    # names for developers, which have no entry on the page
+    # internal names, which have no entry in the reference
     (r"py:.*", r"lis2_lightning\.(tiling|trainer\.GlobalConfig|data\.sampling).*"),
-    # the first words of a property's docstring, before a comma or a colon, are taken for its type
+    # the start of a property's docstring, up to a comma or colon, is mistaken for its type
     (r"py:class", r"([A-Z][a-z]+|.* .*)"),
 ]
