@@ -1,10 +1,12 @@
-# Everything runs in .venv, which each target makes where it is missing.
+# Everything runs in .venv, which each target makes where it is missing; the lowest versions that
+# pyproject.toml allows have an environment of their own.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LOWEST := .venv-lowest
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help demo test test-slow soak check format docs bench clean
+.PHONY: help demo test test-slow test-lowest soak check format docs bench clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -30,6 +32,17 @@ test: $(VENV)/dev ## the quick tests
 test-slow: $(VENV)/dev ## the long tests
 	$(PYTEST) -n 2 --dist loadgroup -m slow
 
+# bounds.txt pins each package of pyproject.toml to the version after its >=
+$(LOWEST)/ready: pyproject.toml
+	$(PYTHON) -m venv --clear $(LOWEST)
+	grep -oE '"[A-Za-z0-9-]+(\[[a-z,]+\])?>=[0-9.]+' pyproject.toml \
+		| sed -E 's/"([^[>]+).*>=/\1==/' | sort -u > $(LOWEST)/bounds.txt
+	$(LOWEST)/bin/python -m pip install --quiet --constraint $(LOWEST)/bounds.txt --editable ".[test]"
+	@touch $@
+
+test-lowest: $(LOWEST)/ready ## the quick tests with the lowest versions allowed
+	$(LOWEST)/bin/python -m pytest -n 2 -m "not slow"
+
 soak: $(VENV)/dev ## kill a thousand runs and start them again
 	LIS2_KILLS=1000 $(PYTEST) -s -m slow -k many_killed_runs tests/faults
 
@@ -51,4 +64,4 @@ bench: $(VENV)/dev ## every benchmark, as one table
 	$(BIN)/python benchmarks/run.py
 
 clean: ## remove what the other targets made, but no run
-	rm -rf $(VENV) docs/_build .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(LOWEST) docs/_build .mypy_cache .ruff_cache .pytest_cache
