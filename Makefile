@@ -40,10 +40,12 @@ $(LOWEST)/ready: pyproject.toml
 	$(LOWEST)/bin/python -m pip install --quiet --constraint $(LOWEST)/bounds.txt --editable ".[test]"
 	@touch $@
 
-# the page on the configuration lists the classes of the torch in constraints.txt
-test-lowest: $(LOWEST)/ready ## the quick tests with the lowest versions allowed
+# the page on the configuration lists the classes of the torch in constraints.txt;
+# only the long tests use what the trackers deliver to
+test-lowest: $(LOWEST)/ready ## the quick tests, and the trackers', with the lowest versions
 	$(LOWEST)/bin/python -m pytest -n 2 -m "not slow" \
 		--deselect tests/config/test_reference.py::test_the_page_is_what_would_be_written_now
+	$(LOWEST)/bin/python -m pytest -n 2 -m slow tests/trackers
 
 soak: $(VENV)/dev ## kill a thousand runs and start them again
 	LIS2_KILLS=1000 $(PYTEST) -s -m slow -k many_killed_runs tests/faults
