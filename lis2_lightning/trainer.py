@@ -355,7 +355,7 @@ class Trainer:
             return assemble.assemble(self._settings, self.global_config, seed=seed)
 
     def _lightning_loop(self) -> AbstractContextManager[None]:
-        return loop.loop(self._built.signals)
+        return loop.loop(self._built.signals, self.lightning)
 
     @property
     def _loop(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ processes of ``torchrun`` would become two runs, each with one device, in one fo
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -57,6 +58,13 @@ def is_main() -> bool:
 def local_rank() -> int:
     """Which of this machine's processes this is, from 0."""
     return _number("LOCAL_RANK", "SLURM_LOCALID")
+
+
+def are_joined() -> bool:
+    """Whether this process can talk to the others by now; torch is not imported to find out."""
+    # a module that is being imported has not all of its names
+    is_initialized = getattr(sys.modules.get("torch.distributed"), "is_initialized", None)
+    return is_initialized is not None and bool(is_initialized())
 
 
 def launched() -> Launch | None:
