@@ -11,7 +11,7 @@ from types import FrameType
 from typing import NoReturn
 
 from lis2_lightning.base.signals import NOTED, requeue
-from lis2_lightning.errors import Lis2Error, ProcessLost
+from lis2_lightning.errors import Lis2Error
 from lis2_lightning.parallel import is_main, local_rank
 from lis2_lightning.parallel.children import CHILDREN, is_started, watch_parent
 from lis2_lightning.parallel.output import RESUME, end_now, tell
@@ -68,7 +68,10 @@ def _exit_code(words: list[str]) -> int:
     except Lis2Error as error:
         if os.environ.get("LIS2_DEBUG"):
             raise
-        _report(error)
+        CHILDREN.end()
+        # before the processes are joined, each of those from outside finds the same for itself
+        if is_started() or are_joined() or local_rank() == 0:
+            tell(str(error))
         return error.exit_code
     except Exception as error:
         if not (CHILDREN or is_started() or are_joined()):
@@ -80,16 +83,6 @@ def _exit_code(words: list[str]) -> int:
             f"above): the run has stopped; {RESUME}"
         )
         return 1
-
-
-def _report(error: Lis2Error) -> None:
-    if isinstance(error, ProcessLost):
-        CHILDREN.report(error)
-        return
-    CHILDREN.end()
-    # before the processes are joined, each of those from outside finds the same for itself
-    if is_started() or are_joined() or local_rank() == 0:
-        tell(str(error))
 
 
 def _run(words: list[str]) -> int:

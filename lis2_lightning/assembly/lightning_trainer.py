@@ -18,9 +18,9 @@ from lis2_lightning.parallel.batchnorm import SharedBatchNorm
 from lis2_lightning.parallel.children import watch_parent
 from lis2_lightning.parallel.devices import (
     check_processes,
-    check_strategy_name,
+    check_strategy,
     left_to_launcher,
-    refusal,
+    needs_a_script,
 )
 from lis2_lightning.snapshots import SnapshotIO
 from lis2_lightning.trackers.named import start_all
@@ -45,7 +45,8 @@ def build_lightning(
     """
     watch_parent()  # the command line does it earlier; a user's script comes here first
     arguments = {**settings.lightning, **left_to_launcher(settings.lightning)}
-    check_strategy_name(arguments.get("strategy"))
+    arguments["strategy"] = arguments.get("strategy") or "auto"
+    check_strategy(arguments["strategy"])
     theirs = _as_list(arguments.pop("callbacks", None))
     shown = arguments.get("enable_progress_bar", True)
     ours = shown and not any(isinstance(callback, ProgressBar) for callback in theirs)
@@ -70,7 +71,11 @@ def build_lightning(
             **{**fixed, **arguments},
         )
     except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
-        raise ConfigError(refusal(error, settings.run_dir)) from error
+        if "not compatible with an interactive" in str(error):
+            raise ConfigError(needs_a_script(settings.run_dir)) from error
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"lightning refuses its arguments: {reason}") from error
+    check_strategy(trainer.strategy)
     check_processes(settings.lightning, trainer, settings.run_dir)
     leave_signals_alone(trainer)
     never_broadcast_sigterm(trainer)

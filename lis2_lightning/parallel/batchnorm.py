@@ -13,14 +13,13 @@ from lis2_lightning.errors import ConfigError
 
 _log = logging.getLogger("lis2_lightning")
 _LAYERS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-_STATE = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
 class SharedBatchNorm(TorchSyncBatchNorm):
     """Normalises with the batches of all processes on GPUs, and says where that cannot be.
 
-    Lightning's plugin fails on a CPU, where this one leaves the network as it is, and afterwards
-    leaves layers of its own kind in the network, where this one puts the former ones back.
+    Lightning's plugin fails on a CPU, where this one leaves the network as it is; and it leaves
+    layers of its own kind behind, where this one puts the network's own layers back.
 
     Args:
         when: Where it is possible, with a line in the log where it is not; always, with an error
@@ -30,7 +29,7 @@ class SharedBatchNorm(TorchSyncBatchNorm):
     def __init__(self, when: Literal["possible", "always", "never"] = "possible") -> None:
         self.when = when
         self._replaced: dict[str, nn.Module] = {}
-        self._is_silent = False
+        self._is_logged = False
 
     def apply(self, model: nn.Module) -> nn.Module:
         """Replace a network's layers by synchronised ones, where there are several processes.
@@ -40,17 +39,18 @@ class SharedBatchNorm(TorchSyncBatchNorm):
         """
         strategy = cast("pl.LightningModule", model).trainer.strategy
         own = {name: layer for name, layer in model.named_modules() if isinstance(layer, _LAYERS)}
-        num_processes = int(getattr(strategy, "world_size", 1))
-        if not own or num_processes == 1 or self.when == "never":
+        num, device = int(getattr(strategy, "world_size", 1)), strategy.root_device.type
+        if not own or num == 1 or self.when == "never":
             return model
-        device = strategy.root_device.type
-        is_silent = self._is_silent or not strategy.is_global_zero
-        self._is_silent = True  # once is enough
+        if device != "cuda" and self.when == "always":
+            raise ConfigError(
+                "lightning.sync_batchnorm is true, and torch synchronises batch normalisation on "
+                f"GPUs only, not on {device}: leave it out, or set lightning.accelerator to gpu"
+            )
+        if strategy.is_global_zero and not self._is_logged:
+            self._log(num, device)
         if device != "cuda":
-            self._leave(device, num_processes, is_silent=is_silent)
             return model
-        if not is_silent:
-            _log.info("batch normalisation is synchronised over %d processes", num_processes)
         self._replaced = dict(own)
         return super().apply(model)
 
@@ -58,24 +58,21 @@ class SharedBatchNorm(TorchSyncBatchNorm):
         """Put the network's own layers back, with what was learnt, where any were replaced."""
         for name, own in self._replaced.items():
             shared = model.get_submodule(name)
-            for part in _STATE:
-                setattr(own, part, getattr(shared, part))
+            own.load_state_dict(shared.state_dict())
             own.train(shared.training)
             model.set_submodule(name, own)
         self._replaced = {}
         return model
 
-    def _leave(self, device: str, num_processes: int, *, is_silent: bool) -> None:
-        if self.when == "always":
-            raise ConfigError(
-                f"lightning.sync_batchnorm is true, and torch synchronises batch normalisation on "
-                f"GPUs only, not on {device}: leave it out, or set lightning.accelerator to gpu"
-            )
-        if not is_silent:
+    def _log(self, num: int, device: str) -> None:
+        self._is_logged = True
+        if device == "cuda":
+            _log.info("batch normalisation is synchronised over %d processes", num)
+        else:
             _log.warning(
                 "on %s batch normalisation cannot be synchronised: each of the %d processes "
                 "normalises with its own batch; use a larger batch_size, a network with group "
                 "normalisation, or one process",
                 device,
-                num_processes,
+                num,
             )

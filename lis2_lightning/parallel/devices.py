@@ -1,11 +1,11 @@
-"""Devices, hosts and strategies: what a launcher has decided, and what cannot be trained with."""
+"""Devices, hosts and strategies: what a launcher has decided, and what is not supported."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import lightning.pytorch as pl
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
@@ -16,17 +16,11 @@ from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleD
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.parallel.processes import Launch, launched
 
-_HOW: Final[Mapping[str, str]] = {
-    "torchrun": "start torchrun with --nnodes={num_nodes} --nproc-per-node={devices}",
-    "SLURM": "start srun with --nodes={num_nodes} --ntasks-per-node={devices}",
-}
-_NOT_FROM_NOTEBOOKS: Final = "not compatible with an interactive"  # Lightning's words
-
 
 def left_to_launcher(arguments: Mapping[str, Any]) -> dict[str, int]:
-    """``devices`` and ``num_nodes``, where they are decided by where this runs and not by the user.
+    """``devices`` and ``num_nodes``, where the user leaves them to where this runs.
 
-    That is what a launcher has started, or a single device in a notebook.
+    That is what a launcher has started, or one device in a notebook.
 
     Args:
         arguments: Those of the Lightning trainer.
@@ -34,24 +28,35 @@ def left_to_launcher(arguments: Mapping[str, Any]) -> dict[str, int]:
     Raises:
         ConfigError: As for :func:`~lis2_lightning.parallel.processes.launched`.
     """
-    launch = _launch_for(arguments)
-    if launch is not None:
+    decided = {}
+    if launch := _launch_for(arguments):
         decided = {"devices": launch.devices, "num_nodes": launch.num_nodes}
-    else:
-        is_open = hasattr(sys, "ps1") and arguments.get("strategy") in (None, "auto")
-        decided = {"devices": 1} if is_open else {}
+    elif hasattr(sys, "ps1") and arguments.get("strategy") in (None, "auto"):
+        decided = {"devices": 1}
     return {key: num for key, num in decided.items() if arguments.get(key) in (None, "auto")}
 
 
-def check_strategy_name(strategy: Any) -> None:
-    """Refuse the name of a strategy before Lightning looks for what it needs.
+def check_strategy(strategy: Any) -> None:
+    """Refuse a strategy other than DDP's and those of a single device.
+
+    Args:
+        strategy: Its name, before Lightning looks for what it needs, or the strategy itself.
 
     Raises:
-        ConfigError: It is neither ``auto`` nor one of DDP's or of a single device.
+        ConfigError: It is another one.
     """
-    name = strategy.lower() if isinstance(strategy, str) else "auto"
-    if name != "auto" and not name.startswith(("ddp", "single_")):
-        raise ConfigError(_refusal(strategy))
+    if isinstance(strategy, str):
+        name, is_known = strategy, strategy.lower().startswith(("auto", "ddp", "single_"))
+    else:
+        name, is_known = type(strategy).__name__, isinstance(strategy, SingleDeviceStrategy)
+        is_known |= isinstance(strategy, DDPStrategy) and not isinstance(
+            strategy, DeepSpeedStrategy
+        )
+    if not is_known:
+        raise ConfigError(
+            f"lightning.strategy is {name}, and only ddp and single devices are supported: set it "
+            "to auto or ddp"
+        )
 
 
 def check_processes(arguments: Mapping[str, Any], trainer: pl.Trainer, run_dir: Path) -> None:
@@ -65,53 +70,32 @@ def check_processes(arguments: Mapping[str, Any], trainer: pl.Trainer, run_dir: 
         run_dir: The run's folder.
 
     Raises:
-        ConfigError: They differ from what a launcher has started, or the strategy is not DDP, or
-            it forks or spawns its processes.
+        ConfigError: They are not those that a launcher has started, or are to be forked or spawned.
     """
-    strategy = trainer.strategy
-    is_ddp = isinstance(strategy, DDPStrategy) and not isinstance(strategy, DeepSpeedStrategy)
-    if not (is_ddp or isinstance(strategy, SingleDeviceStrategy)):
-        raise ConfigError(_refusal(type(strategy).__name__))
-    if is_ddp and not hasattr(strategy.launcher, "cluster_environment"):
+    launcher = trainer.strategy.launcher
+    if launcher is not None and not hasattr(launcher, "cluster_environment"):
         raise ConfigError(needs_a_script(run_dir))
     launch = _launch_for(arguments)
     devices, num_nodes = trainer.num_devices, trainer.num_nodes
-    if launch is None or (launch.devices, launch.num_nodes) == (devices, num_nodes):
-        return
-    how = _HOW[launch.launcher].format(devices=devices, num_nodes=num_nodes)
-    raise ConfigError(
-        f"this was started by {launch}, and lightning has devices: {devices} and num_nodes: "
-        f"{num_nodes}: leave both out, or {how}"
-    )
-
-
-def refusal(error: Exception, run_dir: Path) -> str:
-    """One sentence for what Lightning has refused.
-
-    Args:
-        error: What it has raised.
-        run_dir: The run's folder.
-    """
-    message = " ".join(str(error).split())
-    if _NOT_FROM_NOTEBOOKS in message:
-        return needs_a_script(run_dir)
-    return f"lightning refuses its arguments: {message}"
+    if launch is not None and launch[1:] != (devices, num_nodes):
+        raise ConfigError(
+            f"{launch.launcher} has started processes for devices: {launch.devices} and num_nodes: "
+            f"{launch.num_nodes}, and lightning has devices: {devices} and num_nodes: {num_nodes}: "
+            "leave both out, or start as many"
+        )
 
 
 def needs_a_script(run_dir: Path) -> str:
-    """The sentence for several devices where no script can be started a second time."""
+    """The sentence for several devices where no script can be started once more for each of them.
+
+    Args:
+        run_dir: The run's folder.
+    """
     config = run_dir / "config.yaml"
-    path = config if config.is_file() else "YOUR_CONFIG.yaml"
     return (
         "several devices in a notebook, and strategies that fork or spawn, are not supported: run "
-        f"`lis2 fit --config {path}` in a terminal, or set lightning.devices to 1"
-    )
-
-
-def _refusal(name: str) -> str:
-    return (
-        f"lightning.strategy is {name}, and only ddp and single devices are supported: set it to "
-        "auto or ddp"
+        f"`lis2 fit --config {config if config.is_file() else 'YOUR_CONFIG.yaml'}` in a terminal, "
+        "or set lightning.devices to 1"
     )
 
 

@@ -17,10 +17,9 @@ _LOGGERS: Final = ("lis2_lightning", "lightning", "lightning.pytorch", "lightnin
 
 
 def only_main_speaks() -> None:
-    """Silence warnings and messages below an error in every process but the main one.
+    """Silence every process but the main one, which has the same to say, up to its errors.
 
-    The main process has the same to say. This holds for the rest of the process: what a user's
-    data set warns of comes before and after the loops, too.
+    For good: what a user's data set warns of comes before and after the loops, too.
     """
     if is_main():
         return
@@ -41,9 +40,6 @@ def end_now(code: int) -> NoReturn:
 
     A thread that waits for another process cannot be interrupted otherwise. Nothing is lost:
     files are written whole or not at all, and a lock goes with its process.
-
-    Args:
-        code: The exit code.
     """
     for worker in multiprocessing.active_children():
         worker.kill()

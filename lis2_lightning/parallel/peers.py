@@ -17,17 +17,15 @@ from lis2_lightning.parallel.children import CHILDREN, is_started
 from lis2_lightning.parallel.output import RESUME
 from lis2_lightning.parallel.processes import local_rank
 
-_TO_CLOSE_S: Final = 3.0  # from the end of a connection to that of its process
-_FOR_MAIN_S: Final = 8.0  # in which the main process ends the others, or is itself found dead
+_REPORTED_S: Final = 6.0  # in which the death behind a broken connection is found and reported
 _SAME_S: Final = 1.0  # in which the main process has met the same error, and reports it for all
-# Gloo names its own files in what it says. A bug, such as tensors of different sizes, names none
-# of these words.
-_GLOO: Final = re.compile(
-    r"gloo.*(connect|closed|reset|broken pipe|read error|write error|timed out|timeout)",
-    re.IGNORECASE | re.DOTALL,
+_LOST: Final = (
+    f"another process of this run cannot be reached any more: the run has stopped; {RESUME}"
 )
-_NCCL: Final = re.compile(
-    r"remote ?(process|error)|connect|closed|socket|timed? ?out|abort", re.IGNORECASE
+# What the backends say of a connection; a bug, such as tensors of different sizes, has other words.
+_BROKEN: Final = re.compile(
+    r"connect|closed|reset|broken pipe|remote|socket|(read|write) error|timed? ?out|abort",
+    re.IGNORECASE,
 )
 
 
@@ -48,13 +46,13 @@ def ending_together(launcher: Any) -> Iterator[None]:
     try:
         yield
     except Interrupted:
-        CHILDREN.let_end()  # all of them have agreed to end here
-        raise
+        raise  # all of them have agreed to end here
     except Exception as error:
-        if any(map(is_loss, _chain(error))) or (
-            isinstance(error, RuntimeError) and CHILDREN.loss()
-        ):
-            raise _lost(error) from error
+        if any(map(is_loss, _chain(error))):
+            if CHILDREN or is_started():
+                _wait_to_be_ended(_REPORTED_S)
+            CHILDREN.end()
+            raise ProcessLost(_LOST) from error
         if local_rank() > 0:
             _wait_to_be_ended(_SAME_S)
         CHILDREN.end()
@@ -72,11 +70,11 @@ def is_loss(error: BaseException) -> bool:
     >>> is_loss(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     False
     """
-    if not isinstance(error, RuntimeError):
-        return False
-    if isinstance(error, distributed.DistBackendError):  # also raised for a wrong device
-        return _NCCL.search(str(error)) is not None
-    return isinstance(error, distributed.DistError) or _GLOO.search(str(error)) is not None
+    if isinstance(error, distributed.DistNetworkError | distributed.DistStoreError):
+        return True
+    is_backend = isinstance(error, distributed.DistBackendError) or "gloo" in str(error).lower()
+    is_torch = isinstance(error, RuntimeError) and is_backend
+    return is_torch and _BROKEN.search(str(error)) is not None
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -87,31 +85,8 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         at = at.__cause__ or at.__context__
 
 
-def _lost(error: BaseException) -> ProcessLost:
-    if is_started():
-        _wait_to_be_ended(_FOR_MAIN_S)
-    if CHILDREN and (loss := CHILDREN.loss(within_s=_TO_CLOSE_S)):
-        CHILDREN.kill()  # closing trackers, or leaving the group of processes, may hang
-        return loss
-    CHILDREN.end()
-    return ProcessLost(
-        f"another process of this run cannot be reached any more ({_summary(error)}): the run has "
-        f"stopped; {RESUME}"
-    )
-
-
-def _summary(error: BaseException) -> str:
-    """The first sentence of what torch says, without the file of its own that it names.
-
-    >>> _summary(RuntimeError("[/gloo/pair.cc:537] Read error [::1]:47: reset. This is caused by"))
-    'Read error [::1]:47: reset'
-    """
-    text = " ".join(str(error).split())
-    return re.sub(r"^\[[^\]]*\] ", "", text).partition(". ")[0]
-
-
 def _wait_to_be_ended(seconds: float) -> None:
-    """Wait to be ended by the main process, or by whoever has started all of them."""
+    """Wait to be ended, by the main process, by what watches in it, or by what has started all."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the handler would only note it
     time.sleep(seconds)

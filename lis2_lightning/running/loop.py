@@ -19,6 +19,7 @@ from lis2_lightning.base.signals import Signals, requeue
 from lis2_lightning.callbacks import is_trial, make_folder
 from lis2_lightning.errors import Interrupted, SnapshotError
 from lis2_lightning.parallel import is_main
+from lis2_lightning.parallel.children import is_started
 from lis2_lightning.parallel.output import only_main_speaks
 from lis2_lightning.parallel.peers import ending_together
 
@@ -112,6 +113,8 @@ def loop(signals: Signals, trainer: pl.Trainer) -> Iterator[None]:
         if is_main():
             _log.warning("%s", error)
         requeue(error.signal)
+        if is_started():
+            raise SystemExit(0) from error  # or the main process would take it for a failure
         raise (
             KeyboardInterrupt if error.signal == SIGINT else SystemExit(error.exit_code)
         ) from error

@@ -270,8 +270,8 @@ def test_a_contradiction_to_the_launcher_is_a_sentence_and_code_2(world: World) 
     told = main.communicate(timeout=ENDS_WITHIN_S)[0]
     assert (main.returncode, other.wait(ENDS_WITHIN_S)) == (2, 2)
     assert told.splitlines() == [
-        "lis2: this was started by SLURM with 2 processes on 1 host, and lightning has devices: 4 "
-        "and num_nodes: 1: leave both out, or start srun with --nodes=1 --ntasks-per-node=4"
+        "lis2: SLURM has started processes for devices: 2 and num_nodes: 1, and lightning has "
+        "devices: 4 and num_nodes: 1: leave both out, or start as many"
     ]
 
 
