@@ -47,7 +47,7 @@ class Children:
         Args:
             launcher: That of Lightning's strategy, or null where it starts nothing.
         """
-        if launcher is None or is_started():
+        if launcher is None or local_rank() > 0:
             return
         is_first = self._launcher is None
         self._launcher = launcher

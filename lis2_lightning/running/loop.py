@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
-import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from signal import SIGINT, raise_signal
 from typing import Any, Final
@@ -75,13 +74,6 @@ def speak() -> None:
         if is_main():
             _log.setLevel(logging.INFO)
         _log.propagate = False
-
-
-@contextmanager
-def timed() -> Iterator[Callable[[], float]]:
-    """Measure a block; what it yields gives the seconds since its start."""
-    start = time.perf_counter()
-    yield lambda: time.perf_counter() - start
 
 
 def seed(value: Any) -> None:
