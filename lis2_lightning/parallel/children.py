@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import Any, Final
 
 from lis2_lightning.base.signals import NOTED
@@ -23,7 +24,7 @@ from lis2_lightning.parallel.processes import local_rank
 # Not LIS2_…: those are keys of the configuration.
 _STARTED_BY: Final = "_LIS2_STARTED_BY"
 _POLL_S: Final = 0.2
-_GRACE_S: Final = 3.0  # after a death, in which the main thread may end in order, too
+_GRACE_S: Final = 1.5  # after a death, in which the main thread may end in order, too
 _EXIT_S: Final = 5.0  # after a run that is over, the others have no more to do than to exit
 _TOLD: Final = (1, 2)  # Python and the command line end with these after they have reported why
 
@@ -88,9 +89,9 @@ class Children:
         self._is_ending.set()
         # set where an exception that nobody has caught ends the interpreter
         failed = getattr(sys, "last_value", None) is not None
-        until = time.monotonic() + (0 if failed else _EXIT_S)
-        while time.monotonic() < until and any(p.poll() is None for p in self._all()):
-            time.sleep(0.02)
+        with suppress(subprocess.TimeoutExpired):
+            for process in self._all():
+                process.wait(0 if failed else _EXIT_S)
         self.end()
 
 

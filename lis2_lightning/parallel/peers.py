@@ -17,7 +17,7 @@ from lis2_lightning.parallel.children import CHILDREN, is_started
 from lis2_lightning.parallel.output import RESUME
 from lis2_lightning.parallel.processes import local_rank
 
-_REPORTED_S: Final = 6.0  # in which the death behind a broken connection is found and reported
+_REPORTED_S: Final = 8.0  # in which the death behind a broken connection is found and reported
 _SAME_S: Final = 1.0  # in which the main process has met the same error, and reports it for all
 _LOST: Final = (
     f"another process of this run cannot be reached any more: the run has stopped; {RESUME}"

@@ -19,7 +19,7 @@ from lis2_lightning.callbacks import is_trial, make_folder
 from lis2_lightning.errors import Interrupted, SnapshotError
 from lis2_lightning.parallel import is_main
 from lis2_lightning.parallel.children import is_started
-from lis2_lightning.parallel.output import only_main_speaks
+from lis2_lightning.parallel.output import end_now, only_main_speaks
 from lis2_lightning.parallel.peers import ending_together
 
 _log = logging.getLogger("lis2_lightning")
@@ -102,11 +102,11 @@ def loop(signals: Signals, trainer: pl.Trainer) -> Iterator[None]:
         with quiet(), signals.noted(), ending_together(trainer.strategy.launcher):
             yield
     except Interrupted as error:
+        if is_started():
+            end_now(0)  # all have agreed to stop, and the main process reports it
         if is_main():
             _log.warning("%s", error)
         requeue(error.signal)
-        if is_started():
-            raise SystemExit(0) from error  # or the main process would take it for a failure
         raise (
             KeyboardInterrupt if error.signal == SIGINT else SystemExit(error.exit_code)
         ) from error

@@ -26,7 +26,7 @@ def start(
     folder: Path = ROOT,
     *,
     before: Sequence[str] = (),
-    streams: dict[str, Any] | None = None,
+    streams: Any = None,  # a mapping; mypy holds the variables against it, too
     **variables: str,
 ) -> Process:
     """Start Python in a session of its own, without a launcher's variables but those given.
@@ -89,7 +89,8 @@ def together() -> Together:
             "TORCHELASTIC_RUN_ID": "test",
         }
         processes = [
-            start(words, **common, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(world)
+            start(words, ROOT, **common, RANK=str(rank), LOCAL_RANK=str(rank))
+            for rank in range(world)
         ]
         try:
             outputs = [process.communicate(timeout=timeout) for process in processes]
