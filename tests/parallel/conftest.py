@@ -54,8 +54,7 @@ def end_all(processes: Sequence[Process]) -> None:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     for process in processes:
-        if process.poll() is None:
-            process.communicate()
+        process.communicate()
 
 
 def free_port() -> int:
