@@ -2,7 +2,7 @@
 
 Both sides train the demo's network on the demo's image with the same global batch, in turns. Within
 the two processes steps alternate between our loss, whose gradient is that of the mean over all
-labelled pixels, and plain DDP, which averages each process's own mean. The cost is told twice: as
+labelled pixels, and plain DDP, which averages each process's own mean. The cost is given twice: as
 the ratio of the median steps of a round, and as the time spent sending off and waiting for the
 counts, which holds the time that one process waits for the other.
 """
@@ -70,9 +70,9 @@ class Stopwatch(pl.Callback):
     def _timed(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*args: Any) -> Any:
             begun = time.perf_counter()
-            given = call(*args)
+            result = call(*args)
             self.exchange += time.perf_counter() - begun
-            return given
+            return result
 
         return timed
 
@@ -117,8 +117,7 @@ def worker(epochs: int) -> None:
         )
         trainer.fit()
     if int(os.environ["RANK"]) == 0:
-        told = {"steps": watch.steps[WARM_UP:], "exchange": watch.exchange}
-        print(json.dumps(told), flush=True)
+        print(json.dumps({"steps": watch.steps[WARM_UP:], "exchange": watch.exchange}), flush=True)
 
 
 def measured(world: int, epochs: int) -> dict[str, Any]:
@@ -138,9 +137,9 @@ def measured(world: int, epochs: int) -> dict[str, Any]:
         )
         for rank in range(world)
     ]
-    told = [process.communicate()[0] for process in processes]
-    read: dict[str, Any] = json.loads(told[0].splitlines()[-1])
-    return read
+    outputs = [process.communicate()[0] for process in processes]
+    result: dict[str, Any] = json.loads(outputs[0].splitlines()[-1])
+    return result
 
 
 def spread(values: Sequence[float], digits: int = 3) -> str:
@@ -164,8 +163,8 @@ def main() -> None:
         one = [seconds for _, seconds in measured(1, options.epochs)["steps"]]
         two = measured(2, options.epochs)
         exact, plain = (
-            [seconds for is_exact, seconds in two["steps"] if is_exact == wanted]
-            for wanted in (True, False)
+            [seconds for is_exact, seconds in two["steps"] if is_exact == kind]
+            for kind in (True, False)
         )
         step = statistics.median(exact)
         ratios.append(statistics.median(one) / step)

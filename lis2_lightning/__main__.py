@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import traceback
-from typing import Final
+from types import FrameType
+from typing import NoReturn
 
-from lis2_lightning.errors import Interrupted, Lis2Error, ProcessLost
+from lis2_lightning.base.signals import NOTED, requeue
+from lis2_lightning.errors import Lis2Error
 from lis2_lightning.parallel import is_main, local_rank
-from lis2_lightning.parallel.children import CHILDREN
-from lis2_lightning.parallel.ending import GO_ON, end_now, tell, tell_once
-from lis2_lightning.parallel.outside import are_joined, signals_outside_loops, while_importing
-from lis2_lightning.parallel.parent import having_told, is_started, watch_parent
-
-_AGREED_S: Final = 1.0  # in which the other processes end that end together with this one
-_OVER_S: Final = 10.0  # after a command that is over, the other processes have only their exit left
+from lis2_lightning.parallel.children import CHILDREN, is_started, watch_parent
+from lis2_lightning.parallel.output import RESUME, end_now, tell
+from lis2_lightning.parallel.processes import are_joined
 
 
 def main(args: list[str] | None = None) -> int:
@@ -27,80 +26,72 @@ def main(args: list[str] | None = None) -> int:
 
     Returns:
         0, 2 for what the user can mend, 1 for a run that failed or a difference that was found,
-        128 and the signal's number where one ended the run. A process that another one of the run
-        has started tells that one in its code whether it has told its reason.
+        128 and the signal's number where one ended the run.
     """
     watch_parent()
-    words = sys.argv[1:] if args is None else args
+    # where a signal is ignored or handled already, that is left
+    replaced = (signal.SIG_DFL, signal.default_int_handler)
+    former = {n: handler for n in NOTED if (handler := signal.getsignal(n)) in replaced}
+    if threading.current_thread() is not threading.main_thread():
+        former = {}  # Python allows no handlers there
+    for number in former:
+        signal.signal(number, _end_outside_loops)
     try:
-        with signals_outside_loops():
-            code = _answered(words)
-    except SystemExit as error:
-        # where a signal ends the run, all processes have agreed to end
-        CHILDREN.end(patience_s=_AGREED_S)
-        if is_started() and isinstance(error.code, int):
-            end_now(error.code)
-        raise
-    except BaseException:
-        CHILDREN.end()  # before anything is told, so that they tell nothing
-        raise
+        code = _exit_code(sys.argv[1:] if args is None else args)
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
     if code and is_started():
         end_now(code)  # the main process waits for it, and the interpreter's own end takes long
-    CHILDREN.end(patience_s=_OVER_S)
     return code
 
 
-def _answered(words: list[str]) -> int:
+def _end_outside_loops(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - Python's signature
+    """End at once: an exception could be swallowed, or break numpy and torch in their import."""
+    CHILDREN.end()
+    if is_main():
+        name = signal.Signals(number).name
+        tell(f"{name} outside the loops: what is written is whole; {RESUME}")
+        requeue(number)
+    end_now(128 + number)
+
+
+def _exit_code(words: list[str]) -> int:
     try:
         return _run(words)
-    except KeyboardInterrupt as error:
-        CHILDREN.end(patience_s=_AGREED_S)
-        if is_main() and not isinstance(error.__cause__, Interrupted):
-            tell(f"SIGINT outside the loops: what is written is whole, and {GO_ON}")
+    except KeyboardInterrupt:  # a loop has ended in order, and reported it
         return 128 + signal.SIGINT
     except BrokenPipeError:
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # or Python complains at exit
+        # or Python complains at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except Lis2Error as error:
         if os.environ.get("LIS2_DEBUG"):
             raise
-        return _refused(error)
+        CHILDREN.end()
+        # before the processes are joined, each of those from outside finds the same for itself
+        if is_started() or are_joined() or local_rank() == 0:
+            tell(str(error))
+        return error.exit_code
     except Exception as error:
         if not (CHILDREN or is_started() or are_joined()):
             raise
-        return _failed(error)
-
-
-def _refused(error: Lis2Error) -> int:
-    CHILDREN.end()
-    if isinstance(error, ProcessLost):
-        if not error.is_told:
-            tell_once(str(error))
-    # what is wrong before the processes are joined, each of those from outside finds for itself
-    elif is_started() or are_joined() or local_rank() == 0:
-        tell(str(error))
-    return having_told(error.exit_code)
-
-
-def _failed(error: Exception) -> int:
-    CHILDREN.end()
-    traceback.print_exc()
-    tell(
-        f"process {local_rank()} ({os.getpid()}) failed with {type(error).__name__}, told above: "
-        f"all processes of this run have ended, and when it is mended {GO_ON}"
-    )
-    return having_told(1)
+        CHILDREN.end()
+        traceback.print_exc()
+        tell(
+            f"process {local_rank()} ({os.getpid()}) failed with {type(error).__name__} (see "
+            f"above): the run has stopped; {RESUME}"
+        )
+        return 1
 
 
 def _run(words: list[str]) -> int:
-    with while_importing():
-        from lis2_lightning.cli.dispatch import run  # noqa: PLC0415 - after the signals are seen to
+    from lis2_lightning.cli.dispatch import run  # noqa: PLC0415 - after the signals are seen to
+
     code = run(words)
     if code is None:
-        with while_importing():
-            from lis2_lightning.cli.trainer_cli import Lis2CLI  # noqa: PLC0415 - torch takes seconds to import
+        from lis2_lightning.cli.trainer_cli import Lis2CLI  # noqa: PLC0415 - torch takes seconds to import
+
         code = Lis2CLI(words).exit_code
     return code
 

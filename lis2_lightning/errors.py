@@ -36,18 +36,7 @@ class TrainingError(Lis2Error):
 
 
 class ProcessLost(TrainingError):  # noqa: N818 - it says what has happened
-    """Another process of a run is gone, and so the run cannot go on.
-
-    Args:
-        message: The sentence.
-        exit_code: With which this process ends.
-        is_told: Whether the process that is gone has told why.
-    """
-
-    def __init__(self, message: str, *, exit_code: int = 1, is_told: bool = False) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
-        self.is_told = is_told
+    """Another process of a run is gone, and so the run cannot continue."""
 
 
 class Interrupted(Lis2Error):  # noqa: N818 - a user asked for it

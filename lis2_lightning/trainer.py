@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from functools import cached_property
@@ -203,14 +204,14 @@ class Trainer:
 
     def _train(self) -> dict[str, Any]:
         checkpoint = resume.starting_point(self._settings, self.global_config, self._named)
-        with loop.timed() as elapsed:
-            self.fit(checkpoint)
+        begun = time.perf_counter()
+        self.fit(checkpoint)
         if is_trial(self.lightning):
             return self.get_final_info()  # a trial of the loops: nothing is kept
         self.run_final_evaluation()
         results.remove_temporary(self._settings, self._built)
         self._result = self.get_final_info()
-        results.store(self._settings, self._built, self._result, elapsed())
+        results.store(self._settings, self._built, self._result, time.perf_counter() - begun)
         if self.lightning.is_global_zero:
             run_pictures.draw_log(self._settings.run_dir)
         if run_pictures.is_drawn(self.data.predict):
@@ -355,7 +356,7 @@ class Trainer:
             return assemble.assemble(self._settings, self.global_config, seed=seed)
 
     def _lightning_loop(self) -> AbstractContextManager[None]:
-        return loop.loop(self._built.signals)
+        return loop.loop(self._built.signals, self.lightning)
 
     @property
     def _loop(self) -> dict[str, Any]:

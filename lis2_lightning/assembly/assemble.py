@@ -10,7 +10,6 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import EarlyStopping
 from torchmetrics import Metric
 
-from lis2_lightning.assembly.handover import Handovers
 from lis2_lightning.assembly.lightning_trainer import build_lightning
 from lis2_lightning.assembly.settings import Settings
 from lis2_lightning.base.signals import Signals
@@ -32,7 +31,6 @@ from lis2_lightning.data import AnyDataset, SegmentationData, TileDataset, check
 from lis2_lightning.inference import Segmenter
 from lis2_lightning.metrics import default_metrics
 from lis2_lightning.parallel.exchange import Exchange
-from lis2_lightning.parallel.notebook import launch_by_forks
 from lis2_lightning.snapshots import SnapshotIO, position, to_snapshot
 from lis2_lightning.training.module import SegmentationModule
 
@@ -89,8 +87,6 @@ def assemble(settings: Settings, config: Mapping[str, Any], *, seed: int) -> Ass
     callbacks += [early_stopper] if early_stopper is not None else []
     io = SnapshotIO(snapshot_writer(config, snapshots), config)
     trainer = build_lightning(settings, config, callbacks, io)
-    # in a notebook the loops run in forked processes, and what they leave there would be lost
-    launch_by_forks(trainer, signals, Handovers(trainer, segmenter, tracking))
     return Assembly(
         module=build_module(settings, exchange),
         data=data,

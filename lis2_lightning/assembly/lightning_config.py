@@ -17,7 +17,6 @@ from lis2_lightning.config import describe
 from lis2_lightning.data import AnyDataset, SegmentationData
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.metrics import default_metrics
-from lis2_lightning.parallel.strategies import spelled
 
 _HEADER: Final = """\
 # The same run for Lightning alone. Run it with
@@ -156,12 +155,12 @@ def _trainer(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _processes(given: Mapping[str, Any]) -> dict[str, Any]:
     """What the facade chooses where there are several processes."""
-    strategy = spelled(given.get("strategy", "auto"))
     when = "always" if given.get("sync_batchnorm") else "possible"
     plugin = {"class_path": _BATCHNORM, "init_args": {"when": when}}
-    chosen = {"strategy": strategy, "plugins": given.get("plugins") or [plugin]}
-    is_ours = strategy != given.get("strategy", "auto")
-    return {**chosen, **({"inference_mode": False} if is_ours else {})}
+    return {
+        "strategy": given.get("strategy", "auto"),
+        "plugins": given.get("plugins") or [plugin],
+    }
 
 
 def _early_stopper(given: Any) -> list[dict[str, Any]]:

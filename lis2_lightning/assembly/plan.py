@@ -10,7 +10,6 @@ from lis2_lightning.assembly.assemble import chosen_metrics
 from lis2_lightning.assembly.settings import Settings
 from lis2_lightning.config import describe
 from lis2_lightning.parallel.devices import left_to_launcher
-from lis2_lightning.parallel.strategies import spelled
 
 # Which object each documented key becomes; ``{}`` stands for its value.
 _PLAN: Final[Mapping[str, str]] = {
@@ -56,11 +55,11 @@ def planned(settings: Settings, config: Mapping[str, Any]) -> dict[str, str]:
         if field.name != "lightning"
     }
     told |= {
-        f"lightning.{key}": f"lightning.pytorch.Trainer({key}={_short(_described(key, value))})"
+        f"lightning.{key}": f"lightning.pytorch.Trainer({key}={_short(describe(value))})"
         for key, value in settings.lightning.items()
     }
     told |= {
-        f"lightning.{key}": f"lightning.pytorch.Trainer({key}={num}): what the launcher has started"
+        f"lightning.{key}": f"lightning.pytorch.Trainer({key}={num}): decided by where it runs"
         for key, num in left_to_launcher(settings.lightning).items()
     }
     return told
@@ -74,11 +73,6 @@ def rendered(told: Mapping[str, str]) -> str:
     """
     width = max(map(len, told)) + 2
     return "\n".join(f"{key:<{width}}{text}" for key, text in told.items())
-
-
-def _described(key: str, value: Any) -> Any:
-    told = describe(value)
-    return spelled(told) if key == "strategy" else told
 
 
 def _short(value: Any) -> str:

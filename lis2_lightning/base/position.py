@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
-    from lightning.pytorch.loops.progress import _ProcessedTracker
 
 
 def inside_epoch(trainer: pl.Trainer) -> bool:
     """Whether an epoch has begun and its end has not been told to the callbacks yet."""
-    epochs = _current(trainer)
-    return epochs.started > epochs.processed
+    epochs = _epochs(trainer)
+    return bool(epochs.started > epochs.processed)
 
 
 def epochs_done(trainer: pl.Trainer) -> int:
     """How many epochs are done; the number, counted from 0, of the one that runs."""
-    return _current(trainer).processed
+    return int(_epochs(trainer).processed)
 
 
 def batches_done(trainer: pl.Trainer) -> int:
     """How many training batches of the running epoch are done, in this process."""
-    return cast("_ProcessedTracker", trainer.fit_loop.epoch_loop.batch_progress.current).processed
+    batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+    return int(batches.processed)
 
 
 def epoch_is_whole(trainer: pl.Trainer) -> bool:
@@ -38,5 +38,6 @@ def goes_on_inside_epoch(trainer: pl.Trainer) -> bool:
     return trainer.fit_loop.restarting and inside_epoch(trainer)
 
 
-def _current(trainer: pl.Trainer) -> _ProcessedTracker:
-    return cast("_ProcessedTracker", trainer.fit_loop.epoch_progress.current)
+def _epochs(trainer: pl.Trainer) -> Any:
+    """Lightning counts epochs as started and as processed; its public type names neither."""
+    return trainer.fit_loop.epoch_progress.current

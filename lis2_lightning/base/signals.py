@@ -78,7 +78,7 @@ def leave_to_main_process(worker: int = 0) -> None:  # noqa: ARG001 - a data loa
 
 
 def is_requeued() -> bool:
-    """Whether SLURM has started this job again: the same command is to go on, not to begin."""
+    """Whether SLURM has started this job again: the same command continues instead of starting."""
     return os.environ.get("SLURM_RESTART_COUNT", "0") not in {"", "0"}
 
 
@@ -98,8 +98,10 @@ def requeue(number: int) -> None:
         job = f"{job}_{task}"
     scontrol = shutil.which("scontrol")
     if scontrol is None:
-        _log.warning("scontrol is not on the path: start job %s again by hand", job)
+        _log.warning("scontrol is not on the path: requeue job %s by hand", job)
         return
     done = subprocess.run([scontrol, "requeue", job], check=False)  # noqa: S603 - a fixed command
-    told = "SLURM starts job %s again" if done.returncode == 0 else "scontrol cannot requeue job %s"
-    _log.warning(told, job)
+    outcome = (
+        "SLURM has requeued job %s" if done.returncode == 0 else "scontrol cannot requeue job %s"
+    )
+    _log.warning(outcome, job)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from lis2_lightning.errors import TrainingError
-from lis2_lightning.parallel.shards import local
 
 CHECK_EVERY: Final = 100
 
@@ -40,8 +39,8 @@ class StopOnNonFiniteLoss(pl.Callback):
             TrainingError: One of them is NaN or infinite.
         """
         self._check(trainer)
-        is_finite = all(bool(torch.isfinite(local(p)).all()) for p in pl_module.parameters())
-        # a process may have a part of each weight only, and all of them must end
+        is_finite = all(bool(torch.isfinite(p).all()) for p in pl_module.parameters())
+        # all processes must end together
         if not trainer.strategy.reduce_boolean_decision(is_finite):
             raise TrainingError(
                 f"a weight became NaN or infinite in epoch {trainer.current_epoch}: lower the "

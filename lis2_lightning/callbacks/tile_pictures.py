@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lis2_lightning.callbacks.run_folder import is_trial
-from lis2_lightning.parallel.sharded import ShardedStrategy
 from lis2_lightning.trackers import Guarded
 from lis2_lightning.training.module import SegmentationModule
 
@@ -57,12 +56,10 @@ class TilePictures(pl.Callback):
         ]
         if batch_idx != 0 or batch["patch"].ndim != 4 or not _is_due(trainer):
             return
-        if not _is_wanted(trainer, has_tracker=bool(guards)):
+        if not guards or not trainer.is_global_zero:
             return
         path = Path("trackers") / "tiles" / f"epoch_{trainer.current_epoch:04}.png"
         panels = _panels(cast("SegmentationModule", pl_module), batch)
-        if not trainer.is_global_zero:
-            return
         _write_png(self.folder / path, panels)
         for guard in guards:
             guard.add("image", path=str(path), tag="tiles", step=trainer.current_epoch)
@@ -73,14 +70,6 @@ def _is_due(trainer: pl.Trainer) -> bool:
         return False
     every = max(1, math.ceil((trainer.max_epochs or 1) / _PICTURES))
     return trainer.current_epoch % every == 0
-
-
-def _is_wanted(trainer: pl.Trainer, *, has_tracker: bool) -> bool:
-    """Whether this process calls the network: the main one, or all where they share its weights."""
-    is_wanted = has_tracker and trainer.is_global_zero
-    if isinstance(trainer.strategy, ShardedStrategy):
-        return bool(trainer.strategy.broadcast(is_wanted))
-    return is_wanted
 
 
 def _panels(module: SegmentationModule, batch: Mapping[str, Any]) -> NDArray[np.uint8]:

@@ -15,6 +15,7 @@ from typing import Any, Final
 from jsonargparse import ArgumentError, ArgumentParser
 
 from lis2_lightning._version import __version__
+from lis2_lightning.base.private_names import option_strings
 from lis2_lightning.cli.answer import tell
 from lis2_lightning.cli.commands import RUNS
 from lis2_lightning.cli.tools import TOOLS
@@ -96,7 +97,7 @@ def _run_tool(name: str, words: list[str]) -> int:
     try:
         given: dict[str, Any] = vars(parser.parse_args(words))
     except ArgumentError as error:
-        flags = [key for key in parser._option_string_actions if key.startswith("--")]  # noqa: SLF001 - it has no public list
+        flags = [key for key in option_strings(parser) if key.startswith("--")]
         raise ConfigError(f"{name}: {sentence(str(error), flags)}") from error
     as_json = given.pop("json")
     answer = TOOLS[name](**given)

@@ -25,7 +25,7 @@ from lis2_lightning.errors import ConfigError
 from lis2_lightning.evaluation.verify_resume import verify_resume
 from lis2_lightning.metrics import default_metrics
 from lis2_lightning.parallel import is_main
-from lis2_lightning.parallel.once import only_main_speaks
+from lis2_lightning.parallel.output import only_main_speaks
 from lis2_lightning.snapshots.compare import Difference, render_differences
 from lis2_lightning.trainer import Trainer
 

@@ -8,13 +8,13 @@ imports anything.
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
+from lis2_lightning.base.private_names import jsonargparse_common
 from lis2_lightning.config.components import IMPORT_FIRST, PATH, objection
 from lis2_lightning.config.loading import load_config, long_names
 from lis2_lightning.config.names import KINDS
@@ -192,7 +192,7 @@ def _asked_by_jsonargparse(allows: Callable[[str], bool]) -> Iterator[None]:
     Its public function for this only adds to its table, and what is added stays.
     """
     try:
-        common = importlib.import_module("jsonargparse._common")
+        common = jsonargparse_common()
         settings, ask = common.parsing_settings, common.check_import_path
         before = {name: settings[name] for name in _SETTINGS}
     except (ImportError, AttributeError, KeyError) as error:

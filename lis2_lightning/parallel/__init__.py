@@ -1,17 +1,14 @@
-"""Several processes: who they are, how they start, what they tell each other, how they end.
+"""Several processes: who they are, what they tell each other, and how they end together.
 
 Only what needs no torch can be imported from here: the command line asks before it is imported.
 
 ====================  ==========================================================================
-``environment``       which process this is, and what ``torchrun`` or SLURM have started
-``devices``           devices and hosts that are left to the launcher
-``once``              only the main process speaks
+``processes``         which process this is, and what ``torchrun`` or SLURM has started
+``output``            only the main process speaks; last words
+``devices``           devices, hosts and strategies
 ``exchange``          the small sum of each step
-``launcher``          starts the other processes; ``children`` watches them, ``parent`` the main one
-``peers``             what happens to a process that has lost another; ``ending`` its last words
-``outside``           signals before, between and after the loops
-``notebook``          strategies there; ``fork``, ``workers`` and ``failures`` run its processes
-``strategies``        ``fsdp``, which ``sharded`` and ``sharding`` do; ``shards`` looks at a part
+``children``          the main process and those it has started watch each other
+``peers``             an exception in one process, or the loss of another, ends all of them
 ``batchnorm``         batch normalisation over processes
 ====================  ==========================================================================
 """

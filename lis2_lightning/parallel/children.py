@@ -1,180 +1,145 @@
-"""The processes that the main one has started on this host: when one of them dies, all end."""
+"""The main process of a host and those that Lightning starts from it watch each other.
+
+Who reports what: a process that fails with an exception reports it, and ends with code 1 or 2. The
+main process reports every other death of a process it has started; the first of those reports that
+of the main process. Lightning's own observer kills the main process without a word.
+"""
 
 from __future__ import annotations
 
 import atexit
+import os
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from signal import Signals
-from typing import Final
+from contextlib import suppress
+from typing import Any, Final
 
 from lis2_lightning.base.signals import NOTED
-from lis2_lightning.parallel.ending import GO_ON, end_now, tell_once
-from lis2_lightning.parallel.parent import told_code
+from lis2_lightning.parallel.output import RESUME, end_now, tell
+from lis2_lightning.parallel.processes import local_rank
 
+# Not LIS2_…: those are keys of the configuration.
+_STARTED_BY: Final = "_LIS2_STARTED_BY"
 _POLL_S: Final = 0.2
-_GRACE_S: Final = 3.0  # in which the main thread, too, may notice, and end the run in order
-_LAST_S: Final = 6.0  # in which it must have ended then
-_USUAL_S: Final = 10.0  # after a run that is over, the others have no more than their exit to do
-
-
-@dataclass(frozen=True)
-class Loss:
-    """A process that has ended before its run.
-
-    Args:
-        local_rank: Which one, from 1.
-        pid: Its number.
-        returncode: As ``subprocess`` has it: negative where a signal killed it.
-    """
-
-    local_rank: int
-    pid: int
-    returncode: int
-
-    @property
-    def is_told(self) -> bool:
-        """Whether the process itself has told why."""
-        return told_code(self.returncode) is not None
-
-    @property
-    def exit_code(self) -> int:
-        """With which the main process ends."""
-        if (told := told_code(self.returncode)) is not None:
-            return told
-        if (signal := self._signal) is not None:
-            return 128 + signal if signal in NOTED else 1
-        return self.returncode or 1
-
-    @property
-    def _signal(self) -> Signals | None:
-        # a handler that ends a process adds 128, as a shell does
-        number = -self.returncode if self.returncode < 0 else self.returncode - 128
-        return Signals(number) if number in set(Signals) else None
-
-    def __str__(self) -> str:
-        """The sentence.
-
-        >>> print(Loss(1, 4711, -9))
-        process 1 (4711) was killed by SIGKILL, as where memory runs out: all processes of this run
-        have ended, and the same command with resume: auto goes on
-        >>> print(Loss(2, 4711, 143))
-        process 2 (4711) was ended by SIGTERM: all processes of this run have ended, and the same
-        command with resume: auto goes on
-        """
-        return (
-            f"process {self.local_rank} ({self.pid}) {self._how()}: all processes of this run have "
-            f"ended, and {GO_ON}"
-        )
-
-    def _how(self) -> str:
-        signal = self._signal
-        if signal is None:
-            return f"ended with code {self.returncode} before the run was over"
-        if signal in NOTED:
-            return f"was ended by {signal.name}"
-        hint = ", as where memory runs out" if signal.name == "SIGKILL" else ""
-        return f"was killed by {signal.name}{hint}"
+_GRACE_S: Final = 1.5  # after a death, in which the main thread may end in order, too
+_EXIT_S: Final = 5.0  # after a run that is over, the others have no more to do than to exit
+_TOLD: Final = (1, 2)  # Python and the command line end with these after they have reported why
 
 
 class Children:
-    """The processes that this one has started; there is one object, for there is one such group.
-
-    Lightning has an observer of its own: it looks every five seconds, and kills the main process
-    without a word.
-    """
+    """The processes that this one has started; there is one object, for there is one such group."""
 
     def __init__(self) -> None:
+        self._launcher: Any = None
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._lock = threading.Lock()
         self._is_ending = threading.Event()
 
     def __bool__(self) -> bool:
         """Whether any were started."""
-        return bool(self._processes)
+        return bool(self._all())
 
-    def watch(self, processes: Sequence[subprocess.Popen[bytes]]) -> None:
-        """Watch over processes from now on.
+    def watch(self, launcher: Any) -> None:
+        """Watch the processes that a launcher is about to start, until this one ends.
 
         Args:
-            processes: Those of local rank 1, 2, ….
+            launcher: That of Lightning's strategy, or null where it starts nothing.
         """
-        self._processes = list(processes)
-        self._is_ending.clear()
-        atexit.register(self._end_at_exit)
-        threading.Thread(target=self._watch, daemon=True, name="children").start()
+        if launcher is None or local_rank() > 0:
+            return
+        is_first = self._launcher is None
+        self._launcher = launcher
+        if is_first:
+            os.environ[_STARTED_BY] = str(os.getpid())
+            atexit.register(self._end_at_exit)
+            threading.Thread(target=self._watch, daemon=True, name="children").start()
 
-    def let_end(self) -> None:
-        """Take the end of a process for no loss any more."""
+    def end(self) -> None:
+        """Kill the processes, after which nobody reports their end any more."""
         self._is_ending.set()
-
-    def end(self, patience_s: float = 0) -> None:
-        """Kill the processes, after which they tell nothing any more.
-
-        Args:
-            patience_s: How long to wait before, for those that end by themselves.
-        """
-        self.let_end()
-        until = time.monotonic() + patience_s
-        while time.monotonic() < until and any(p.poll() is None for p in self._processes):
-            time.sleep(0.02)
-        for process in self._processes:
+        for process in self._all():
             process.kill()  # nothing happens where it has ended
 
-    def loss(self, within_s: float = 0) -> Loss | None:
-        """Find the process whose end ended the run.
+    def _all(self) -> list[subprocess.Popen[bytes]]:
+        """Empty the launcher's list, which is also that of Lightning's observer: it ends then."""
+        started: list[Any] = getattr(self._launcher, "procs", [])
+        with self._lock:
+            while started:
+                self._processes.append(started.pop(0))
+        return self._processes
 
-        Args:
-            within_s: How long to wait for one. The connections of a process close before it ends.
-
-        Returns:
-            The one that has told its reason, else one with an exit code, else one that ended
-            early; null where none has ended.
-        """
-        until = time.monotonic() + within_s
-        while not (found := self._ended()) and time.monotonic() < until:
-            time.sleep(0.02)
-        return min(found, key=lambda one: (not one.is_told, one.returncode == 0), default=None)
-
-    def end_with(self, loss: Loss) -> None:
-        """End the others for a loss, and see that this process ends soon, too.
-
-        What is left to do, such as closing trackers or leaving a group of processes, may hang.
-
-        Args:
-            loss: What was found.
-        """
-        self.end()
-        timer = threading.Timer(_LAST_S, self._end_all, (loss,))
-        timer.daemon = True
-        timer.start()
-
-    def _ended(self) -> list[Loss]:
-        codes = [(rank, one.pid, one.poll()) for rank, one in enumerate(self._processes, start=1)]
-        return [Loss(rank, pid, code) for rank, pid, code in codes if code is not None]
+    def _failed(self) -> list[tuple[int, int, int]]:
+        codes = [(rank, p.pid, p.poll()) for rank, p in enumerate(self._all(), start=1)]
+        # one that is over may end a moment before the main process
+        return [(rank, pid, code) for rank, pid, code in codes if code]
 
     def _watch(self) -> None:
         while not self._is_ending.wait(_POLL_S):
-            loss = self.loss()
-            if loss is None or loss.returncode == 0:
-                continue  # one that is over may end a moment before the main process
-            if not self._is_ending.wait(_GRACE_S):
-                self._end_all(loss)
-            return
-
-    def _end_all(self, loss: Loss) -> None:
-        if not loss.is_told:
-            tell_once(str(loss))
-        self.end()
-        end_now(loss.exit_code)
+            if self._failed() and not self._is_ending.wait(_GRACE_S):
+                sentence, code = loss(*min(self._failed(), key=lambda end: end[-1] not in _TOLD))
+                if sentence:
+                    tell(sentence)
+                self.end()
+                end_now(code)
 
     def _end_at_exit(self) -> None:
+        self._is_ending.set()
         # set where an exception that nobody has caught ends the interpreter
         failed = getattr(sys, "last_value", None) is not None
-        self.end(patience_s=0 if failed else _USUAL_S)
+        with suppress(subprocess.TimeoutExpired):
+            for process in self._all():
+                process.wait(0 if failed else _EXIT_S)
+        self.end()
 
 
 CHILDREN: Final = Children()
+
+
+def loss(rank: int, pid: int, code: int) -> tuple[str, int]:
+    """What the main process reports of another one, and the exit code with which it ends.
+
+    The sentence is empty where that process has reported its end. Its own code is given as
+    ``subprocess`` has it: negative where a signal killed it.
+
+    >>> print(*loss(1, 4711, -9))
+    process 1 (4711) was killed by SIGKILL, as happens when memory runs out: the run has stopped;
+    run the same command with resume: auto to continue 1
+    >>> loss(1, 4711, 143)[1], loss(1, 4711, 2)
+    (143, ('', 2))
+    """
+    if code in _TOLD:
+        return "", code
+    number = -code if code < 0 else code - 128  # a handler adds 128, as a shell does
+    how, exit_code = f"ended with code {code} before the run was over", code
+    if number in NOTED:
+        how, exit_code = f"was ended by {signal.Signals(number).name}", 128 + number
+    elif number in set(signal.Signals):
+        hint = ", as happens when memory runs out" if number == signal.SIGKILL else ""
+        how, exit_code = f"was killed by {signal.Signals(number).name}{hint}", 1
+    return f"process {rank} ({pid}) {how}: the run has stopped; {RESUME}", exit_code
+
+
+def is_started() -> bool:
+    """Whether the main process of this host has started this one."""
+    return _STARTED_BY in os.environ and local_rank() > 0
+
+
+def watch_parent() -> None:
+    """End this process when the one that has started it is gone; call it as early as possible."""
+    # on Windows a process keeps the number of its parent for ever
+    is_watched = any(thread.name == "parent" for thread in threading.enumerate())
+    if is_started() and os.name == "posix" and not is_watched:
+        parent = int(os.environ[_STARTED_BY])
+        threading.Thread(target=_watch, args=(parent,), daemon=True, name="parent").start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_POLL_S)
+    # a main process that ends in order waits for those it has started, or kills them
+    if local_rank() == 1:
+        tell(f"the main process ({parent}) was killed: the run has stopped; {RESUME}")
+    end_now(1)

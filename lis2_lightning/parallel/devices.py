@@ -1,59 +1,101 @@
-"""Lightning's ``devices`` and ``num_nodes``, as the launcher's processes ask for them."""
+"""Devices, hosts and strategies: what a launcher has decided, and what is not supported."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
-from typing import Any, Final
+from pathlib import Path
+from typing import Any
 
+import lightning.pytorch as pl
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.parallel.processes import Launch, launched
 
-_HOW: Final[Mapping[str, str]] = {
-    "torchrun": "start torchrun with --nnodes={num_nodes} --nproc-per-node={devices}",
-    "SLURM": "start srun with --nodes={num_nodes} --ntasks-per-node={devices}",
-}
-
 
 def left_to_launcher(arguments: Mapping[str, Any]) -> dict[str, int]:
-    """``devices`` and ``num_nodes``, where a launcher has decided them and nobody else has.
+    """``devices`` and ``num_nodes``, where the user leaves them to where this runs.
+
+    That is what a launcher has started, or one device in a notebook.
 
     Args:
         arguments: Those of the Lightning trainer.
 
     Raises:
-        ConfigError: As for :func:`~lis2_lightning.parallel.launched`.
+        ConfigError: As for :func:`~lis2_lightning.parallel.processes.launched`.
     """
-    launch = _launch_for(arguments)
-    if launch is None:
-        return {}
-    started = {"devices": launch.devices, "num_nodes": launch.num_nodes}
-    return {key: num for key, num in started.items() if arguments.get(key) in (None, "auto")}
+    decided = {}
+    if launch := _launch_for(arguments):
+        decided = {"devices": launch.devices, "num_nodes": launch.num_nodes}
+    elif hasattr(sys, "ps1") and arguments.get("strategy") in (None, "auto"):
+        decided = {"devices": 1}
+    return {key: num for key, num in decided.items() if arguments.get(key) in (None, "auto")}
 
 
-def check_launch(arguments: Mapping[str, Any], *, devices: int, num_nodes: int) -> None:
-    """Refuse a trainer that counts on other processes than were started.
+def check_strategy(strategy: Any) -> None:
+    """Refuse a strategy other than DDP's and those of a single device.
+
+    Args:
+        strategy: Its name, before Lightning looks for what it needs, or the strategy itself.
+
+    Raises:
+        ConfigError: It is another one.
+    """
+    if isinstance(strategy, str):
+        name, is_known = strategy, strategy.lower().startswith(("auto", "ddp", "single_"))
+    else:
+        name, is_known = type(strategy).__name__, isinstance(strategy, SingleDeviceStrategy)
+        is_known |= isinstance(strategy, DDPStrategy) and not isinstance(
+            strategy, DeepSpeedStrategy
+        )
+    if not is_known:
+        raise ConfigError(
+            f"lightning.strategy is {name}, and only ddp and single devices are supported: set it "
+            "to auto or ddp"
+        )
+
+
+def check_processes(arguments: Mapping[str, Any], trainer: pl.Trainer, run_dir: Path) -> None:
+    """Refuse a trainer that counts on other processes than there are or can be.
 
     Lightning would train on a part of the data, or wait for processes that do not exist.
 
     Args:
         arguments: Those the Lightning trainer was built with.
-        devices: How many processes it counts on for each host.
-        num_nodes: On how many hosts.
+        trainer: The trainer.
+        run_dir: The run's folder.
 
     Raises:
-        ConfigError: They differ from what was started.
+        ConfigError: They are not those that a launcher has started, or are to be forked or spawned.
     """
+    launcher = trainer.strategy.launcher
+    if launcher is not None and not hasattr(launcher, "cluster_environment"):
+        raise ConfigError(needs_a_script(run_dir))
     launch = _launch_for(arguments)
-    if launch is None or (launch.devices, launch.num_nodes) == (devices, num_nodes):
-        return
-    how = _HOW[launch.launcher].format(devices=devices, num_nodes=num_nodes)
-    raise ConfigError(
-        f"this was started by {launch}, and lightning has devices: {devices} and num_nodes: "
-        f"{num_nodes}: leave both out, or {how}"
+    devices, num_nodes = trainer.num_devices, trainer.num_nodes
+    if launch is not None and launch[1:] != (devices, num_nodes):
+        raise ConfigError(
+            f"{launch.launcher} has started processes for devices: {launch.devices} and num_nodes: "
+            f"{launch.num_nodes}, and lightning has devices: {devices} and num_nodes: {num_nodes}: "
+            "leave both out, or start as many"
+        )
+
+
+def needs_a_script(run_dir: Path) -> str:
+    """The sentence for several devices where no script can be started once more for each of them.
+
+    Args:
+        run_dir: The run's folder.
+    """
+    config = run_dir / "config.yaml"
+    return (
+        "several devices in a notebook, and strategies that fork or spawn, are not supported: run "
+        f"`lis2 fit --config {config if config.is_file() else 'YOUR_CONFIG.yaml'}` in a terminal, "
+        "or set lightning.devices to 1"
     )
 
 

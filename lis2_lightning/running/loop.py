@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import re
 import sys
-import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from signal import SIGINT, raise_signal
 from typing import Any, Final
@@ -18,13 +16,11 @@ from lis2_lightning.assembly.settings import Settings
 from lis2_lightning.base.files import lock, sweep
 from lis2_lightning.base.signals import Signals, requeue
 from lis2_lightning.callbacks import is_trial, make_folder
-from lis2_lightning.errors import (
-    Interrupted,
-    SnapshotError,
-)
+from lis2_lightning.errors import Interrupted, SnapshotError
 from lis2_lightning.parallel import is_main
-from lis2_lightning.parallel.once import only_main_speaks
-from lis2_lightning.parallel.peers import loss_told
+from lis2_lightning.parallel.children import is_started
+from lis2_lightning.parallel.output import end_now, only_main_speaks
+from lis2_lightning.parallel.peers import ending_together
 
 _log = logging.getLogger("lis2_lightning")
 
@@ -48,23 +44,23 @@ _CHATTY: Final = (
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep Lightning's adverts, and warnings about our own choices, from the screen."""
-    loggers = [logging.getLogger(name) for name in _CHATTY]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
-    # put in by hand: catch_warnings would forget what was told, and tell it again in each loop
-    filters = [
-        ("ignore", re.compile(message, re.IGNORECASE), Warning, None, 0) for message in _WARNINGS
-    ]
-    before = warnings.filters
-    warnings.filters = [*filters, *before]
+    """Keep Lightning's adverts, and warnings about our own choices, from the screen.
+
+    Those warnings stay silenced: Python forgets what it has shown whenever its filters change, and
+    a user's own warnings would appear again in each loop.
+    """
+    known = {getattr(message, "pattern", None) for _, message, *_ in warnings.filters}
+    for message in _WARNINGS:
+        if message not in known:
+            warnings.filterwarnings("ignore", message)
+    levels = {name: logging.getLogger(name).level for name in _CHATTY}
+    for name in levels:
+        logging.getLogger(name).setLevel(logging.WARNING)
     try:
         yield
     finally:
-        warnings.filters = before
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def speak() -> None:
@@ -80,13 +76,6 @@ def speak() -> None:
         _log.propagate = False
 
 
-@contextmanager
-def timed() -> Iterator[Callable[[], float]]:
-    """Measure a block; what it yields gives the seconds since its start."""
-    start = time.perf_counter()
-    yield lambda: time.perf_counter() - start
-
-
 def seed(value: Any) -> None:
     """Seed every global generator, where there is a seed, before components are built."""
     # one out of range is refused with the other settings
@@ -96,11 +85,12 @@ def seed(value: Any) -> None:
 
 
 @contextmanager
-def loop(signals: Signals) -> Iterator[None]:
+def loop(signals: Signals, trainer: pl.Trainer) -> Iterator[None]:
     """Surround one of Lightning's loops: silence, signals, and a sentence for what does not fit.
 
     Args:
         signals: Notes the signals while the loop runs.
+        trainer: Runs the loop.
 
     Raises:
         SnapshotError: The snapshot is of another network.
@@ -109,9 +99,11 @@ def loop(signals: Signals) -> Iterator[None]:
         SystemExit: Another signal ended it; the code is 128 and the signal's number.
     """
     try:
-        with quiet(), signals.noted(), loss_told():
+        with quiet(), signals.noted(), ending_together(trainer.strategy.launcher):
             yield
     except Interrupted as error:
+        if is_started():
+            end_now(0)  # all have agreed to stop, and the main process reports it
         if is_main():
             _log.warning("%s", error)
         requeue(error.signal)
@@ -121,10 +113,10 @@ def loop(signals: Signals) -> Iterator[None]:
     except RuntimeError as error:
         if "loading state_dict" not in str(error):
             raise
-        told = " ".join(str(error).split())
-        raise SnapshotError(f"the snapshot does not fit the network: {told}") from error
+        reason = " ".join(str(error).split())
+        raise SnapshotError(f"the snapshot does not fit the network: {reason}") from error
     if signals.received:
-        raise_signal(signals.received)  # it came too late for the loop, and goes on to who is next
+        raise_signal(signals.received)  # it came too late for the loop: the next handler has it
 
 
 @contextmanager

@@ -18,7 +18,6 @@ from torch.nn import Parameter
 
 from lis2_lightning.losses import MaskedLoss
 from lis2_lightning.parallel.exchange import Exchange, num_processes, summed
-from lis2_lightning.parallel.shards import local
 
 
 class JointLoss:
@@ -58,7 +57,7 @@ class JointLoss:
         self._is_first, self._is_last = is_first, is_last
         self._count = count if is_first else self._count + count
         self._exchange.start(self._count)
-        # DDP and FSDP divide by the number of processes, Lightning by that of the batches
+        # DDP divides by the number of processes, Lightning by that of the batches
         self._scale = num_processes() * num_batches
 
     def of(self, sums: Sequence[Tensor], *, num_pixels: int) -> Tensor:
@@ -131,7 +130,7 @@ class JointLoss:
             kept, self._kept = self._kept, []
         for place, gradients in enumerate(zip(*kept, strict=True)):
             there = [
-                local(gradient).mul_(factor)
+                gradient.mul_(factor)
                 for gradient, factor in zip(gradients, factors, strict=True)
                 if gradient is not None
             ]

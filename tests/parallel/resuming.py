@@ -75,7 +75,6 @@ class Signals(pl.Callback):
 def trainer(folder: Path, name: str, world: int, model: nn.Module, **changes: Any) -> Trainer:
     """The trainer of a run; every process builds the same."""
     callbacks = changes.pop("callbacks", [])
-    strategy = changes.pop("strategy", "ddp" if world > 1 else "auto")
     given = {
         "train_dataset": Partly(31),
         "val_dataset": Partly(7, seed=1),
@@ -96,7 +95,7 @@ def trainer(folder: Path, name: str, world: int, model: nn.Module, **changes: An
         lightning={
             "accelerator": "cpu",
             "devices": world,
-            "strategy": strategy,
+            "strategy": "ddp" if world > 1 else "auto",
             "enable_progress_bar": False,
             "callbacks": callbacks,
         },
@@ -109,25 +108,17 @@ def droppy() -> nn.Module:
     return Droppy()
 
 
-def interrupted(folder: Path, strategy: str, places: list[tuple[str, int, int, int]]) -> None:
+def interrupted(folder: Path) -> None:
     """An undisturbed run, and one for each place that is interrupted there and started again."""
-    whole = trainer(folder, f"{strategy}-whole", 2, droppy(), strategy=strategy)
-    whole.train()
-    for place in places:
-        name = f"{strategy}-{'-'.join(map(str, place))}"
-        stopped = trainer(folder, name, 2, droppy(), strategy=strategy, callbacks=[Signals(place)])
+    trainer(folder, "whole", 2, droppy()).train()
+    for place in PLACES:
+        name = "-".join(map(str, place))
+        stopped = trainer(folder, name, 2, droppy(), callbacks=[Signals(place)])
         assert_ended(stopped.train)
         torch.rand(3)  # what is drawn in between must not matter
-        trainer(folder, name, 2, droppy(), strategy=strategy).train()
+        trainer(folder, name, 2, droppy()).train()
     for loop in ("test", "predict"):
-        stopped = trainer(
-            folder,
-            f"{strategy}-whole",
-            2,
-            droppy(),
-            strategy=strategy,
-            callbacks=[Signals((loop, 0, 0, 1))],
-        )
+        stopped = trainer(folder, "whole", 2, droppy(), callbacks=[Signals((loop, 0, 0, 1))])
         assert_ended(getattr(stopped, loop))
 
 
@@ -147,8 +138,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with mock.patch("lis2_lightning.report.run_pictures.draw_curves"):
         if world == 2:
-            interrupted(folder, "ddp", PLACES)
-            interrupted(folder, "fsdp", PLACES[2:4])
+            interrupted(folder)
             trainer(folder, "two", 2, network(), epochs=2).train()
         elif world == 3:
             if int(os.environ["RANK"]) == 0:

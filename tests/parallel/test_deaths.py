@@ -5,10 +5,8 @@ Everything runs through the real command line, with two real processes.
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ import torch
 import yaml
 
 from lis2_lightning.snapshots import newest_snapshot, read_snapshot
+from tests.parallel.conftest import end_all, start
 
 Config = Callable[[str], dict[str, Any]]
 Command = Callable[..., "Ended"]
@@ -113,7 +112,9 @@ class Ended:
     @property
     def sentences(self) -> list[str]:
         """What was told of the end."""
-        return [line for line in self.told.splitlines() if "goes on" in line or "lis2: " in line]
+        return [
+            line for line in self.told.splitlines() if "resume: auto" in line or "lis2: " in line
+        ]
 
 
 @pytest.fixture
@@ -151,14 +152,12 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Ended]:
         path.write_text(yaml.safe_dump(dict(config)), encoding="utf-8")
         mark = folder / "mark"
         mark.unlink(missing_ok=True)
-        paths = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
-        process = subprocess.Popen(
-            [sys.executable, "-m", "lis2_lightning", "fit", "--config", str(path), *more],
-            env={**os.environ, "PYTHONPATH": paths, "DIE": death, "MARK": str(mark)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
+        process = start(
+            ["-m", "lis2_lightning", "fit", "--config", path, *more],
+            folder,
+            streams={"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE},
+            DIE=death,
+            MARK=str(mark),
         )
         try:
             # the pipe ends when the last process has closed it
@@ -166,9 +165,7 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Ended]:
             wait_until_gone(process.pid)
             died = mark.stat().st_mtime if death else time.time()
         finally:
-            for pid in of_session(process.pid):
-                os.kill(pid, signal.SIGKILL)
-            process.communicate()
+            end_all([process])
         return Ended(process.returncode, told, time.time() - died)
 
     return run
@@ -254,7 +251,7 @@ def test_when_a_process_is_killed_all_end_and_the_run_goes_on_exactly(
     for death, (code, sentence) in KILLED.items():
         ended = command(given, f"kill {death}")
         assert_ended(ended, code, sentence)
-        assert "the same command with resume: auto goes on" in ended.sentences[0]
+        assert "resume: auto" in ended.sentences[0]
     assert_goes_on(command, given, undisturbed)
 
 
@@ -299,5 +296,5 @@ def test_when_a_process_is_asked_to_end_all_end_and_the_run_goes_on_exactly(
         ended = command(given, f"term {death}")
         assert_ended(ended, 128 + signal.SIGTERM, sentence)
         assert "SIGTERM" in ended.sentences[0]
-        assert "the same command with resume: auto goes on" in ended.sentences[0]
+        assert "resume: auto" in ended.sentences[0]
     assert_goes_on(command, given, undisturbed)

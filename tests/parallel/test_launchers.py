@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +16,12 @@ import torch
 import yaml
 
 from lis2_lightning.snapshots import read_snapshot
-from tests.parallel.conftest import free_port
+from tests.parallel.conftest import Process, free_port, start
 
 pytestmark = pytest.mark.slow
 Make = Callable[..., dict[str, Any]]
 ENDS_WITHIN_S = 180
 ADDRESSES = ("10.213.71.1", "10.213.71.2")
-LAUNCHERS = ("SLURM_", "TORCHELASTIC_", "PMI_", "OMPI_")
-NAMES = {"RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "MASTER_ADDR"}
-
 # No batch statistics: those are of each process's own samples on CPUs.
 PLAIN = """
 from torch import nn
@@ -45,26 +40,12 @@ class World:
     """A folder with a configuration, and the processes that were started in it."""
 
     folder: Path
-    started: list[subprocess.Popen[str]] = field(default_factory=list)
+    started: list[Process]
 
-    def start(
-        self, *words: str, before: Sequence[str] = (), **variables: str
-    ) -> subprocess.Popen[str]:
-        """Start a command in a session of its own, without a launcher's variables but these."""
-        inherited = {
-            key: value
-            for key, value in os.environ.items()
-            if key not in NAMES and not key.startswith(LAUNCHERS)
-        }
-        path = os.pathsep.join([str(self.folder), os.environ.get("PYTHONPATH", "")])
-        process = subprocess.Popen(
-            [*before, sys.executable, "-m", *words],
-            env={**inherited, "PYTHONPATH": path, **variables},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+    def start(self, *words: str, before: Sequence[str] = (), **variables: str) -> Process:
+        """Start a module."""
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        process = start(["-m", *words], self.folder, before=before, streams=streams, **variables)
         self.started.append(process)
         return process
 
@@ -80,19 +61,9 @@ class World:
         ]
         return model
 
-    def end_all(self) -> None:
-        """Leave nothing behind, whatever a test has come to."""
-        for process in self.started:
-            try:
-                os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        for process in self.started:
-            process.communicate()
-
 
 @pytest.fixture
-def world(tiny: Make, tmp_path: Path) -> Iterator[World]:
+def world(tiny: Make, tmp_path: Path, started: list[Process]) -> World:
     """A run of sixteen samples in an epoch, four at a time in each of two processes."""
     (tmp_path / "plain_network.py").write_text(PLAIN, encoding="utf-8")
     given = tiny(
@@ -106,11 +77,7 @@ def world(tiny: Make, tmp_path: Path) -> Iterator[World]:
     given["val_dataset"].pop("data_augmentations")
     given["lightning"]["limit_train_batches"] = 2
     (tmp_path / "plain.yaml").write_text(yaml.safe_dump(given), encoding="utf-8")
-    world = World(tmp_path)
-    try:
-        yield world
-    finally:
-        world.end_all()
+    return World(tmp_path, started)
 
 
 @dataclass(frozen=True)
@@ -160,7 +127,7 @@ def join(hosts: Hosts) -> bool:
 
 def on_two_hosts(
     world: World, hosts: Hosts, words: Sequence[str], *, unshared: Path | None = None
-) -> list[subprocess.Popen[str]]:
+) -> list[Process]:
     """Start the same command on each host, one process each."""
     return [
         world.start(
@@ -181,7 +148,7 @@ def on_two_hosts(
     ]
 
 
-def ended(*processes: subprocess.Popen[str]) -> list[str]:
+def ended(*processes: Process) -> list[str]:
     """What processes have told, when all of them are at their end without a failure."""
     told = [process.communicate(timeout=ENDS_WITHIN_S)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * len(processes), "\n".join(told)
@@ -236,7 +203,7 @@ def test_hosts_that_share_no_folder_are_told_so_in_a_sentence(
     assert [path.name for path in (runs / "apart").iterdir() if path.name != ".lock"] == []
 
 
-def srun(world: World, name: str, *words: str) -> list[subprocess.Popen[str]]:
+def srun(world: World, name: str, *words: str) -> list[Process]:
     """Start a command as two tasks of SLURM's, with the variables of its tasks."""
     job = {
         "SLURM_JOB_ID": str(os.getpid()),
@@ -270,8 +237,8 @@ def test_a_contradiction_to_the_launcher_is_a_sentence_and_code_2(world: World) 
     told = main.communicate(timeout=ENDS_WITHIN_S)[0]
     assert (main.returncode, other.wait(ENDS_WITHIN_S)) == (2, 2)
     assert told.splitlines() == [
-        "lis2: this was started by SLURM with 2 processes on 1 host, and lightning has devices: 4 "
-        "and num_nodes: 1: leave both out, or start srun with --nodes=1 --ntasks-per-node=4"
+        "lis2: SLURM has started processes for devices: 2 and num_nodes: 1, and lightning has "
+        "devices: 4 and num_nodes: 1: leave both out, or start as many"
     ]
 
 

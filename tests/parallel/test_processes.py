@@ -94,8 +94,11 @@ def test_what_was_started_is_read_from_the_launchers_variables(
         (BATCH_SCRIPT, "reserved 4 tasks, and srun has started none of them: put srun before"),
         ({**SRUN, "SLURM_STEP_ID": "4294967291"}, "put srun before the command"),
         ({"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "zsh"}, "put srun before the command"),
-        ({**SRUN, "SLURM_NTASKS_PER_NODE": ""}, "without saying how many on each host"),
-        ({**SRUN, "SLURM_NTASKS": "3"}, "3 tasks, which are not 2 on each of 2 hosts"),
+        (
+            {**SRUN, "SLURM_NTASKS_PER_NODE": ""},
+            "does not say how many tasks it has started on each host",
+        ),
+        ({**SRUN, "SLURM_NTASKS": "3"}, "3 processes, which are not 2 on each of 2 hosts"),
         ({**SRUN, "SLURM_JOB_NAME": "interactive"}, "give srun another --job-name"),
     ],
 )
@@ -155,17 +158,25 @@ def test_an_environment_among_the_plugins_decides_instead(variables: Set, tiny: 
 @pytest.mark.parametrize(
     ("launcher", "asked", "sentence"),
     [
-        (MAIN_OF_TORCHRUN, {"devices": 1}, "torchrun with 2 processes on 1 host, and"),
-        (MAIN_OF_TORCHRUN, {"devices": 4}, "or start torchrun with --nnodes=1 --nproc-per-node=4"),
+        (
+            MAIN_OF_TORCHRUN,
+            {"devices": 1},
+            "torchrun has started processes for devices: 2 and num_nodes: 1, and",
+        ),
+        (
+            MAIN_OF_TORCHRUN,
+            {"devices": 4},
+            "lightning has devices: 4 and num_nodes: 1: leave both out",
+        ),
         (
             MAIN_OF_SRUN,
             {"num_nodes": 4},
-            "2 processes on each of 2 hosts, .*num_nodes: 4: leave both out",
+            "for devices: 2 and num_nodes: 2, .*num_nodes: 4: leave both out",
         ),
         (
             {**BATCH_SCRIPT, "SLURM_NTASKS": "1"},
             {"devices": 2},
-            "SLURM with 1 process on 1 host.* start srun with --nodes=1 --ntasks-per-node=2",
+            "SLURM has started .* devices: 1 .* has devices: 2 .* or start as many",
         ),
     ],
 )

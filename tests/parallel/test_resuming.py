@@ -32,21 +32,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory, together: Any) -> Path:
     return made
 
 
-@pytest.mark.parametrize(
-    ("strategy", "place"),
-    [
-        *(("ddp", place) for place in resuming.PLACES),
-        *(("fsdp", place) for place in resuming.PLACES[2:4]),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("place", resuming.PLACES, ids=str)
 def test_a_signal_to_one_process_ends_both_and_they_go_on_exactly(
-    folder: Path,
-    strategy: str,
-    place: tuple[str, int, int, int],
-    contents: Callable[[Path], dict[str, bytes]],
+    folder: Path, place: tuple[str, int, int, int], contents: Callable[[Path], dict[str, bytes]]
 ) -> None:
-    names = f"{strategy}-{'-'.join(map(str, place))}", f"{strategy}-whole"
+    names = "-".join(map(str, place)), "whole"
     parts, whole = (contents(folder / name) for name in names)
     assert parts.keys() == whole.keys()
     for name in ("logs_train.csv", "test_results.csv"):

@@ -6,7 +6,6 @@ import os
 import pty
 import re
 import subprocess
-import sys
 import termios
 from collections import Counter
 from collections.abc import Callable
@@ -15,6 +14,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from tests.parallel.conftest import end_all, start
 
 pytestmark = pytest.mark.slow
 Make = Callable[..., dict[str, Any]]
@@ -78,25 +79,21 @@ def run(config: Path, *words: str, on_terminal: bool = False) -> str:
     leader, terminal = pty.openpty() if on_terminal else (-1, subprocess.PIPE)
     if on_terminal:
         termios.tcsetwinsize(terminal, (24, 120))  # or there is no room for a bar
-    path = os.pathsep.join([str(config.parent), os.environ.get("PYTHONPATH", "")])
-    process = subprocess.Popen(
-        [sys.executable, "-m", *words],
-        env={**os.environ, "PYTHONPATH": path},
-        stdout=subprocess.PIPE,
-        stderr=terminal if on_terminal else subprocess.STDOUT,
-        start_new_session=True,
+    error = terminal if on_terminal else subprocess.STDOUT
+    process = start(
+        ["-m", *words], config.parent, streams={"stdout": subprocess.PIPE, "stderr": error}
     )
     try:
         if on_terminal:
             os.close(terminal)
-            told = _all_of(leader)
+            output = _all_of(leader).decode()
+            process.communicate(timeout=180)
         else:
-            told = process.communicate(timeout=180)[0]
+            output = process.communicate(timeout=180)[0]
     finally:
-        process.kill()
-        process.communicate()
-    assert process.returncode == 0, told.decode()
-    return told.decode()
+        end_all([process])
+    assert process.returncode == 0, output
+    return output
 
 
 def _all_of(terminal: int) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,9 +18,7 @@ from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, SingleDevice
 from torch import nn
 
 from lis2_lightning import ConfigError, Trainer
-from lis2_lightning.assembly.lightning_config import lightning_yaml
 from lis2_lightning.parallel.batchnorm import SharedBatchNorm
-from lis2_lightning.parallel.sharded import ShardedStrategy
 
 Make = Callable[..., dict[str, Any]]
 
@@ -35,7 +34,6 @@ def built(tiny: Make, **lightning: Any) -> Trainer:
         ({"devices": 2}, DDPStrategy),
         ({"devices": 2, "strategy": "auto"}, DDPStrategy),
         ({"devices": 2, "strategy": "ddp"}, DDPStrategy),
-        ({"devices": 2, "strategy": "fsdp"}, ShardedStrategy),
         ({"devices": 1, "strategy": "auto"}, SingleDeviceStrategy),
     ],
 )
@@ -45,41 +43,66 @@ def test_several_devices_take_ddp_unless_told_otherwise(
     assert type(built(tiny, **lightning).lightning.strategy) is expected
 
 
-def test_the_plan_tells_what_fsdp_becomes(tiny: Make) -> None:
-    told = built(tiny, devices=2, strategy="fsdp").planned()["lightning.strategy"]
-    assert told == (
-        "lightning.pytorch.Trainer(strategy=lis2_lightning.parallel.sharded.ShardedStrategy())"
-    )
+@pytest.mark.parametrize("given", ["ddp", "ddp_find_unused_parameters_true", DDPStrategy()])
+def test_every_form_of_ddp_is_supported(tiny: Make, given: Any) -> None:
+    lightning = {"accelerator": "cpu", "devices": 2, "strategy": given}
+    made = Trainer.from_config(tiny(), lightning=lightning).lightning.strategy
+    assert isinstance(made, DDPStrategy)
 
 
-def test_the_configuration_for_lightning_alone_means_the_same(tiny: Make) -> None:
-    given = built(tiny, devices=2, strategy="fsdp").global_config
-    arguments = yaml.safe_load(lightning_yaml(given))["trainer"]
-    assert arguments["strategy"] == {
-        "class_path": "lis2_lightning.parallel.sharded.ShardedStrategy"
-    }
-    assert arguments["inference_mode"] is False
-    assert arguments["plugins"][0]["class_path"].endswith("SharedBatchNorm")
-
-
-def test_a_configuration_may_name_the_strategy_with_its_arguments(tiny: Make) -> None:
-    path = "lis2_lightning.parallel.sharded.ShardedStrategy"
-    strategy = {"class_path": path, "init_args": {"min_parameters": 5}}
-    made = built(tiny, devices=2, strategy=strategy).lightning.strategy
-    assert isinstance(made, ShardedStrategy)
-    assert made.min_parameters == 5
-
-
-@pytest.mark.parametrize("strategy", ["fsdp_cpu_offload", FSDPStrategy()])
-def test_what_shards_otherwise_is_refused(tiny: Make, strategy: Any) -> None:
+@pytest.mark.parametrize("strategy", ["fsdp", "deepspeed", "dpp", FSDPStrategy()])
+def test_any_other_strategy_is_refused_in_a_sentence(tiny: Make, strategy: Any) -> None:
     name = strategy if isinstance(strategy, str) else "FSDPStrategy"
-    with pytest.raises(ConfigError, match=f"lightning.strategy is {name}, which cannot .* ddp"):
-        _ = Trainer.from_config(tiny(), lightning={"strategy": strategy}).lightning
+    trainer = Trainer.from_config(tiny(), lightning={"strategy": strategy})
+    with pytest.raises(
+        ConfigError, match=f"lightning.strategy is {name}, .* set it to auto or ddp"
+    ):
+        _ = trainer.lightning
 
 
-def test_a_precision_that_cannot_be_sharded_is_refused(tiny: Make) -> None:
-    with pytest.raises(ConfigError, match=r"does not support .*64-true"):
-        _ = built(tiny, strategy="fsdp", precision="64-true").lightning
+@pytest.mark.parametrize("strategy", ["ddp_notebook", "ddp_fork", "ddp_spawn"])
+def test_processes_that_are_forked_or_spawned_are_refused_with_the_command_to_type(
+    tiny: Make, tmp_path: Path, strategy: str
+) -> None:
+    trainer = built(tiny, devices=2, strategy=strategy)
+    with pytest.raises(ConfigError, match=r"run `lis2 fit --config YOUR_CONFIG.yaml` in a term"):
+        _ = trainer.lightning
+    config = tmp_path / "runs/tiny/config.yaml"
+    config.parent.mkdir(parents=True)
+    config.touch()
+    with pytest.raises(ConfigError, match=f"run `lis2 fit --config {config}` in a terminal, or"):
+        _ = trainer.lightning
+
+
+NOTEBOOK = """
+from lis2_lightning import Trainer
+trainer = Trainer.from_config("tiny.yaml", **{{"lightning.devices": {devices}}})
+trainer.train()
+"""
+
+
+@pytest.mark.slow
+def test_a_notebook_trains_on_one_device_and_refuses_several(tiny: Make, tmp_path: Path) -> None:
+    nbformat: Any = pytest.importorskip("nbformat")
+    nbclient: Any = pytest.importorskip("nbclient")
+    text = yaml.safe_dump(tiny(output_dir="runs"))
+    (tmp_path / "tiny.yaml").write_text(text, encoding="utf-8")
+    devices = ["'auto'", "2", "2, 'lightning.strategy': 'ddp'"]
+    cells = [nbformat.v4.new_code_cell(NOTEBOOK.format(devices=each)) for each in devices]
+    cells.append(nbformat.v4.new_code_cell("trainer.planned()['lightning.devices']"))
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    where = {"metadata": {"path": str(tmp_path)}}
+    nbclient.NotebookClient(
+        notebook, timeout=120, kernel_name="python3", allow_errors=True, resources=where
+    ).execute()
+    errors = [
+        [output.evalue for output in cell.outputs if output.output_type == "error"]
+        for cell in notebook.cells
+    ]
+    command = "`lis2 fit --config runs/tiny/config.yaml` in a terminal"
+    assert errors[0] == []
+    assert all(command in error for below in errors[1:3] for error in below)
+    assert [len(below) for below in errors] == [0, 1, 1, 0]
 
 
 def normalised(*, device: str, num_processes: int, is_main: bool = True) -> pl.LightningModule:

@@ -17,6 +17,8 @@ import yaml
 
 from lis2_lightning import Trainer
 from lis2_lightning.snapshots import read_snapshot
+from tests.parallel.conftest import end_all
+from tests.parallel.conftest import start as start_process
 
 Make = Callable[..., dict[str, Any]]
 Start = Callable[..., subprocess.Popen[str]]
@@ -53,26 +55,15 @@ def config(tiny: Make, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Start the command line in a session of its own, and see to its end."""
-    started: list[subprocess.Popen[str]] = []
+    """Start the command line, and see to its end."""
+    processes: list[subprocess.Popen[str]] = []
 
     def run(*words: str, **variables: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "lis2_lightning", *words],
-            env={**os.environ, "PYTHONPATH": str(tmp_path), **variables},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        started.append(process)
-        return process
+        processes.append(start_process(["-m", "lis2_lightning", *words], tmp_path, **variables))
+        return processes[-1]
 
     yield run
-    for process in started:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+    end_all(processes)
 
 
 def wait_for_rows(folder: Path, num: int = 1) -> None:
@@ -92,7 +83,8 @@ def assert_stopped(process: subprocess.Popen[str], number: int, folder: Path) ->
     name = signal.Signals(number).name
     sentences = [line for line in told.splitlines() if name in line]
     assert len(sentences) == 1
-    assert "last.pt has all of it, and the same command with resume: auto goes on" in sentences[0]
+    assert "last.pt has all of it" in sentences[0]
+    assert "resume: auto" in sentences[0]
     assert "Traceback" not in told
     assert read_snapshot(folder / "last.pt")["LIGHTNING"]["next_epoch"] >= 1
 

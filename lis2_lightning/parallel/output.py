@@ -1,29 +1,38 @@
-"""The last words of a process, and its end at once."""
+"""What a process of a run may write to the screen, and the end of a process at once."""
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import sys
+import warnings
 from contextlib import suppress
 from typing import Final, NoReturn
 
-GO_ON: Final = "the same command with resume: auto goes on"
-_said: set[str] = set()
+from lis2_lightning.parallel.processes import is_main
+
+RESUME: Final = "run the same command with resume: auto to continue"
+_LOGGERS: Final = ("lis2_lightning", "lightning", "lightning.pytorch", "lightning.fabric")
+
+
+def only_main_speaks() -> None:
+    """Silence every process but the main one, which has the same to say, up to its errors.
+
+    For good: what a user's data set warns of comes before and after the loops, too.
+    """
+    if is_main():
+        return
+    warnings.simplefilter("ignore")
+    for name in _LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def tell(sentence: str) -> None:
-    """Write a sentence to the standard error, as the command line tells an error."""
+    """Write a sentence to the standard error, as the command line reports an error."""
     with suppress(OSError, ValueError):  # nobody may be there to read it any more
         sys.stderr.write(f"lis2: {sentence}\n")
         sys.stderr.flush()
-
-
-def tell_once(sentence: str) -> None:
-    """Tell a sentence that several threads of this process may come to."""
-    if sentence not in _said:
-        _said.add(sentence)
-        tell(sentence)
 
 
 def end_now(code: int) -> NoReturn:
@@ -31,9 +40,6 @@ def end_now(code: int) -> NoReturn:
 
     A thread that waits for another process cannot be interrupted otherwise. Nothing is lost:
     files are written whole or not at all, and a lock goes with its process.
-
-    Args:
-        code: The exit code.
     """
     for worker in multiprocessing.active_children():
         worker.kill()
