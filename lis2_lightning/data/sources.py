@@ -10,12 +10,12 @@ import numpy as np
 from jsonargparse.typing import register_type
 from numpy.typing import NDArray
 
-from lis2_lightning.data.formats import ArrayRaster, Raster, open_raster
+from lis2_lightning.data.open_raster import ArrayRaster, Raster, open_raster
 from lis2_lightning.tiling import Tile
 
 # arrays come first: jsonargparse takes the first type that fits, and makes a string of anything
 Source = np.ndarray | Raster | str | os.PathLike[str]
-"""An image: a path as :func:`~lis2_lightning.data.formats.open_raster` takes it, or an array."""
+"""An image: a path that :func:`~lis2_lightning.data.open_raster` accepts, or an array."""
 
 BAND = 1 << 20
 """How many pixels of two images are compared at a time."""

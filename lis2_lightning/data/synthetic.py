@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lis2_lightning.data.filaments import REACH, draw, log_uniform, network
-from lis2_lightning.data.formats import ArrayRaster
+from lis2_lightning.data.open_raster import ArrayRaster
 from lis2_lightning.data.tiles import TileDataset
 from lis2_lightning.errors import ConfigError
 

@@ -14,8 +14,8 @@ from torch.utils.data import Dataset
 
 from lis2_lightning.data.augment import Augmentation, augment
 from lis2_lightning.data.batch import Batch, Sample
-from lis2_lightning.data.formats import open_raster
 from lis2_lightning.data.normalize import Normalization, check_normalization, normalize
+from lis2_lightning.data.open_raster import open_raster
 from lis2_lightning.data.sampling import random_keys
 from lis2_lightning.data.sources import Source, open_optional, same_image
 from lis2_lightning.data.truth import Truth, count

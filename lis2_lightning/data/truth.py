@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lis2_lightning.data.formats import Raster
+from lis2_lightning.data.open_raster import Raster
 from lis2_lightning.errors import ConfigError, DataError
 from lis2_lightning.tiling import Areas, Lattice, Tile
 

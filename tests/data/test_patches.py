@@ -239,5 +239,5 @@ def test_a_missing_file_and_one_of_another_format_are_one_sentence(tmp_path):
     with pytest.raises(DataError, match=r"none.h5 does not exist"):
         PatchDataset(tmp_path / "none.h5")
     (tmp_path / "text.h5").write_text("hello")
-    with pytest.raises(DataError, match=r"text.h5 cannot be read as an HDF5 file"):
+    with pytest.raises(DataError, match=r"text.h5 is damaged or not an HDF5 file"):
         PatchDataset(tmp_path / "text.h5")

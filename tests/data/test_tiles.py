@@ -21,7 +21,7 @@ from lis2_lightning.data.augment import (
     ToTensor,
 )
 from lis2_lightning.data.batch import Batch
-from lis2_lightning.data.formats import ArrayRaster
+from lis2_lightning.data.open_raster import ArrayRaster
 from lis2_lightning.data.sampling import random_keys
 from lis2_lightning.data.tiles import TileDataset, check_no_shared_pixels
 from lis2_lightning.errors import ConfigError, DataError
@@ -111,7 +111,7 @@ def test_scanning_in_small_blocks_changes_nothing(monkeypatch):
 
 
 def test_areas_are_counted_pixel_by_pixel(monkeypatch):
-    from lis2_lightning.data.formats import open_raster
+    from lis2_lightning.data.open_raster import open_raster
     from lis2_lightning.data.truth import Truth, count
     from lis2_lightning.tiling import Areas
 
