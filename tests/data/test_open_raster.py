@@ -432,10 +432,10 @@ def bad_sources(path: Path):
         ("object.npy", "holds values of type object"),
         ("none.npy", "needs at least one pixel"),
         ("cut.npy", "is truncated, 8 bytes are missing"),
-        ("complex.npy[1]", "holds a single array: leave out '1'"),
+        ("complex.npy[1]", "holds a single array: remove '1'"),
         ("map.npz", "which cannot be mapped: save it with numpy.save"),
-        ("map.jpg", "is of no known image format: its name must end in .fits, "),
-        ("map", "is of no known image format"),
+        ("map.jpg", "has no known image format: its name must end in .fits, "),
+        ("map", "has no known image format"),
         ("text.h5", "is damaged or not an HDF5 file"),
         ("cut.h5", "is truncated"),
         ("two.h5", r"holds 2 data sets \(first, second\): name one, as in .*two.h5:/first"),
@@ -455,7 +455,7 @@ def test_a_bad_source_is_one_sentence_that_names_the_file(tmp_path, name, senten
 
 
 def test_other_sources_are_refused():
-    with pytest.raises(DataError, match="an image is a path, an array or a raster, not list"):
+    with pytest.raises(DataError, match="an image must be a path, an array or a raster, not list"):
         open_raster([[1, 2], [3, 4]])  # type: ignore[arg-type]  # that is the point
 
 
@@ -514,7 +514,7 @@ def test_a_map_that_cannot_be_written_leaves_the_earlier_one_whole(tmp_path, mon
 
 
 def test_a_map_of_another_shape_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"a map of the shape \(2, 2\) does not fit an array"):
+    with pytest.raises(DataError, match=r"a map of shape \(2, 2\) does not fit an array"):
         write_map(
             tmp_path / "map", np.zeros((2, 2), np.float32), like=ArrayRaster(np.zeros((3, 4)))
         )

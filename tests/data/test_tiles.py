@@ -361,7 +361,7 @@ def test_a_batch_is_what_pytorch_would_collate():
     assert torch.equal(batch[1:][0]["patch"], batch[1]["patch"])
     with pytest.raises(IndexError):
         batch[3]
-    with pytest.raises(DataError, match="equally many samples"):
+    with pytest.raises(DataError, match="differ in their number of samples"):
         Batch({"patch": torch.zeros(2), "target": torch.zeros(3)})
 
 
@@ -426,22 +426,22 @@ def with_value(value):
         (
             bad(target=with_value(0.5)),
             DataError,
-            "holds 0.5 at row 33, column 44: a target is 0 or",
+            "holds 0.5 at row 33, column 44: a target must be 0, 1",
         ),
         (bad(target=with_value(np.inf)), DataError, "holds inf at row 33, column 44"),
         (bad(missing=np.ones((70, 92))), DataError, "is 70 x 92 px and .* 70 x 93 px"),
-        (bad(background=np.ones((2, *SHAPE))), DataError, "has 2 channels where the target"),
+        (bad(background=np.ones((2, *SHAPE))), DataError, "has 2 channels and the target"),
         (bad(size=71), DataError, "a tile of 71 px does not fit an image of 70 x 93 px"),
         (bad(missing=np.zeros(SHAPE)), DataError, "no pixel of an array in memory is labelled"),
         (bad(area_size=32, num_folds=7), DataError, "7 folds need at least 7 areas"),
         (bad(image="none.fits"), DataError, "none.fits"),
-        (bad(labelled=np.ones(SHAPE)), ConfigError, "give one of them"),
+        (bad(labelled=np.ones(SHAPE)), ConfigError, "pass only one of them"),
         (bad(size=0), ConfigError, "size must be at least 1 px, not 0"),
         (bad(stride=0), ConfigError, "stride must be at least 1 px, not 0"),
         (bad(area_size=0), ConfigError, "area_size must be at least 1 px, not 0"),
         (bad(buffer=-1), ConfigError, "buffer must be at least 0 px, not -1"),
         (bad(num_folds=0), ConfigError, "num_folds must be at least 1, not 0"),
-        (bad(folds=[1]), ConfigError, "there is no fold 1: num_folds is 1"),
+        (bad(folds=[1]), ConfigError, "fold 1 does not exist: folds are numbered 0 to 0"),
         (bad(folds=[]), ConfigError, "folds is empty"),
         (bad(area_size=32, buffer=9), ConfigError, "take an area_size of at least 41"),
         (bad(normalization="lgo"), ConfigError, "did you mean 'log'"),
