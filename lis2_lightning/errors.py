@@ -1,7 +1,7 @@
-"""The exceptions of this package: one small tree.
+"""The exceptions of this package, and helpers for their messages.
 
-Each carries one sentence that says what is wrong, what was given, what is allowed and what to do;
-the command line prints that sentence and ends with :attr:`Lis2Error.exit_code`.
+Each message is one sentence: what is wrong, what was passed, what is allowed, what to do. The
+command line prints it and exits with :attr:`Lis2Error.exit_code`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 
 class Lis2Error(Exception):
-    """Anything this package refuses on purpose; its text is one sentence for the user."""
+    """Base of all errors raised on purpose; the message is one sentence for the user."""
 
     exit_code = 2
 
@@ -30,21 +30,21 @@ class SnapshotError(Lis2Error):
 
 
 class TrainingError(Lis2Error):
-    """A run that had begun cannot go on."""
+    """A run that has started cannot continue."""
 
     exit_code = 1
 
 
-class ProcessLost(TrainingError):  # noqa: N818 - it says what has happened
-    """Another process of a run is gone, and so the run cannot continue."""
+class ProcessLost(TrainingError):  # noqa: N818 - names what happened
+    """Another process of the run died, so the run cannot continue."""
 
 
 class Interrupted(Lis2Error):  # noqa: N818 - a user asked for it
-    """A signal ended a run, at a place from which it can go on.
+    """A signal stopped a run, which can be resumed.
 
     Args:
         message: The sentence.
-        number: The signal; the exit code is 128 more, as a shell counts.
+        number: The signal; the exit code is 128 plus it, as in a shell.
     """
 
     def __init__(self, message: str, number: int) -> None:
@@ -53,8 +53,17 @@ class Interrupted(Lis2Error):  # noqa: N818 - a user asked for it
         self.exit_code = 128 + number
 
 
+def one_line(error: BaseException) -> str:
+    r"""The text of an exception on one line.
+
+    >>> one_line(ValueError("no\n  such key"))
+    'no such key'
+    """
+    return " ".join(str(error).split())
+
+
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
-    """Say which valid names come nearest to a wrong one, or list them all where none does.
+    """Suggest the closest valid names, or list all of them.
 
     >>> did_you_mean("dcie", ["dice", "roc_auc"])
     "did you mean 'dice'?"
@@ -68,7 +77,7 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
 
 
 def close_to(name: str, valid: Iterable[str]) -> list[str]:
-    """The one or two valid names that come nearest to a wrong one, in any case; or none.
+    """Up to two valid names that resemble a wrong one, ignoring case.
 
     >>> close_to("Dcie", ["dice", "roc_auc"])
     ['dice']

@@ -1,1 +1,1 @@
-"""What any room may use: files, locks, signals, labelled pixels."""
+"""What every room may use: files, locks, signals, labelled pixels."""

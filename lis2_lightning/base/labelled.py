@@ -1,23 +1,53 @@
-"""Which pixels are labelled: gathered where that saves time, muted where it would cost a wait."""
+"""Labelled pixels: counted, selected on a CPU, masked on a GPU.
+
+Torch is imported inside the functions: everything may import this room, nothing pays for it.
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
-from torch import Tensor
+
+from lis2_lightning.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def on_cpu(tensor: Tensor) -> bool:
-    """Whether reading sizes from this tensor's values costs no wait for a device."""
+    """Whether sizes that depend on this tensor's values can be read without a device sync."""
     return tensor.device.type == "cpu"
 
 
-def num_labelled(target: Tensor, labelled: Tensor | None) -> Tensor:
-    """How many pixels count: an ``int64`` scalar on the device.
+def check_shapes(output: Tensor, target: Tensor, labelled: Tensor | None) -> None:
+    """Check that the parts of a batch have one shape.
 
+    Raises:
+        ConfigError: The output has another shape than the target.
+        DataError: ``labelled`` has.
+    """
+    if output.shape != target.shape:
+        raise ConfigError(
+            f"the model's output must have the shape of the target {tuple(target.shape)}, got "
+            f"{tuple(output.shape)}: use a model that gives one value per target pixel"
+        )
+    if labelled is not None and labelled.shape != target.shape:
+        raise DataError(
+            f"labelled must have the shape of the target {tuple(target.shape)}, got "
+            f"{tuple(labelled.shape)}: the data set must give one value per target pixel"
+        )
+
+
+def num_labelled(target: Tensor, labelled: Tensor | None) -> Tensor:
+    """The number of pixels that count: an ``int64`` scalar on the device.
+
+    >>> import torch
     >>> num_labelled(torch.zeros(2, 3), None)
     tensor(6)
     """
+    import torch  # noqa: PLC0415 - see the module
+
     if labelled is None:
         return torch.full((), target.numel(), dtype=torch.int64, device=target.device)
     return labelled.count_nonzero()
@@ -26,9 +56,7 @@ def num_labelled(target: Tensor, labelled: Tensor | None) -> Tensor:
 def labelled_pixels(
     values: Tensor, target: Tensor, labelled: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Gather the labelled pixels, flat, in the order in which they lie.
-
-    On a GPU this waits for the device, for the number of pixels is needed on the host.
+    """Select the labelled pixels, flat and in order. On a GPU this waits for the device.
 
     Args:
         values: Probabilities or outputs, any shape.
@@ -38,6 +66,7 @@ def labelled_pixels(
     Returns:
         Values and truth, both ``(N,)``.
 
+    >>> import torch
     >>> probs, target = torch.tensor([[0.1, 0.9]]), torch.tensor([[0.0, 1.0]])
     >>> labelled_pixels(probs, target, torch.tensor([[False, True]]))
     (tensor([0.9000]), tensor([1.]))
@@ -47,7 +76,9 @@ def labelled_pixels(
         return values, target
     labelled = labelled.reshape(-1)
     if on_cpu(labelled):
-        # on 262,144 pixels a quarter of the time of torch.nonzero, a sixth of boolean indexing
+        import torch  # noqa: PLC0415 - see the module
+
+        # 4 times as fast as torch.nonzero on 262,144 pixels, 6 times as boolean indexing
         kept = torch.from_numpy(np.flatnonzero(labelled.numpy()))
     else:
         kept = labelled.nonzero().squeeze(1)
@@ -57,21 +88,21 @@ def labelled_pixels(
 
 
 def only_labelled(
-    output: Tensor, target: Tensor, labelled: Tensor | None, nothing: float
+    output: Tensor, target: Tensor, labelled: Tensor | None, neutral: float
 ) -> tuple[Tensor, Tensor]:
-    """What a sum over labelled pixels needs: on a CPU those, flat; on a GPU all, the rest muted.
+    """The pixels that a sum needs: on a CPU the labelled ones, on a GPU all, the others neutral.
 
-    Gathering a fifth of the pixels takes a third of the time of the whole loss; on a GPU it would
-    wait for the device. Multiplying by the mask would let NaN through, ``0 * NaN`` being NaN.
+    Selecting a fifth of the pixels takes a third of the loss's time on a CPU, but would wait for a
+    GPU. Multiplying by the mask would let NaN through, because ``0 * NaN`` is NaN.
 
     Args:
-        output: What the model gave, any shape.
+        output: The model's output, any shape.
         target: The truth, same shape.
-        labelled: Same shape, true = counts; everywhere if it is ``None``.
-        nothing: An output that costs nothing beside a target of 0.
+        labelled: Same shape, true = counts; ``None`` counts all.
+        neutral: An output with zero loss beside a target of 0.
     """
     if labelled is None:
         return output, target
     if on_cpu(output):
         return labelled_pixels(output, target, labelled)
-    return torch.where(labelled, output, nothing), torch.where(labelled, target, 0.0)
+    return output.where(labelled, neutral), target.where(labelled, 0.0)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lis2_lightning.base.files import atomic
 from lis2_lightning.data import TileDataset, open_raster
-from lis2_lightning.data.formats import Raster
+from lis2_lightning.data.open_raster import Raster
 from lis2_lightning.data.truth import Truth
 from lis2_lightning.errors import ConfigError, DataError
 from lis2_lightning.tiling import Tile

@@ -15,7 +15,7 @@ from lis2_lightning.data.datamodule import (
     first_batch,
 )
 from lis2_lightning.data.dealing import batch_number
-from lis2_lightning.data.formats import Raster, open_raster, write_map
+from lis2_lightning.data.open_raster import Raster, open_raster, write_map
 from lis2_lightning.data.patches import PatchDataset
 from lis2_lightning.data.synthetic import SyntheticDataset, synthetic_maps
 from lis2_lightning.data.tiles import TileDataset, check_no_shared_pixels

@@ -1,8 +1,7 @@
-"""Augmentations that act on a whole batch and are decided by the random key of each sample.
+"""Augmentations of whole batches, decided by the random key of each sample.
 
-The names and keys are those of LIS². There each array of a sample is flipped, turned and noised on
-its own; here one draw moves `patch`, `target` and `labelled` together, so that the truth stays on
-the image.
+Names and keys are those of LIS². LIS² augments each array of a sample on its own; here one draw
+moves `patch`, `target` and `labelled` together, so that the truth stays aligned with the image.
 """
 
 from __future__ import annotations
@@ -24,23 +23,23 @@ Tensors = dict[str, Tensor]
 TRUTH = ("target", "labelled")
 SPATIAL = ("patch", *TRUTH)
 SPELLINGS = {"patch": "patch", "target": "target", "spines": "target", "labelled": "labelled"}
-"""What `keys_to_augment` may hold, and the key of a sample that is meant."""
+"""The values of `keys_to_augment`, and the key of a sample that each stands for."""
 
 
 class Augmentation(ABC):
     """Changes a batch, the same way for the same keys.
 
     Args:
-        name: A name for the reader of a configuration; it has no other meaning.
-        keys_to_augment: What to change: `patch`, `target` (`spines` in LIS²) or `labelled`;
-            without it, whatever makes sense for the augmentation.
+        name: A label without effect.
+        keys_to_augment: What to change: `patch`, `target` (`spines` in LIS²) or `labelled`; the
+            default depends on the augmentation.
 
     Raises:
         ConfigError: An unknown name in `keys_to_augment`.
     """
 
     random = True
-    """Whether the keys decide anything; what is not random is done in prediction too."""
+    """Whether the keys have an effect; other augmentations apply to prediction too."""
 
     def __init__(
         self, *, name: str | None = None, keys_to_augment: Sequence[str] | None = None
@@ -57,22 +56,22 @@ class Augmentation(ABC):
         """Change a batch.
 
         Args:
-            tensors: `patch` `(B, C, H, W)` float32, `target` and `labelled` where there are any,
-                and whatever else the samples hold.
+            tensors: `patch` `(B, C, H, W)` float32, optionally `target`, `labelled` and further
+                entries; they may be changed in place.
             keys: A random key for each sample, `(B,)`.
 
         Returns:
-            The changed tensors beside the others; tensors that were handed in may be changed.
+            All tensors, changed or not.
         """
 
 
 class ToTensor(Augmentation):
-    """Does nothing: batches are tensors already. LIS² asks for it in every configuration."""
+    """Does nothing, because batches are tensors already; LIS²'s configurations have it."""
 
     random = False
 
     def __call__(self, tensors: Tensors, keys: NDArray[np.uint64]) -> Tensors:  # noqa: ARG002
-        """Give the batch back."""
+        """Return the batch."""
         return tensors
 
 
@@ -86,7 +85,7 @@ class _Geometric(Augmentation):
         if self.keys_to_augment and not {"patch", "target"} <= set(self.keys_to_augment):
             raise ConfigError(
                 f"{type(self).__name__} with keys_to_augment {list(self.keys_to_augment)} would "
-                f"move the image away from its target: name both patch and target, or neither"
+                f"misalign image and target: name both patch and target, or neither"
             )
 
 
@@ -104,14 +103,14 @@ class _RandomFlip(_Geometric):
     ) -> None:
         super().__init__(name=name, keys_to_augment=keys_to_augment)
         if not 0 <= p <= 1:
-            raise ConfigError(f"p is a probability from 0 to 1, not {p}")
+            raise ConfigError(f"p must be a probability in [0, 1], not {p}")
         self.p = p
 
     def __call__(self, tensors: Tensors, keys: NDArray[np.uint64]) -> Tensors:
         """Mirror some of the tiles."""
         chosen = np.flatnonzero(uniform(keys, 0) < self.p)
         for key in present(tensors):
-            # the tensor's own memory: NumPy's copies wake no threads, which would cost more
+            # in place in NumPy, which wakes no threads: they would cost more
             values = tensors[key].numpy()
             values[chosen] = np.flip(values[chosen], self.axis)
         return tensors
@@ -141,12 +140,12 @@ class RandomVerticalFlip(_RandomFlip):
 class RandomRotation(_Geometric):
     """Turns tiles about their centre by any angle.
 
-    The image is interpolated bilinearly; target and labelled take the nearest pixel. What comes in
-    from outside the tile is 0 in the image and unlabelled.
+    The image is interpolated bilinearly, target and labelled by the nearest pixel. Pixels from
+    outside the tile are 0 and unlabelled.
 
     Args:
-        degrees: Angles are drawn evenly from `-degrees` to `degrees`, or from the first to the
-            second of two; anticlockwise with rows counted downwards.
+        degrees: Angles are uniform in `-degrees` to `degrees`, or in a range of two values;
+            anticlockwise with rows counted downwards.
         name: As in :class:`Augmentation`.
         keys_to_augment: As in :class:`Augmentation`; `labelled` always goes with `target`.
 
@@ -166,7 +165,7 @@ class RandomRotation(_Geometric):
         angles = (-degrees, degrees) if isinstance(degrees, int | float) else tuple(degrees)
         if len(angles) != 2 or angles[0] > angles[1]:
             raise ConfigError(
-                f"degrees is one angle of at least 0 or a range of two, not {degrees}"
+                f"degrees must be one angle of at least 0 or a range of two, not {degrees}"
             )
         self.degrees = angles
 
@@ -183,16 +182,15 @@ class RandomRotation(_Geometric):
 
 
 class NoiseDataAugmentation(Augmentation):
-    """Adds normal noise and cuts what leaves [0, 1].
+    """Adds normal noise and clips to [0, 1].
 
-    On `target` a pixel changes its class where the noisy value lies nearer to the other, so that
-    the target stays 0 or 1. `labelled` gets no noise.
+    A pixel of `target` changes its class if the noisy value is nearer to the other class.
 
     Args:
         name: As in :class:`Augmentation`.
-        keys_to_augment: `patch`, `target` or both; without it, `patch`.
+        keys_to_augment: `patch`, `target` or both; `patch` by default.
         noise_var: Standard deviation of the noise, in units of the normalised image. (LIS², whose
-            name this is, multiplies standard normal numbers by it.)
+            name this is, uses it as a standard deviation too.)
 
     Raises:
         ConfigError: The noise is negative, or `labelled` is named.
@@ -209,7 +207,7 @@ class NoiseDataAugmentation(Augmentation):
         if noise_var < 0:
             raise ConfigError(f"noise_var must be at least 0, not {noise_var}")
         if "labelled" in self.keys_to_augment:
-            raise ConfigError("noise on labelled has no meaning: name patch or target")
+            raise ConfigError("noise on labelled is meaningless: name patch or target")
         self.noise_var = noise_var
 
     def __call__(self, tensors: Tensors, keys: NDArray[np.uint64]) -> Tensors:
@@ -231,10 +229,10 @@ class Normalize(Augmentation):
     """Shifts and scales the image: (patch - mean) / std, as torchvision's class of this name.
 
     Args:
-        mean: One value, or one a channel, in units of the normalised image.
+        mean: One value, or one per channel, in units of the normalised image.
         std: The same, above 0.
         name: As in :class:`Augmentation`.
-        keys_to_augment: Nothing but `patch`.
+        keys_to_augment: Only `patch`.
 
     Raises:
         ConfigError: A deviation is not above 0, or something other than `patch` is named.
@@ -255,20 +253,20 @@ class Normalize(Augmentation):
         if not bool((self.std > 0).all()):
             raise ConfigError(f"std must be above 0, not {std}")
         if set(self.keys_to_augment) - {"patch"}:
-            raise ConfigError("Normalize changes the patch only: leave keys_to_augment out")
+            raise ConfigError("Normalize changes the patch only: omit keys_to_augment")
 
     def __call__(self, tensors: Tensors, keys: NDArray[np.uint64]) -> Tensors:  # noqa: ARG002
         """Shift and scale the image.
 
         Raises:
-            ConfigError: The image has another number of channels than there are values.
+            ConfigError: The numbers of channels and values differ.
         """
         channels = tensors["patch"].shape[1]
         for values in (self.mean, self.std):
             if len(values) not in {1, channels}:
                 raise ConfigError(
                     f"Normalize has {len(values)} values for an image of {channels} channels: "
-                    f"give one, or one a channel"
+                    f"use one value, or one per channel"
                 )
         return {**tensors, "patch": (tensors["patch"] - self.mean) / self.std}
 
@@ -276,15 +274,12 @@ class Normalize(Augmentation):
 def augment(
     tensors: Tensors, keys: NDArray[np.uint64], augmentations: Sequence[Augmentation]
 ) -> Tensors:
-    """Apply augmentations one after the other, each with draws of its own.
+    """Apply augmentations in sequence, each with its own draws.
 
     Args:
-        tensors: The batch, as :class:`Augmentation` takes it; it may be changed.
+        tensors: The batch, see :class:`Augmentation`; it may be changed in place.
         keys: A random key for each sample, `(B,)`.
-        augmentations: In this order; the place in it decides the draws.
-
-    Returns:
-        The changed batch.
+        augmentations: The augmentations; the position decides the draws.
     """
     for place, augmentation in enumerate(augmentations):
         tensors = augmentation(tensors, fork(keys, place))
@@ -292,20 +287,20 @@ def augment(
 
 
 def present(tensors: Tensors) -> list[str]:
-    """Say which of `patch`, `target` and `labelled` a batch has, in this order."""
+    """Which of `patch`, `target` and `labelled` a batch has, in this order."""
     return [key for key in SPATIAL if key in tensors]
 
 
 def _per_channel(values: float | Sequence[float]) -> Tensor:
-    """Shape values to be used with `(B, C, H, W)`."""
+    """Values that broadcast with `(B, C, H, W)`."""
     listed = [values] if isinstance(values, int | float) else list(values)
     return torch.tensor(listed, dtype=torch.float32).view(-1, 1, 1)
 
 
 def _rotated_grid(angles: NDArray[np.float64], height: int, width: int) -> Tensor:
-    """Say where each pixel of the turned tiles comes from, `(B, H, W, 2)` in [-1, 1]."""
-    # sines one by one: vectorised functions may round the last bit by the place in the array, and
-    # a sample must not depend on the batch it is in
+    """The source of each pixel of the rotated tiles, `(B, H, W, 2)` in [-1, 1]."""
+    # one by one: vectorised sines may round differently depending on the position in the array,
+    # and a sample must not depend on its batch
     turns = [(math.cos(angle), math.sin(angle)) for angle in angles]
     cosines, sines = np.array(turns, dtype=np.float32).reshape(-1, 2, 1).transpose(1, 0, 2)
     x = np.arange(width, dtype=np.float32) - np.float32((width - 1) / 2)
@@ -313,7 +308,7 @@ def _rotated_grid(angles: NDArray[np.float64], height: int, width: int) -> Tenso
     scale = np.array([2 / width, 2 / height], dtype=np.float32)
     columns = np.stack((cosines * x, sines * x), axis=-1) * scale
     rows = np.stack((-sines * y, cosines * y), axis=-1) * scale
-    # a pair of float32 is added as one complex number, four times as fast
+    # adding pairs of float32 as complex numbers is four times as fast
     pairs = (
         rows.view(np.complex64)[..., 0][:, :, None] + columns.view(np.complex64)[..., 0][:, None]
     )
@@ -321,7 +316,7 @@ def _rotated_grid(angles: NDArray[np.float64], height: int, width: int) -> Tenso
 
 
 def _sample(tensor: Tensor, grid: Tensor, mode: str) -> Tensor:
-    """Read a batch, of floats or of truth values, at other places; zero outside."""
+    """Sample a batch of floats or booleans at other positions; zero outside."""
     values = tensor if tensor.is_floating_point() else tensor.to(grid.dtype)
     values = functional.grid_sample(
         values, grid, mode=mode, padding_mode="zeros", align_corners=False

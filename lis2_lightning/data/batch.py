@@ -1,32 +1,34 @@
-"""A batch that a data set has already put together."""
+"""What data sets of this package yield: batches, whose augmentations follow from random keys."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import overload
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import Dataset
 
+from lis2_lightning.data.sampling import random_keys
 from lis2_lightning.errors import DataError
 
 Sample = dict[str, Tensor]
-"""What a data set gives for one tile: `patch`, `target`, `labelled` and more, `(C, H, W)` each."""
+"""One sample: `patch`, `target`, `labelled` and more, `(C, H, W)` each."""
 
 
 class Batch(Sequence[Sample]):
     """Samples stored as stacked tensors.
 
-    A PyTorch loader sees a list of samples, as it expects from ``__getitems__``; a collate function
-    that knows this class takes its :attr:`tensors` as they are, so that nothing is stacked twice.
-
-    Args:
-        tensors: By name, each with the samples along its first axis, `(B, ...)`.
+    A PyTorch loader sees the list of samples that it expects from ``__getitems__``; our collate
+    function takes :attr:`tensors` as they are, so that nothing is stacked twice.
 
     Attributes:
-        tensors: As given.
+        tensors: By name, each with the samples along its first axis, `(B, ...)`.
 
     Raises:
-        DataError: There is no tensor, or they differ in how many samples they hold.
+        DataError: There is no tensor, or they hold different numbers of samples.
 
     >>> import torch
     >>> batch = Batch({"patch": torch.zeros(3, 1, 4, 4), "corner": torch.zeros(3, 2)})
@@ -37,12 +39,14 @@ class Batch(Sequence[Sample]):
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         lengths = {name: len(tensor) for name, tensor in tensors.items()}
         if len(set(lengths.values())) != 1:
-            raise DataError(f"the tensors of a batch must hold equally many samples, got {lengths}")
+            raise DataError(
+                f"the tensors of a batch must hold the same number of samples, got {lengths}"
+            )
         self.tensors = dict(tensors)
         self._length = next(iter(lengths.values()))
 
     def __len__(self) -> int:
-        """How many samples there are."""
+        """The number of samples."""
         return self._length
 
     @overload
@@ -51,13 +55,49 @@ class Batch(Sequence[Sample]):
     def __getitem__(self, index: slice) -> Batch: ...
 
     def __getitem__(self, index: int | slice) -> Sample | Batch:
-        """Give one sample, or a batch of some; views of the tensors."""
+        """One sample, or a batch of several; views of the tensors."""
         if isinstance(index, slice):
             return Batch({name: tensor[index] for name, tensor in self.tensors.items()})
         if not -self._length <= index < self._length:
-            raise IndexError(f"a batch of {self._length} samples has none at {index}")
+            raise IndexError(f"index {index} is out of range for a batch of {self._length} samples")
         return {name: tensor[index] for name, tensor in self.tensors.items()}
 
     def __iter__(self) -> Iterator[Sample]:
-        """Go through the samples."""
+        """Iterate over the samples."""
         return (self[index] for index in range(self._length))
+
+
+class KeyedDataset(Dataset[Sample], ABC):
+    """A map-style data set that takes a random key for each sample.
+
+    Plain indexing uses the keys of seed 0 and epoch 0.
+    """
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """The number of samples."""
+
+    @abstractmethod
+    def fetch(self, indices: NDArray[np.int64], keys: NDArray[np.uint64]) -> Batch:
+        """Read many samples at once.
+
+        Args:
+            indices: Which samples, each from 0 to the length, `(B,)`.
+            keys: The random key of each, which decides its augmentation, `(B,)`; see
+                :func:`~lis2_lightning.data.sampling.random_keys`.
+
+        Returns:
+            The samples; each is the same whatever else is in the batch.
+        """
+
+    def __getitem__(self, index: int) -> Sample:
+        """Read one sample."""
+        length = len(self)
+        if not -length <= index < length:
+            raise IndexError(f"index {index} is out of range for {length} samples")
+        return self.__getitems__([index % length])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """Read many samples at once."""
+        array = np.asarray(indices, dtype=np.int64)
+        return self.fetch(array, random_keys(0, 0, array))

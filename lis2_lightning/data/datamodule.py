@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Mapping, Sequence, Sized
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.pytorch.utilities.seed import isolate_rng
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import (
@@ -22,7 +23,7 @@ from torch.utils.data import (
 
 from lis2_lightning.base.position import batches_done, epochs_done, goes_on_inside_epoch
 from lis2_lightning.base.signals import leave_to_main_process
-from lis2_lightning.data.batch import Batch
+from lis2_lightning.data.batch import Batch, KeyedDataset
 from lis2_lightning.data.dealing import Key, KeyedSampler
 from lis2_lightning.data.sampling import random_keys
 from lis2_lightning.errors import DataError
@@ -30,22 +31,14 @@ from lis2_lightning.errors import DataError
 if TYPE_CHECKING:
     AnyDataset = Dataset[Any]
 else:
-    AnyDataset = Dataset  # jsonargparse builds nothing for a class with a type argument
-
-
-@runtime_checkable
-class FetchesByKey(Protocol):
-    """A data set which takes a random key for each sample."""
-
-    def fetch(self, indices: NDArray[np.int64], keys: NDArray[np.uint64]) -> Batch:
-        """Cut samples; each key decides its sample's augmentation."""
+    AnyDataset = Dataset  # jsonargparse builds nothing for a class with type arguments
 
 
 class Keyed(Dataset[Any]):
-    """A data set asked by ``(epoch, index)``, so that its draws follow from (seed, epoch, index).
+    """A data set indexed by ``(epoch, index)``, whose draws follow from (seed, epoch, index).
 
-    Data sets of this package take the keys themselves. Around any other, the global random
-    generators of Python, NumPy and torch are seeded for each sample, and put back afterwards.
+    A :class:`KeyedDataset` gets the random keys. For any other data set the global generators of
+    Python, NumPy and torch are seeded for each sample and restored afterwards.
 
     Args:
         dataset: Any map-style data set.
@@ -63,7 +56,7 @@ class Keyed(Dataset[Any]):
         random = random_keys(self.seed, epochs[0], np.asarray(indices, np.int64))
         if _fetches(self.dataset):
             return _fetch(self.dataset, np.asarray(indices, np.int64), random)
-        with _own_random_state():
+        with isolate_rng(include_cuda=False):  # dropout must not depend on the data
             return self._seeded(indices, random.tolist())
 
     def _seeded(self, indices: Sequence[int], keys: Sequence[int]) -> Any:
@@ -81,12 +74,12 @@ class Keyed(Dataset[Any]):
 
 
 def _fetches(dataset: Dataset[Any]) -> bool:
-    """Whether a data set takes keys, itself or behind torch's own views of data sets."""
+    """Whether a data set takes keys, itself or inside a Subset or ConcatDataset."""
     if isinstance(dataset, Subset):
         return _fetches(dataset.dataset)
     if isinstance(dataset, ConcatDataset):
         return all(map(_fetches, dataset.datasets))
-    return isinstance(dataset, FetchesByKey)
+    return isinstance(dataset, KeyedDataset)
 
 
 def _fetch(dataset: Any, indices: NDArray[np.int64], keys: NDArray[np.uint64]) -> Any:
@@ -104,40 +97,27 @@ def _fetch(dataset: Any, indices: NDArray[np.int64], keys: NDArray[np.uint64]) -
 
 
 def _unlabelled(samples: Any) -> Any:
-    """The same samples with no pixel that counts."""
+    """The same samples without a labelled pixel."""
     if isinstance(samples, Batch):
         nothing = torch.zeros_like(samples.tensors["target"], dtype=torch.bool)
         return Batch({**samples.tensors, "labelled": nothing})
     return [
-        {**each, "labelled": torch.zeros_like(torch.as_tensor(each["target"]), dtype=torch.bool)}
-        for each in samples
+        {**sample, "labelled": torch.zeros(np.shape(sample["target"]), dtype=torch.bool)}
+        for sample in samples
     ]
-
-
-class _own_random_state:  # noqa: N801 - reads as the context manager it is
-    """Give the global random generators back as they were: dropout must not notice the data."""
-
-    def __enter__(self) -> None:
-        self._states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-
-    def __exit__(self, *_: object) -> None:
-        python, numpy, pytorch = self._states
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002 - data sets of others use the global one
-        torch.set_rng_state(pytorch)
 
 
 def _seed_all(key: int) -> None:
     random.seed(key)
-    np.random.seed(key & 0xFFFF_FFFF)  # noqa: NPY002 - data sets of others use the global one
+    np.random.seed(key & 0xFFFF_FFFF)  # noqa: NPY002 - other data sets use the global generator
     torch.manual_seed(key)
 
 
 def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-    """Stack samples to a batch; a batch that was cut as one is taken as it is.
+    """Stack samples to a batch; a :class:`Batch` is stacked already.
 
     Raises:
-        DataError: A sample is no mapping with ``patch`` and ``target``.
+        DataError: A sample is not a mapping with ``patch`` and ``target``.
     """
     if isinstance(samples, Batch):
         return samples.tensors
@@ -156,7 +136,7 @@ def first_batch(dataset: AnyDataset) -> dict[str, Tensor]:
     """A data set's first sample as a batch of one, as its loader would give it.
 
     Raises:
-        DataError: It has no length, no sample, or its sample is no mapping.
+        DataError: It has no length or no sample, or its sample is not a mapping.
     """
     if not isinstance(dataset, Sized) or len(dataset) == 0:
         raise DataError(
@@ -167,15 +147,15 @@ def first_batch(dataset: AnyDataset) -> dict[str, Tensor]:
 
 
 class SegmentationData(pl.LightningDataModule):
-    """The data sets of a run and their loaders.
+    """The data sets of a run, and their loaders.
 
     Args:
-        train: What is trained on.
-        val: What is validated on after each epoch, or null.
-        test: What the best snapshot is scored on, or null for ``val``.
-        predict: What is predicted, or null for ``test``, ``val`` or ``train``.
-        batch_size: Samples in a batch of one process.
-        num_workers: Worker processes of a loader, or ``auto`` for one less than there are cores.
+        train: Training data.
+        val: Validation data, or null.
+        test: Test data, or null for ``val``.
+        predict: Data to predict, or null for ``test``, ``val`` or ``train``.
+        batch_size: Samples per batch and process.
+        num_workers: Worker processes per loader, or ``auto`` for one less than the cores.
         seed: Decides order and augmentation.
     """
 
@@ -200,23 +180,23 @@ class SegmentationData(pl.LightningDataModule):
         self.seed = seed
 
     def setup(self, stage: str) -> None:  # noqa: ARG002 - the same for all stages
-        """Take the main process's seed, for the processes share one order."""
+        """Use the main process's seed, because all processes share one order."""
         if self.trainer is not None and self.trainer.world_size > 1:
             self.seed = self.trainer.strategy.broadcast(self.seed)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Batches in an order of their own for each epoch."""
+        """Training batches, reshuffled in each epoch."""
         loader = self.loader(self.train, shuffle=True)
         if self.trainer is not None:
-            # Lightning makes the first iterator before it tells the sampler the epoch
+            # Lightning creates the first iterator before it sets the sampler's epoch
             sampler, epoch = cast("KeyedSampler", loader.sampler), epochs_done(self.trainer)
             sampler.set_epoch(epoch)
             if goes_on_inside_epoch(self.trainer):
-                sampler.go_on(epoch, batches_done(self.trainer))
+                sampler.skip(epoch, batches_done(self.trainer))
         return loader
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
-        """Every validation sample once, in order; no loader where there is no data set."""
+        """Every validation sample once, in order; no loader without a data set."""
         return [] if self.val is None else self.loader(self.val)
 
     def test_dataloader(self) -> DataLoader[Any]:
@@ -226,7 +206,7 @@ class SegmentationData(pl.LightningDataModule):
             DataError: There is neither a test nor a validation data set.
         """
         if self.test is None:
-            raise DataError("there is nothing to test on: set test_dataset or val_dataset")
+            raise DataError("there is no data set to test on: set test_dataset or val_dataset")
         return self.loader(self.test)
 
     def predict_dataloader(self) -> DataLoader[Any]:
@@ -234,7 +214,7 @@ class SegmentationData(pl.LightningDataModule):
         return self.loader(self.predict if self.predict is not None else self.test or self.train)
 
     def loader(self, dataset: AnyDataset, *, shuffle: bool = False) -> DataLoader[Any]:
-        """A loader of one data set for this process."""
+        """A loader of this process's share of a data set."""
         sampler = KeyedSampler(
             len(cast("Sized", dataset)),
             batch_size=self.batch_size,
@@ -260,5 +240,5 @@ class SegmentationData(pl.LightningDataModule):
         if self.num_workers != "auto":
             return self.num_workers
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-        # on few cores, or for a handful of batches, workers cost more than they bring
+        # workers do not pay off on few cores or for a handful of batches
         return 0 if cores <= 2 or num_samples <= 4 * self.batch_size else min(cores - 1, 8)

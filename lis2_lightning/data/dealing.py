@@ -1,4 +1,4 @@
-"""How the samples are dealt out to the processes, epoch by epoch."""
+"""How samples are distributed over the processes in each epoch."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ _FILLERS: Final = 2  # samples: batch normalisation needs more than one
 class KeyedSampler(Sampler[Key]):
     """Yields ``(epoch, index)`` for one process, in an order that follows from seed and epoch.
 
-    Shuffled samples are dealt out in turn, so that step k of P processes with batches of B takes
-    the very samples of step k of one process with batches of P B. Those in order are dealt out in
-    whole batches, so that each batch is one that a single process would have, too.
+    Shuffled samples are distributed in turn, so that step k of P processes with batches of B uses
+    exactly the samples of step k of one process with batches of P B. Ordered samples are
+    distributed in whole batches, so that the batches are those of a single process.
 
-    Each sample comes once. A process that would have a batch less than another gets a filler:
-    ``(epoch, -1 - index)``, a batch of samples which belong to another process and of which no
-    pixel counts. All processes have equally many batches then, and none waits for one that is done.
+    Each sample comes once. A process with one batch less than others gets a filler, ``(epoch, -1 -
+    index)``: samples of another process, without labels. So all processes have the same number of
+    batches, and none waits for one that has finished.
 
-    The order is computed and not stored: its memory does not grow with the number of samples.
+    The order is computed, not stored: memory does not grow with the number of samples.
 
     Args:
-        num_samples: How many samples there are.
-        batch_size: How many make a batch of one process.
+        num_samples: Number of samples.
+        batch_size: Samples per batch and process.
         seed: Decides the orders of all epochs.
         shuffle: Whether the order is random.
         rank: This process.
-        world_size: How many processes share the samples.
+        world_size: Number of processes.
     """
 
     def __init__(
@@ -57,21 +57,16 @@ class KeyedSampler(Sampler[Key]):
         self._begun = -1, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; Lightning calls this before each."""
+        """Set the epoch; Lightning calls this before each."""
         self.epoch = epoch
 
-    def go_on(self, epoch: int, num_done: int) -> None:
-        """Leave out what this process has had of an epoch that was interrupted.
-
-        Args:
-            epoch: The epoch.
-            num_done: How many batches of this process are done.
-        """
+    def skip(self, epoch: int, num_done: int) -> None:
+        """Skip the batches of an interrupted epoch that this process has finished."""
         self._begun = epoch, num_done
 
     @property
     def num_batches(self) -> int:
-        """How many batches there are in all, fillers not counted, where they are in order."""
+        """The number of batches of all processes together, without fillers, if not shuffled."""
         return -(-self.num_samples // self.batch_size)
 
     def __len__(self) -> int:
@@ -87,21 +82,21 @@ class KeyedSampler(Sampler[Key]):
 
     @property
     def _num_fillers(self) -> int:
-        most = -(-self.num_samples // self.world_size)  # of the first process
+        most = -(-self.num_samples // self.world_size)  # samples of the first process
         batches = -(-(most if self.shuffle else self.num_samples) // self.batch_size)
         rounds = batches if self.shuffle else -(-batches // self.world_size)
         is_short = -(-self._num_mine // self.batch_size) < rounds
         return min(_FILLERS, self.batch_size) * is_short
 
     def _positions(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Where in the order of all samples those of this process stand."""
+        """Positions of this process's samples in the order of all samples."""
         if self.shuffle:
             return places * self.world_size + self.rank
         batches, within = np.divmod(places, self.batch_size)
         return (batches * self.world_size + self.rank) * self.batch_size + within
 
     def __iter__(self) -> Iterator[Key]:
-        block = 4096  # a few at a time: the vectorised order costs nothing and no memory
+        block = 4096  # vectorised, in constant memory
         key = int(random_keys(self.seed, self.epoch, np.zeros(1, np.int64))[0])
         order = KeyedPermutation(self.num_samples, key)
         epoch, num_done = self._begun
@@ -116,13 +111,13 @@ class KeyedSampler(Sampler[Key]):
 
 
 def batch_number(loader: DataLoader[Any], batch_idx: int) -> int | None:
-    """Which batch it is among those of all processes, counted from 0; None for a filler.
+    """The index of a batch among those of all processes, or None for a filler.
 
     Args:
-        loader: A loader in order, of :meth:`SegmentationData.loader`.
-        batch_idx: Which batch of this process it is.
+        loader: An ordered loader of :meth:`SegmentationData.loader`.
+        batch_idx: The batch's index in this process.
     """
-    # to predict, Lightning wraps the sampler of batches, and no longer shows ours as the loader's
+    # for prediction Lightning wraps the batch sampler and hides ours
     sampler = cast("KeyedSampler", cast("Any", loader.batch_sampler).sampler)
     number = batch_idx * sampler.world_size + sampler.rank
     return number if number < sampler.num_batches else None

@@ -1,4 +1,4 @@
-"""Random filaments: where they run, how wide and how bright they are, and their pixels."""
+"""Random filaments: their curves, widths, brightness and pixels."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from lis2_lightning.tiling.grid import Tile
 
 Floats = NDArray[np.float64]
-STEP = 0.7  # px between two points of a curve: less than a pixel, so that no gap shows
-REACH = 5.0  # how far from its curve a filament is drawn, in its widths
+STEP = 0.7  # px between points of a curve; less than 1, so that there are no gaps
+REACH = 5.0  # drawn distance from the curve, in widths
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -19,9 +19,9 @@ class Filament:
     """A curve with a width and a contrast at each of its P points.
 
     Attributes:
-        points: Row and column, px, ``(P, 2)``; they may lie outside of the image.
-        widths: Radius at which the excess has fallen to half, px, ``(P,)``.
-        contrast: Excess over the cloud behind it, as a multiple of that, ``(P,)``.
+        points: Row and column, px, ``(P, 2)``; possibly outside the image.
+        widths: Radius at half of the excess, px, ``(P,)``.
+        contrast: Excess relative to the cloud behind it, ``(P,)``.
     """
 
     points: Floats
@@ -35,7 +35,7 @@ class Drawing:
 
     Attributes:
         tile: The part of the image that the arrays cover.
-        excess: Column density over the cloud behind it, as a multiple of that, ``(h, w)``.
+        excess: Column density relative to the cloud behind it, ``(h, w)``.
         distance: From the curve, in widths, at most ``REACH``, ``(h, w)``.
     """
 
@@ -45,16 +45,7 @@ class Drawing:
 
 
 def network(rng: np.random.Generator, shape: tuple[int, int], *, count: int) -> list[Filament]:
-    """Lay filaments over an image; nearly every second one branches off an earlier one.
-
-    Args:
-        rng: Where all draws come from.
-        shape: Height and width of the image, px.
-        count: How many filaments.
-
-    Returns:
-        The filaments, of widths around 1 to 3 px.
-    """
+    """`count` filaments 1 to 3 px wide over an image; almost half branch off earlier filaments."""
     filaments: list[Filament] = []
     for _ in range(count):
         length = log_uniform(rng, 25, 220)
@@ -75,15 +66,12 @@ def network(rng: np.random.Generator, shape: tuple[int, int], *, count: int) -> 
 
 
 def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
-    """Draw a number between two, each of its magnitudes as often."""
+    """A log-uniform number."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
 def walk(rng: np.random.Generator, start: Floats, heading: float, length: float) -> Floats:
-    """Walk a winding curve from a point, ``(P, 2)``.
-
-    The heading is a sum of slow and of quick swings, so that the curve bends at several scales.
-    """
+    """A curve from a point, ``(P, 2)``, that bends at several scales."""
     count = max(8, int(length / STEP))
     turn = np.zeros(count)
     for size, scale_px in ((0.45, 70), (0.4, 22), (0.6, 6)):
@@ -94,14 +82,14 @@ def walk(rng: np.random.Generator, start: Floats, heading: float, length: float)
 
 
 def brightness(rng: np.random.Generator, count: int) -> Floats:
-    """Draw a contrast that varies along a curve, with cores like beads, and fades at its ends."""
+    """A contrast that varies along a curve, with bright cores, and fades at its ends."""
     knots = 0.35 * swings(rng, count, 35) + 0.35 * swings(rng, count, 7)
     ends = np.minimum(np.arange(count), np.arange(count)[::-1]) * STEP
     return np.asarray(log_uniform(rng, 0.35, 1.2) * np.exp(knots) * np.clip(0.35 + ends / 10, 0, 1))
 
 
 def swings(rng: np.random.Generator, count: int, scale_px: float) -> Floats:
-    """Draw a smooth random function of unit spread along a curve, ``(count,)``."""
+    """A smooth random function of unit standard deviation, ``(count,)``."""
     reach = max(1, int(scale_px / STEP))
     kernel = np.hanning(2 * reach + 3)[1:-1]
     kernel /= np.sqrt((kernel**2).sum())
@@ -111,15 +99,15 @@ def swings(rng: np.random.Generator, count: int, scale_px: float) -> Floats:
 def draw(filament: Filament, shape: tuple[int, int]) -> Drawing:
     """Draw one filament on an image of a height and width.
 
-    Across the curve the excess falls off as 1 / (1 + d²), the profile that is fitted to filaments
-    in the maps of Herschel (Arzoumanian et al. 2011, A&A 529, L6).
+    Across the curve the excess falls off as 1 / (1 + d²), the profile fitted to filaments in
+    Herschel maps (Arzoumanian et al. 2011, A&A 529, L6).
     """
     reach = int(np.ceil(REACH * filament.widths.max()))
     centres = np.round(filament.points).astype(np.int64)
     low = np.clip(centres.min(axis=0) - reach, 0, shape)
     high = np.clip(centres.max(axis=0) + reach + 1, low, shape)
     tile = Tile(int(low[0]), int(low[1]), int(high[0] - low[0]), int(high[1] - low[1]))
-    # a small square around each point, all at once: (P, 2 * reach + 1, 2 * reach + 1)
+    # a square around each point: (P, 2 * reach + 1, 2 * reach + 1)
     offsets = np.arange(-reach, reach + 1)
     rows, columns = (centres[:, axis, None] + offsets for axis in (0, 1))
     squared = (

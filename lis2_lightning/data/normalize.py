@@ -1,4 +1,4 @@
-"""Bringing the values of a tile to [0, 1], as LIS² does it when it cuts tiles."""
+"""Scaling the values of a tile to [0, 1], as LIS² does when it cuts tiles."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from lis2_lightning.errors import ConfigError, did_you_mean
 
 Normalization = Literal["direct", "log", "none"]
-"""How the pixels of a tile are brought to [0, 1]; see :func:`normalize`."""
+"""How the pixels of a tile are scaled to [0, 1]; see :func:`normalize`."""
 
 LARGEST = np.finfo(np.float32).max
 
@@ -18,20 +18,20 @@ LARGEST = np.finfo(np.float32).max
 def normalize(patch: NDArray[np.float32], mode: Normalization) -> NDArray[np.float32]:
     """Normalise each channel of each tile by its own values.
 
-    `direct`: positive pixels go to (x - min) / (max - min), where the minimum and the maximum are
-    those of the positive pixels. `log`: the same of their logarithms. `none`: values stay.
-    Where all positive pixels are equal they go to 0, as in LIS².
+    `direct`: (x - min) / (max - min), with minimum and maximum of the positive pixels. `log`: the
+    same with logarithms. `none`: unchanged. If all positive pixels are equal they become 0, as in
+    LIS².
 
-    In all modes pixels that are NaN or infinite become 0 and enter no minimum and no maximum. In
-    `direct` and `log` so do negative ones, at which nothing was observed: everything is in [0, 1].
-    (LIS² leaves negative pixels as they are, in the units of the image, beside others in [0, 1].)
+    NaN and infinite pixels become 0 and are excluded from minimum and maximum. So are negative
+    pixels in `direct` and `log`, where nothing was observed. (LIS² keeps negative pixels, in the
+    units of the image.)
 
     Args:
         patch: Values in the units of the image, `(B, C, H, W)`.
-        mode: One of the three.
+        mode: The mode.
 
     Returns:
-        Finite values, of the same shape; the argument's own memory may hold them.
+        Finite values of the same shape, possibly in the argument's memory.
 
     >>> patch = np.array([[[[2, 4, 6, 0, np.nan]]]], dtype=np.float32)
     >>> normalize(patch, "direct").ravel().tolist()
@@ -49,10 +49,10 @@ def normalize(patch: NDArray[np.float32], mode: Normalization) -> NDArray[np.flo
 
 
 def _fill(values: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Set all that is no positive number to the least positive one, which will be 0.
+    """Set all but positive finite values to the row's minimum (1 if there is none).
 
     Returns:
-        The values, `(N, P)`, and their minimum, `(N, 1)`; ones where none is positive.
+        The values, `(N, P)`, and their minimum, `(N, 1)`.
     """
     valid = (values > 0) & (values < np.inf)
     low = np.where(valid, values, np.float32(np.inf)).min(axis=1, keepdims=True)
@@ -63,9 +63,9 @@ def _fill(values: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.
 def _scale(
     values: NDArray[np.float32], low: NDArray[np.float32], mode: Normalization
 ) -> NDArray[np.float32]:
-    """Bring positive values whose minimum is known to [0, 1], in place."""
+    """Scale positive values with known minimum to [0, 1], in place."""
     if mode == "log":
-        # a ratio first: in float32 the difference of two logarithms would have five digits less
+        # the logarithm of a ratio: a difference of float32 logarithms would lose five digits
         with np.errstate(over="ignore"):
             values /= low
         np.log(np.minimum(values, LARGEST, out=values), out=values)
@@ -77,7 +77,7 @@ def _scale(
 
 
 def check_normalization(mode: str) -> None:
-    """Refuse an unknown mode, as a :class:`ConfigError`."""
+    """Raise a :class:`ConfigError` for an unknown mode."""
     if mode not in get_args(Normalization):
         hint = did_you_mean(mode, get_args(Normalization))
         raise ConfigError(f"unknown normalization {mode!r}: {hint}")

@@ -1,4 +1,4 @@
-"""The patches that LIS² cuts beforehand and stores in an HDF5 file, ``patches.h5``."""
+"""Patches that LIS² has cut and stored in an HDF5 file, ``patches.h5``."""
 
 from __future__ import annotations
 
@@ -9,49 +9,47 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
 
 from lis2_lightning.data.augment import Augmentation, augment
-from lis2_lightning.data.batch import Batch, Sample
+from lis2_lightning.data.batch import Batch, KeyedDataset
 from lis2_lightning.data.normalize import Normalization, check_normalization, normalize
 from lis2_lightning.data.rasters.contract import OpenedLate
 from lis2_lightning.data.rasters.hdf5 import open_h5
-from lis2_lightning.data.sampling import random_keys
 from lis2_lightning.errors import ConfigError, DataError, did_you_mean
 
 PATCHES, TARGET, LABELLED, POSITIONS = "patches", "spines", "labelled", "positions"
-# LIS² stores chunks of 1,250 patches x 4 x 4 px: a patch of 32 px lies in 64 of them, and where
-# all of them stay in memory a shuffled order is read five times as fast
+# LIS² stores chunks of 1,250 patches x 4 x 4 px, 64 for a patch of 32 px: with all of them in
+# memory, shuffled patches are read five times as fast
 CACHE_BYTES = 128 * 2**20  # for each data set and process
-ROWS_A_SCAN = 4096  # patches looked through at a time where constant ones are left out
+ROWS_A_SCAN = 4096  # patches scanned at a time for constant targets
 
 
-class PatchDataset(Dataset[Sample]):
+class PatchDataset(KeyedDataset):
     """Patches of an HDF5 file with the data sets ``patches``, ``spines`` and ``labelled``.
 
-    LIS² knows it as ``FilamentsDataset``; keys and meanings are those of LIS², except that `stride`
-    counts without folds too. Each data set is stored ``(N, H, W, 1)`` as LIS² does it,
-    ``(N, H, W)`` or ``(N, 1, H, W)``; without ``labelled`` every pixel counts. Patches are read
-    when they are asked for, and the file is opened once in each process.
+    This is ``FilamentsDataset`` of LIS², with its keys and meanings, except that `stride` applies
+    without folds too. Each data set is stored ``(N, H, W, 1)`` as in LIS², ``(N, H, W)`` or
+    ``(N, 1, H, W)``; without ``labelled`` every pixel counts. Patches are read on demand, and the
+    file is opened once per process.
 
     Args:
         dataset_path: The file.
-        normalization: `direct`, `log` or `none`: how each patch is brought to [0, 1]. Files of LIS²
-            hold patches that are normalised already.
-        data_augmentations: What to change at random, in this order.
-        toEncode: Further data sets of the file to put into a sample under their own names, such as
-            ``positions``, which is ``(2, 2, 1)``: first and last row, first and last column, px.
-        stride: Take only every n-th patch of each fold.
-        fold_assignments: For each fold the numbers of its patches.
-        fold_list: Which folds to take, in this order.
-        use_all_patches: With folds, also take patches whose target is the same everywhere.
-        name: A name for the reader of a configuration; it has no other meaning.
+        normalization: How each patch is scaled to [0, 1]: `direct`, `log` or `none`. The patches
+            of LIS² are normalised already.
+        data_augmentations: Augmentations, applied in this order.
+        toEncode: Further data sets of the file to include in each sample, such as ``positions``,
+            ``(2, 2, 1)``: first and last row, first and last column, px.
+        stride: Use only every n-th patch of each fold.
+        fold_assignments: The patch numbers of each fold.
+        fold_list: Folds to use, in this order.
+        use_all_patches: With folds, also use patches with a constant target.
+        name: A label without effect.
         learning_mode: Accepted and ignored, as in LIS².
 
     Raises:
         DataError: The file cannot be read or lacks a data set, shapes differ, or nothing is left.
-        ConfigError: Unknown normalization or fold, `stride` below 1, or one of `fold_assignments`
-            and `fold_list` without the other.
+        ConfigError: Unknown normalization or fold, `stride` below 1, or only one of
+            `fold_assignments` and `fold_list`.
     """
 
     def __init__(
@@ -82,36 +80,21 @@ class PatchDataset(Dataset[Sample]):
             chosen = chosen[self._file.varied(TARGET, chosen)]
         if len(chosen) == 0:
             raise DataError(
-                f"{dataset_path} has no patch left for the folds {fold_list}: check "
-                f"fold_assignments, or set use_all_patches"
+                f"{dataset_path} has no usable patch in folds {fold_list}: check fold_assignments, "
+                f"or set use_all_patches"
             )
         self.numbers: NDArray[np.int64] = chosen
 
     def __len__(self) -> int:
-        """How many patches there are."""
+        """The number of patches."""
         return len(self.numbers)
 
-    def __getitem__(self, index: int) -> Sample:
-        """Give one sample, augmented as in epoch 0 under seed 0."""
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"{self.name} has {len(self)} patches and none at {index}")
-        return self.__getitems__([index % len(self)])[0]
-
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """Give a whole batch, as :meth:`__getitem__` gives one sample."""
-        positions = np.asarray(indices, dtype=np.int64)
-        return self.fetch(positions, random_keys(0, 0, positions))
-
     def fetch(self, indices: NDArray[np.int64], keys: NDArray[np.uint64]) -> Batch:
-        """Give a batch, with augmentations that the keys decide.
-
-        Args:
-            indices: Which samples, ``(B,)``.
-            keys: One random key for each, ``(B,)``.
+        """Read many patches at once; see :meth:`KeyedDataset.fetch`.
 
         Returns:
-            `patch` and `target` float32 and `labelled` bool, ``(B, C, H, W)`` each, and what
-            `toEncode` asked for, float32.
+            `patch` and `target` float32, `labelled` bool, ``(B, C, H, W)`` each, and the data sets
+            of `toEncode`, float32.
 
         Raises:
             DataError: A target is neither 0 nor 1.
@@ -143,11 +126,11 @@ class PatchDataset(Dataset[Sample]):
 
 
 class PatchFile(OpenedLate[dict[str, Any]]):
-    """The data sets of one file, opened once in each process.
+    """The data sets of one file, opened once per process.
 
     Args:
         path: The file.
-        extra: Names of data sets that must be there beside the patches and their truth.
+        extra: Names of further required data sets.
 
     Raises:
         DataError: The file cannot be read or lacks a data set, or shapes differ.
@@ -166,13 +149,13 @@ class PatchFile(OpenedLate[dict[str, Any]]):
             same = shapes[key][:1] if key in extra else shapes[key]
             if same != shapes[PATCHES][: len(same)] or not same:
                 raise DataError(
-                    f"{path} has {PATCHES} of the shape {shapes[PATCHES]} and {key} of the shape "
-                    f"{shapes[key]}: each patch needs its own"
+                    f"{path} has {PATCHES} of shape {shapes[PATCHES]} and {key} of shape "
+                    f"{shapes[key]}: {key} needs an entry for each patch"
                 )
         self._channels_last = _channels_last(path, shapes[PATCHES])
 
     def open(self) -> dict[str, Any]:
-        """Open the data sets in this process; a closed one would forget its cached chunks."""
+        """Open the data sets; they stay open, because closing one drops its cached chunks."""
         return dict(open_h5(self.path, cache_bytes=CACHE_BYTES).items())
 
     def release(self, handle: dict[str, Any]) -> None:
@@ -180,16 +163,16 @@ class PatchFile(OpenedLate[dict[str, Any]]):
         next(iter(handle.values())).file.close()
 
     def rows(self, key: str, numbers: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Read rows of a data set, in any order and repeated at will, ``(B, ...)``.
+        """Read rows of a data set, in any order, ``(B, ...)``.
 
-        Neighbours are read in one slice; HDF5 takes ten times as long for a list of numbers.
+        Consecutive rows are read as one slice; a list of indices takes HDF5 ten times as long.
         """
         dataset = self.handle[key]
-        wanted, places = np.unique(numbers, return_inverse=True)
-        stored = np.empty((len(wanted), *dataset.shape[1:]), dtype=np.float32)
-        breaks = np.flatnonzero(np.diff(wanted) != 1) + 1
-        for run in np.split(np.arange(len(wanted)), breaks) if len(wanted) else ():
-            stored[run[0] : run[-1] + 1] = dataset[wanted[run[0]] : wanted[run[-1]] + 1]
+        rows, places = np.unique(numbers, return_inverse=True)
+        stored = np.empty((len(rows), *dataset.shape[1:]), dtype=np.float32)
+        breaks = np.flatnonzero(np.diff(rows) != 1) + 1
+        for run in np.split(np.arange(len(rows)), breaks) if len(rows) else ():
+            stored[run[0] : run[-1] + 1] = dataset[rows[run[0]] : rows[run[-1]] + 1]
         return stored[places]
 
     def images(self, key: str, numbers: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -202,7 +185,7 @@ class PatchFile(OpenedLate[dict[str, Any]]):
         return np.ascontiguousarray(rows)
 
     def labelled(self, numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Say which pixels have a label, ``(B, C, H, W)`` bool."""
+        """Which pixels are labelled, ``(B, C, H, W)`` bool."""
         if self.has_labelled:
             return self.images(LABELLED, numbers) > 0
         return np.ones_like(self.images(TARGET, numbers), dtype=np.bool_)
@@ -210,26 +193,26 @@ class PatchFile(OpenedLate[dict[str, Any]]):
     def corners(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """Read the first row and column of patches, px, ``(B, 2)``."""
         if POSITIONS not in self.handle:
-            raise DataError(f"{self.path} has no data set {POSITIONS!r}: write it with the patches")
+            raise DataError(f"{self.path} has no data set {POSITIONS!r}: store it with the patches")
         rows = self.rows(POSITIONS, numbers).reshape(len(numbers), 2, -1)
         return rows[:, :, 0].astype(np.int64)
 
     def varied(self, key: str, numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Say which patches hold more than one value, ``(B,)``."""
-        found = [
+        """Which patches hold more than one value, ``(B,)``."""
+        varied = [
             np.ptp(self.rows(key, part).reshape(len(part), -1), axis=1) > 0
             for part in np.array_split(numbers, -(-len(numbers) // ROWS_A_SCAN) or 1)
             if len(part)
         ]
-        return np.concatenate(found) if found else np.zeros(0, dtype=np.bool_)
+        return np.concatenate(varied) if varied else np.zeros(0, dtype=np.bool_)
 
 
 def _channels_last(path: Path, shape: tuple[int, ...]) -> bool:
-    """Say whether patches are stored ``(N, H, W, C)``, which is what LIS² writes."""
+    """Whether patches are stored ``(N, H, W, C)``, as LIS² writes them."""
     if len(shape) not in {3, 4}:
         raise DataError(
-            f"{path} has {PATCHES} of the shape {shape}, where (patches, height, width) or "
-            f"(patches, height, width, channels) is needed"
+            f"{path} has {PATCHES} of shape {shape}: the shape must be (patches, height, width) or "
+            f"(patches, height, width, channels)"
         )
     return len(shape) == 4 and not (shape[1] == 1 and shape[3] > 4)
 
@@ -239,12 +222,12 @@ def _choose(
     folds: Sequence[str | int] | None,
     length: int,
 ) -> list[NDArray[np.int64]]:
-    """Give the numbers of the patches of each fold that is asked for."""
+    """The patch numbers of each requested fold."""
     if assignments is None and folds is None:
         return [np.arange(length, dtype=np.int64)]
     if assignments is None or folds is None:
         missing = "fold_assignments" if assignments is None else "fold_list"
-        raise ConfigError(f"folds need both fold_assignments and fold_list: {missing} is not set")
+        raise ConfigError(f"{missing} is missing: folds need both fold_assignments and fold_list")
     by_name = {
         str(name): np.asarray(list(numbers), np.int64) for name, numbers in assignments.items()
     }
@@ -255,8 +238,8 @@ def _choose(
         numbers = by_name[fold]
         if len(numbers) and not 0 <= numbers.min() <= numbers.max() < length:
             raise DataError(
-                f"fold {fold!r} names patch {numbers.max()}, where there are {length}: numbers "
-                f"go from 0 to {length - 1}"
+                f"fold {fold!r} contains patch {numbers.max()} of {length} patches: numbers range "
+                f"from 0 to {length - 1}"
             )
         chosen.append(numbers)
     return chosen or [np.zeros(0, dtype=np.int64)]

@@ -1,7 +1,7 @@
-"""Random numbers that are looked up, not drawn: from a seed, an epoch and an index.
+"""Counter-based random numbers: functions of a seed, an epoch and an index.
 
-What happens to a sample depends on these three alone, and never on how many numbers were drawn
-before, by how many workers, or on which other samples share its batch. The mixing function is the
+They do not depend on earlier draws, on the number of workers, or on the other samples of a batch.
+The mixing function is the
 finaliser of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators",
 OOPSLA 2014) in the variant 13 of D. Stafford, "Better Bit Mixing" (2011).
 """
@@ -15,20 +15,20 @@ from numpy.typing import NDArray
 
 MASK = (1 << 64) - 1
 GOLDEN = 0x9E3779B97F4A7C15  # 2 to the 64 over the golden ratio: the increment of SplitMix64
-ROUNDS = 8  # of the Feistel network: more than enough, and enough for lengths of a few items too
-CHUNK = 32  # samples for which normal numbers are drawn together
+ROUNDS = 8  # of the Feistel network; enough even for a few items
+CHUNK = 32  # samples whose normal numbers are drawn together, to stay in the cache
 
 
 def random_keys(seed: int, epoch: int, indices: NDArray[np.integer]) -> NDArray[np.uint64]:
-    """Give each sample its random key for an epoch.
+    """The random key of each sample in an epoch.
 
     Args:
-        seed: Any whole number.
+        seed: Any integer.
         epoch: The epoch, from 0.
         indices: Indices of samples, `(N,)`.
 
     Returns:
-        Keys that are as good as independent for any two different triples, `(N,)`.
+        Keys that are practically independent for different triples, `(N,)`.
 
     >>> keys = random_keys(1, 0, np.arange(4))
     >>> bool(keys[2] == random_keys(1, 0, np.array([2]))[0])
@@ -38,7 +38,7 @@ def random_keys(seed: int, epoch: int, indices: NDArray[np.integer]) -> NDArray[
 
 
 def combine(*numbers: int) -> int:
-    """Reduce whole numbers, in their order, to one key of 64 bits.
+    """Hash a sequence of integers to a key of 64 bits.
 
     >>> combine(1, 2) == combine(2, 1)
     False
@@ -50,17 +50,12 @@ def combine(*numbers: int) -> int:
 
 
 def fork(keys: NDArray[np.uint64], stream: int) -> NDArray[np.uint64]:
-    """Derive from each key an independent one, a different one for each stream.
-
-    Args:
-        keys: Keys, of any shape.
-        stream: Which of the keys that can be derived; any whole number.
-    """
+    """Derive an independent key from each key, of any shape, for a stream (any integer)."""
     return _mix(keys + _offset(stream))
 
 
 def uniform(keys: NDArray[np.uint64], stream: int) -> NDArray[np.float64]:
-    """Draw a number in [0, 1) from each key, another one for each stream; multiples of 2**-53.
+    """A uniform number in [0, 1) for each key and stream, a multiple of 2**-53.
 
     >>> numbers = uniform(random_keys(0, 0, np.arange(10_000)), stream=0)
     >>> bool(abs(numbers.mean() - 0.5) < 0.01)
@@ -70,33 +65,27 @@ def uniform(keys: NDArray[np.uint64], stream: int) -> NDArray[np.float64]:
 
 
 def normal(keys: NDArray[np.uint64], stream: int, count: int) -> NDArray[np.float32]:
-    """Draw standard normal numbers from each key.
+    """`count` standard normal numbers for each of N keys and a stream, `(N, count)`.
 
-    Args:
-        keys: Keys, `(N,)`.
-        stream: Which of the independent draws of a key.
-        count: How many numbers from each.
-
-    Returns:
-        `(N, count)`, by the method of Box and Muller (1958) from pairs of 32-bit uniform numbers.
+    By the method of Box and Muller (1958) from pairs of 32-bit uniform numbers.
     """
     numbers = np.empty((len(keys), count), dtype=np.float32)
-    for begin in range(0, len(keys), CHUNK):  # what stays in the cache is twice as fast
+    for begin in range(0, len(keys), CHUNK):
         part = slice(begin, begin + CHUNK)
         numbers[part] = _box_muller(fork(keys[part], stream), count)
     return numbers
 
 
 class KeyedPermutation:
-    """A shuffled order of any length that takes no memory: each position is computed.
+    """A random permutation of any length in constant memory.
 
-    A Feistel network permutes the numbers of as many bits as the length needs; a result beyond the
-    length is permuted again until it is inside ("cycle walking": Black and Rogaway, "Ciphers with
-    arbitrary finite domains", CT-RSA 2002), fewer than twice on average.
+    A Feistel network permutes the integers of as many bits as the length needs; results beyond the
+    length are permuted again ("cycle walking": Black and Rogaway, "Ciphers with arbitrary finite
+    domains", CT-RSA 2002), fewer than twice on average.
 
     Args:
-        length: How many positions, at least 0.
-        key: Which order; any whole number, such as `combine(seed, epoch)`.
+        length: Number of positions, at least 0.
+        key: Selects the permutation; any integer, such as `combine(seed, epoch)`.
 
     Raises:
         ValueError: The length is negative.
@@ -108,7 +97,7 @@ class KeyedPermutation:
 
     def __init__(self, length: int, key: int) -> None:
         if length < 0:
-            raise ValueError(f"a permutation has a length of at least 0, not {length}")
+            raise ValueError(f"the length of a permutation must be at least 0, not {length}")
         bits = max(0, length - 1).bit_length()
         self.length = length
         self._low = np.uint64((bits + 1) // 2)
@@ -116,24 +105,18 @@ class KeyedPermutation:
         self._offsets = fork(np.arange(ROUNDS, dtype=np.uint64), combine(key))
 
     def __len__(self) -> int:
-        """How many positions there are."""
+        """The number of positions."""
         return self.length
 
     def __call__(self, positions: NDArray[np.integer]) -> NDArray[np.int64]:
-        """Say which item stands at each position.
-
-        Args:
-            positions: Positions, each from 0 to the length, of any shape.
-
-        Returns:
-            Items, each from 0 to the length, of the same shape.
+        """The items at these positions, of any shape.
 
         Raises:
-            IndexError: A position is outside the length.
+            IndexError: A position is out of range.
         """
         positions = np.asarray(positions)
         if positions.size and not 0 <= positions.min() <= positions.max() < self.length:
-            raise IndexError(f"positions go from 0 to {self.length - 1}")
+            raise IndexError(f"positions range from 0 to {self.length - 1}")
         items = self._permute(positions.astype(np.uint64).ravel())
         outside = np.flatnonzero(items >= self.length)
         while len(outside):
@@ -142,7 +125,7 @@ class KeyedPermutation:
         return items.astype(np.int64).reshape(positions.shape)
 
     def _permute(self, numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        """Permute all numbers of the network's width: each half in turn is changed by the other."""
+        """Permute integers of the network's width: each half in turn is changed by the other."""
         high, low = numbers >> self._low, numbers & self._masks[1]
         for number, offset in enumerate(self._offsets):
             if number % 2:
@@ -153,14 +136,14 @@ class KeyedPermutation:
 
 
 def _box_muller(keys: NDArray[np.uint64], count: int) -> NDArray[np.float32]:
-    """Draw normal numbers from keys that are used for nothing else, `(N, count)`."""
+    """Normal numbers from keys without other uses, `(N, count)`."""
     pairs = (count + 1) // 2
     steps = np.arange(1, pairs + 1, dtype=np.uint64) * np.uint64(GOLDEN)
     scaled = _mix(keys[:, None] + steps).view(np.uint32).astype(np.float32)
     scaled *= np.float32(2.0**-32)
-    radius = np.log(scaled[:, 0::2] + np.float32(2.0**-33))  # never the logarithm of 0
+    radius = np.log(scaled[:, 0::2] + np.float32(2.0**-33))  # avoids log(0)
     radius *= np.float32(-2)
-    np.maximum(radius, 0, out=radius)  # rounding may leave the logarithm of a little more than 1
+    np.maximum(radius, 0, out=radius)  # rounding may make the logarithm slightly positive
     np.sqrt(radius, out=radius)
     angle = scaled[:, 1::2] * np.float32(2 * np.pi)
     numbers = np.concatenate((np.cos(angle), np.sin(angle)), axis=1)
@@ -171,10 +154,7 @@ def _box_muller(keys: NDArray[np.uint64], count: int) -> NDArray[np.float32]:
 
 @lru_cache(maxsize=4096)
 def _offset(stream: int) -> np.uint64:
-    """Say what to add to keys for a stream.
-
-    Scrambled, or the streams of keys that differ by the increment would be the same numbers.
-    """
+    """The offset of a stream, scrambled so that streams of nearby keys do not coincide."""
     offset: np.uint64 = _mix(np.array([(stream * GOLDEN + GOLDEN) & MASK], dtype=np.uint64))[0]
     return offset
 

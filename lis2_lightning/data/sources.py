@@ -1,4 +1,4 @@
-"""What a data set takes as an image, in Python and in a configuration."""
+"""The types that a data set accepts as an image, in Python and in a configuration."""
 
 from __future__ import annotations
 
@@ -10,31 +10,23 @@ import numpy as np
 from jsonargparse.typing import register_type
 from numpy.typing import NDArray
 
-from lis2_lightning.data.formats import ArrayRaster, Raster, open_raster
+from lis2_lightning.data.open_raster import ArrayRaster, Raster
 from lis2_lightning.tiling import Tile
 
-# arrays come first: jsonargparse takes the first type that fits, and makes a string of anything
+# arrays first: jsonargparse uses the first type that fits, and anything fits a string
 Source = np.ndarray | Raster | str | os.PathLike[str]
-"""An image: a path as :func:`~lis2_lightning.data.formats.open_raster` takes it, or an array."""
+"""An image: a path that :func:`~lis2_lightning.data.open_raster` accepts, or an array."""
 
 BAND = 1 << 20
-"""How many pixels of two images are compared at a time."""
-
-
-def open_optional(source: Source | None) -> Raster | None:
-    """Open an image where there is one."""
-    return None if source is None else open_raster(source)
+"""Pixels of two images that are compared at a time."""
 
 
 def same_image(first: Raster, second: Raster) -> bool:
-    """Say whether two rasters read the same image.
+    """Whether two rasters read the same file, or equal arrays in memory.
 
-    A file is told by its path, an array in memory by its pixels.
-
-    >>> image = np.eye(3)
-    >>> same_image(open_raster(image), open_raster(image.copy()))
+    >>> same_image(ArrayRaster(np.eye(3)), ArrayRaster(np.eye(3)))
     True
-    >>> same_image(open_raster(image), open_raster(image + 1))
+    >>> same_image(ArrayRaster(np.eye(3)), ArrayRaster(np.ones((3, 3))))
     False
     """
     if first is second:
@@ -49,7 +41,6 @@ def same_image(first: Raster, second: Raster) -> bool:
 
 
 def _equal(first: Raster, second: Raster) -> bool:
-    """Compare two images of one shape, band by band."""
     _, height, width = first.shape
     rows = max(1, BAND // width)
     bands = (Tile(top, 0, min(rows, height - top), width) for top in range(0, height, rows))
@@ -59,21 +50,21 @@ def _equal(first: Raster, second: Raster) -> bool:
 
 
 def _describe(array: NDArray[Any]) -> str:
-    """Say in a saved configuration that something was no file."""
+    """How an array appears in a saved configuration."""
     return f"an array of {' x '.join(map(str, array.shape))} in memory"
 
 
 def _refuse(value: object) -> NDArray[Any]:
-    """Arrays are handed over as they are: nothing in a configuration file is one."""
-    raise ValueError(f"{value!r} is no array")
+    """Nothing in a configuration file is an array."""
+    raise ValueError(f"{value!r} is not an array")
 
 
-# without this jsonargparse takes an array for a component to be built, and lists in its help the
-# dozens of subclasses that astropy and NumPy have
+# otherwise jsonargparse would try to build arrays as components, and list all subclasses of
+# np.ndarray in its help
 register_type(
     np.ndarray,
     _describe,
     _refuse,
-    type_check=isinstance,  # so that a memory map is one too
+    type_check=isinstance,  # accepts memory maps too
     fail_already_registered=False,
 )

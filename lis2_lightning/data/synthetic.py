@@ -1,4 +1,4 @@
-"""An image made from a seed that looks like a map of the galactic plane, and its data set."""
+"""A synthetic image that resembles a map of the galactic plane, and its data set."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lis2_lightning.data.filaments import REACH, draw, log_uniform, network
-from lis2_lightning.data.formats import ArrayRaster
+from lis2_lightning.data.open_raster import ArrayRaster
 from lis2_lightning.data.tiles import TileDataset
 from lis2_lightning.errors import ConfigError
 
 Floats = NDArray[np.float64]
 Map = NDArray[np.float32]
-COLUMN_DENSITY = 1.2e22  # cm⁻², the median of the maps that LIS² is made for
-PX_PER_FILAMENT, PX_PER_SOURCE = 2800, 9000  # how much of the image there is for each, px²
+COLUMN_DENSITY = 1.2e22  # cm⁻², the median of the maps for which LIS² was made
+PX_PER_FILAMENT, PX_PER_SOURCE = 2800, 9000  # area per filament and per source, px²
 LEAST_SIDE = 32
 
 
@@ -30,7 +30,7 @@ class SyntheticMaps:
         target: 1 on labelled filament pixels, else 0.
         background: 1 on pixels labelled as background, else 0.
         missing: 1 where the image is valid, 0 where data are missing.
-        truth: 1 on all filament pixels, labelled or not: what no real map can tell.
+        truth: 1 on all filament pixels, labelled or not; unknown for real maps.
     """
 
     image: Map
@@ -41,7 +41,7 @@ class SyntheticMaps:
 
     @property
     def labelled(self) -> NDArray[np.bool_]:
-        """Where the truth is given: (target + background) × missing > 0."""
+        """Where the truth is known: (target + background) × missing > 0."""
         return (self.target + self.background) * self.missing > 0
 
 
@@ -49,27 +49,27 @@ class SyntheticMaps:
 def synthetic_maps(
     height: int = 512, width: int = 512, seed: int = 0, *, noise: float = 0.02
 ) -> SyntheticMaps:
-    """Make a field of filaments over clouds, the same for the same arguments.
+    """A field of filaments over clouds, the same for the same arguments.
 
-    The clouds are log-normal with a power spectrum of slope -3, brighter towards the middle row as
-    the galactic plane is. Filaments are in proportion to the cloud behind them: the faint ones in
-    dark regions are fainter than bright clouds, and no threshold finds them all.
+    The clouds are log-normal with a power spectrum of slope -3, brighter towards the middle row.
+    Filaments are proportional to the cloud behind them: in dark regions they are fainter than
+    bright clouds, so that no threshold selects them all.
 
     Args:
         height: Height, px, at least 32.
         width: Width, px, at least 32.
         seed: Decides every draw.
-        noise: Spread of the instrument's noise, as a part of the median column density.
+        noise: Standard deviation of the noise, as a fraction of the median column density.
 
     Returns:
-        The maps, which must not be written to: they are kept for the next call.
+        The maps, which are cached and read-only.
 
     Raises:
         ConfigError: A side is too short, or the noise is negative.
     """
     if min(height, width) < LEAST_SIDE or noise < 0:
         raise ConfigError(
-            f"a synthetic image has sides of at least {LEAST_SIDE} px and noise of at least 0, "
+            f"a synthetic image needs sides of at least {LEAST_SIDE} px and noise of at least 0, "
             f"not {height} x {width} px and {noise}"
         )
     rng = np.random.default_rng(seed)
@@ -89,15 +89,13 @@ def synthetic_maps(
 class SyntheticDataset(TileDataset):
     """Tiles of a synthetic field; three with different `folds` are training, validation and test.
 
-    The field is made once in a process, however many data sets are cut from it.
-
     Args:
         height: Height of the field, px, at least 32.
         width: Width of the field, px, at least 32.
         seed: Decides the field.
-        noise: Spread of the instrument's noise, as a part of the median column density.
-        **kwargs: What :class:`~lis2_lightning.data.tiles.TileDataset` takes beside the maps: size,
-            stride, area_size, num_folds, folds, buffer, fold_seed, normalization,
+        noise: Standard deviation of the noise, as a fraction of the median column density.
+        **kwargs: Arguments of :class:`~lis2_lightning.data.tiles.TileDataset` other than maps:
+            size, stride, area_size, num_folds, folds, buffer, fold_seed, normalization,
             data_augmentations and keep_unlabelled.
 
     Raises:
@@ -119,7 +117,7 @@ class SyntheticDataset(TileDataset):
         **kwargs: Any,
     ) -> None:
         rasters = _rasters(height, width, seed, noise)
-        super().__init__(
+        super().__init__(  # spelled out: jsonargparse reads the arguments from here
             image=rasters["image"],
             target=rasters["target"],
             background=rasters["background"],
@@ -132,7 +130,7 @@ class SyntheticDataset(TileDataset):
 
 @lru_cache(maxsize=2)
 def _rasters(height: int, width: int, seed: int, noise: float) -> dict[str, ArrayRaster]:
-    """The maps as rasters, the same objects for each data set of a field."""
+    """The maps as rasters, shared by all data sets of a field."""
     maps = synthetic_maps(height, width, seed, noise=noise)
     field = f"the synthetic field of {height} x {width} px and seed {seed}"
     return {
@@ -146,18 +144,15 @@ def _rasters(height: int, width: int, seed: int, noise: float) -> dict[str, Arra
 def spectrum(
     rng: np.random.Generator, shape: tuple[int, int], slope: float, *, longest_px: float = np.inf
 ) -> Floats:
-    """Draw a Gaussian random field whose power goes with the frequency to the `slope`.
+    """A Gaussian random field with a power-law spectrum, mean 0, standard deviation 1, ``(H, W)``.
 
     Args:
-        rng: Where all draws come from.
+        rng: The random generator.
         shape: Height and width, px.
-        slope: The exponent, negative.
-        longest_px: Waves longer than this are no stronger than waves of this length.
-
-    Returns:
-        Mean 0, spread 1, ``(H, W)``.
+        slope: Exponent of the power over the frequency, negative.
+        longest_px: Wavelength beyond which the power is constant.
     """
-    # larger, then cut: the field of a Fourier transform joins its opposite edges
+    # larger, then cropped, because the field is periodic
     height, width = (side + side // 4 for side in shape)
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :])
     frequency[0, 0] = np.inf
@@ -168,7 +163,7 @@ def spectrum(
 
 
 def smooth(values: Floats, sigma_px: float) -> Floats:
-    """Convolve with a Gaussian, as the beam of a telescope does, ``(H, W)``."""
+    """Convolve with a Gaussian beam, ``(H, W)``."""
     pad = int(4 * sigma_px) + 1
     padded = np.pad(values, pad, mode="reflect")
     rows = np.fft.fftfreq(padded.shape[0])[:, None]
@@ -184,12 +179,12 @@ def _clouds(rng: np.random.Generator, shape: tuple[int, int]) -> Floats:
     latitude = (np.arange(shape[0]) / shape[0] - middle)[:, None] / 0.28
     plane = 0.55 + 0.75 * np.exp(-0.5 * latitude**2)
     rise = spectrum(rng, shape, -3.6, longest_px=300) - 1.5
-    complexes = np.exp(0.8 * np.logaddexp(0, 4 * rise) / 4)  # a soft corner, or they get rims
+    complexes = np.exp(0.8 * np.logaddexp(0, 4 * rise) / 4)  # a soft threshold leaves no rims
     return np.asarray(plane * complexes * np.exp(0.4 * spectrum(rng, shape, -3.0)))
 
 
 def _filaments(rng: np.random.Generator, shape: tuple[int, int]) -> tuple[Floats, Floats]:
-    """The excess of all filaments together, and the distance from the closest, in its widths."""
+    """The total excess of the filaments, and the distance from the closest, in its widths."""
     excess, distance = np.zeros(shape), np.full(shape, REACH)
     count = max(3, shape[0] * shape[1] // PX_PER_FILAMENT)
     for filament in network(rng, shape, count=count):
@@ -201,7 +196,7 @@ def _filaments(rng: np.random.Generator, shape: tuple[int, int]) -> tuple[Floats
 
 
 def _sources(rng: np.random.Generator, shape: tuple[int, int]) -> Floats:
-    """The excess of round, compact sources: as bright as filaments, and none."""
+    """The excess of round, compact sources, as bright as filaments."""
     excess = np.zeros(shape)
     for _ in range(max(2, shape[0] * shape[1] // PX_PER_SOURCE)):
         row, column = rng.uniform((0, 0), shape)
@@ -215,13 +210,13 @@ def _sources(rng: np.random.Generator, shape: tuple[int, int]) -> Floats:
 
 
 def _grain(rng: np.random.Generator, shape: tuple[int, int]) -> Floats:
-    """The noise of the instrument, of unit spread, correlated over a beam."""
+    """Noise of unit standard deviation, correlated over a beam."""
     grain = smooth(rng.standard_normal(shape), 0.7)
     return np.asarray(grain / grain.std())
 
 
 def _observed(rng: np.random.Generator, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Where there are data: not in steps along an edge, in two blocks and in single pixels."""
+    """Where there are data: not along part of an edge, in two blocks and in single pixels."""
     observed = np.ones(shape, dtype=np.bool_)
     unit = max(2, min(shape) // 80)
     begin, depth = int(rng.integers(0, shape[1] // 2)), 3
@@ -237,7 +232,7 @@ def _observed(rng: np.random.Generator, shape: tuple[int, int]) -> NDArray[np.bo
 
 
 def _known(rng: np.random.Generator, shape: tuple[int, int], distance: Floats) -> NDArray[np.bool_]:
-    """Where someone has labelled: most filaments with their flanks, and patches of background."""
+    """Where labels exist: most filaments with their flanks, and patches of background."""
     visited = spectrum(rng, shape, -3.0, longest_px=120) > -0.9
     near = (distance <= 1.0) | ((distance > 1.5) & (distance < 2.5))
     patches = spectrum(rng, shape, -3.0, longest_px=80) > 0.75

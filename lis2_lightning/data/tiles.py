@@ -1,4 +1,4 @@
-"""A data set of tiles that are cut from one large image when they are asked for."""
+"""A data set of tiles that are cut from one large image on demand."""
 
 from __future__ import annotations
 
@@ -10,52 +10,50 @@ from typing import Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
 
 from lis2_lightning.data.augment import Augmentation, augment
-from lis2_lightning.data.batch import Batch, Sample
-from lis2_lightning.data.formats import open_raster
+from lis2_lightning.data.batch import Batch, KeyedDataset
 from lis2_lightning.data.normalize import Normalization, check_normalization, normalize
-from lis2_lightning.data.sampling import random_keys
-from lis2_lightning.data.sources import Source, open_optional, same_image
+from lis2_lightning.data.open_raster import open_raster
+from lis2_lightning.data.sources import Source, same_image
 from lis2_lightning.data.truth import Truth, count
 from lis2_lightning.errors import ConfigError, DataError
 from lis2_lightning.tiling import Areas, Tile, assign_folds, shared_pixel
 
 
-class TileDataset(Dataset[Sample]):
-    """Square tiles of one large image, with the truth where it is known.
+class TileDataset(KeyedDataset):
+    """Square tiles of one large, partly labelled image.
 
     A sample holds `patch` `(C, H, W)` float32, normalised; `target` `(C, H, W)` float32, 0 or 1;
-    `labelled` `(C, H, W)` bool, true where the target counts; `positions` `(2, 2, 1)` float32,
+    `labelled` `(C, H, W)` bool, true where the target is known; `positions` `(2, 2, 1)` float32,
     first and last row + 1, then first and last column + 1 of the tile, px, as in LIS²'s
     `patches.h5`; and `corner` `(2,)` int64, its first row and column, px.
 
-    The image is cut into areas, areas are dealt out to folds so that labelled and positive pixels
-    are balanced, and a tile lies whole inside one area: data sets of different folds share no
-    pixel. Image and maps are scanned once when this is built, and never held in memory; an index
-    of 4 bytes a tile (8 beyond 2**31 tiles) is.
+    The image is divided into areas, the areas are assigned to folds so that labelled and positive
+    pixels are balanced, and each tile lies inside one area: data sets of different folds share no
+    pixel. Image and maps are scanned once on construction; only an index of 4 bytes per tile (8
+    beyond 2**31 tiles) is held in memory.
 
     Args:
         image: The image: a path (FITS, .npy, HDF5, TIFF, Zarr) or an array, `(H, W)` or
             `(C, H, W)`.
-        target: 1 on objects and 0 elsewhere; NaN where that is unknown.
-        background: 1 on pixels known to be no object. A pixel is labelled where (target +
+        target: 1 on objects and 0 elsewhere; NaN where unknown.
+        background: 1 on known background. A pixel is labelled where (target +
             background) × missing > 0.
-        missing: 1 where the image is valid, 0 where data are missing; all valid without it.
-        labelled: 1 where the target is known: in place of `background`. With neither of the two
-            every pixel that is not missing is labelled.
+        missing: 1 where the image is valid, 0 where data are missing; all valid by default.
+        labelled: 1 where the target is known, instead of `background`. Without either, every
+            pixel that is not missing is labelled.
         size: Side of a tile, px.
-        stride: Step from one tile to the next, px; half a tile without it.
-        area_size: Least side of an area, px. Without it two tiles, as in LIS², or the whole image
-            where there is a single fold.
-        num_folds: How many folds the areas are dealt out to.
-        folds: Which of them to use, counted from 0; all without it.
-        buffer: Distance that tiles of different areas keep at least, px.
-        fold_seed: Decides between equally good ways to deal out the areas.
-        normalization: How each tile is brought to [0, 1]: `direct`, `log` or `none`.
-        data_augmentations: What is done to a tile, in this order.
-        keep_unlabelled: Whether to keep tiles that have no labelled pixel.
+        stride: Step from one tile to the next, px; half a tile by default.
+        area_size: Minimum side of an area, px; by default two tiles, as in LIS², or the whole image
+            if there is one fold.
+        num_folds: Number of folds.
+        folds: Folds to use, counted from 0; all by default.
+        buffer: Minimum distance between tiles of different areas, px.
+        fold_seed: Decides between equally good assignments of areas.
+        normalization: How each tile is scaled to [0, 1]: `direct`, `log` or `none`.
+        data_augmentations: Augmentations, applied in this order.
+        keep_unlabelled: Whether to keep tiles without a labelled pixel.
 
     Raises:
         DataError: A file cannot be read; maps differ in shape; the target holds other values than
@@ -95,10 +93,10 @@ class TileDataset(Dataset[Sample]):
         self.data_augmentations = tuple(data_augmentations or ())
         self._truth = Truth(
             self.image,
-            target=open_raster(target),
-            background=open_optional(background),
-            missing=open_optional(missing),
-            labelled=open_optional(labelled),
+            target=target,
+            background=background,
+            missing=missing,
+            labelled=labelled,
         )
         chosen = _chosen_folds(folds, num_folds)
         if area_size is None and num_folds > 1:
@@ -110,31 +108,11 @@ class TileDataset(Dataset[Sample]):
         )
 
     def __len__(self) -> int:
-        """How many tiles there are."""
+        """The number of tiles."""
         return len(self._lattice) if self._index is None else len(self._index)
 
-    def __getitem__(self, index: int) -> Sample:
-        """Cut one tile, with the augmentation of seed 0 and epoch 0."""
-        length = len(self)
-        if not -length <= index < length:
-            raise IndexError(f"{length} tiles have none at {index}")
-        return self.__getitems__([index % length])[0]
-
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """Cut many tiles at once, with the augmentation of seed 0 and epoch 0."""
-        array = np.asarray(indices, dtype=np.int64)
-        return self.fetch(array, random_keys(0, 0, array))
-
     def fetch(self, indices: NDArray[np.int64], keys: NDArray[np.uint64]) -> Batch:
-        """Cut many tiles at once.
-
-        Args:
-            indices: Which tiles, each from 0 to the length, `(B,)`.
-            keys: A random key for each, which decides its augmentation, `(B,)`; see
-                :func:`~lis2_lightning.data.sampling.random_keys`.
-
-        Returns:
-            Their samples; each is the same whatever else is in the batch.
+        """Cut many tiles at once; see :meth:`KeyedDataset.fetch`.
 
         Raises:
             IndexError: An index is out of range.
@@ -161,52 +139,46 @@ class TileDataset(Dataset[Sample]):
 
     @property
     def corners(self) -> NDArray[np.int64]:
-        """First row and column of every tile, px, in the order of the samples, `(N, 2)`."""
+        """First row and column of each tile, px, in the order of the samples, `(N, 2)`."""
         return self._corners(np.arange(len(self), dtype=np.int64))
 
     @property
     def tiles(self) -> list[Tile]:
-        """Every tile, in the order of the samples."""
+        """All tiles, in the order of the samples."""
         size = self.size
         return [Tile(top, left, size, size) for top, left in self.corners.tolist()]
 
     def whole_image(self, stride: int | None = None) -> Self:
-        """Give a data set of the tiles of the whole image, for prediction.
+        """A data set of all tiles of the image, for prediction.
 
-        Tiles of all folds, across the borders of areas, labelled or not; without augmentations,
-        but for those that are not random.
+        Folds, areas and labels are ignored; random augmentations are left out.
 
         Args:
-            stride: Step from one tile to the next, px; that of this data set without it.
+            stride: Step from one tile to the next, px; that of this data set by default.
 
         Raises:
-            ConfigError: The stride is below 1, or leaves gaps because it is larger than a tile.
+            ConfigError: The stride is below 1 or larger than a tile.
         """
         whole = copy.copy(self)
         whole.stride = self.stride if stride is None else stride
         if whole.stride > self.size:
             raise ConfigError(
                 f"a stride of {whole.stride} px leaves gaps between tiles of {self.size} px: "
-                f"take at most {self.size}"
+                f"use at most {self.size}"
             )
-        whole.data_augmentations = tuple(one for one in self.data_augmentations if not one.random)
+        whole.data_augmentations = tuple(a for a in self.data_augmentations if not a.random)
         lattice = Areas.cut(self.image_shape, size=None).lattice(self.size, whole.stride)
         whole._lattice, whole._index = lattice, None  # noqa: SLF001 - a copy of this object
         return whole
 
     def read_maps(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
-        """Read the whole image and its truth: for a picture, where it fits into memory.
-
-        Returns:
-            Image, target (0 where it is unknown) and labelled, `(C, H, W)` each.
-        """
-        everything = Tile(0, 0, *self.image_shape)
-        return (self.image.read(everything), *self._truth.read(everything))
+        """Read the whole image, target (0 where unknown) and labelled, `(C, H, W)` each."""
+        whole = Tile(0, 0, *self.image_shape)
+        return (self.image.read(whole), *self._truth.read(whole))
 
     def _corners(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Look up first rows and columns, `(B, 2)`."""
         if len(indices) and not 0 <= indices.min() <= indices.max() < len(self):
-            raise IndexError(f"indices of tiles go from 0 to {len(self) - 1}")
+            raise IndexError(f"tile indices range from 0 to {len(self) - 1}")
         return self._lattice.corners(indices if self._index is None else self._index[indices])
 
     def _kept(
@@ -218,12 +190,12 @@ class TileDataset(Dataset[Sample]):
         *,
         keep_unlabelled: bool,
     ) -> NDArray[np.integer]:
-        """Choose the tiles of the wanted folds, as numbers of the lattice."""
+        """The tiles of the chosen folds, as indices into the lattice."""
         census = count(self._truth, areas, self._lattice)
         if not census.areas.any():
             raise DataError(
-                f"no pixel of {self._truth.target.source} is labelled: it must be 1 in the "
-                f"target or the background (or in labelled), and in missing"
+                f"no pixel of {self._truth.target.source} is labelled: a labelled pixel is 1 in "
+                f"target or background (or in labelled), and 1 in missing"
             )
         of_area = assign_folds(census.areas.reshape(-1, 2), num_folds=num_folds, seed=seed)
         rows, columns = areas.of(self._lattice)
@@ -236,54 +208,50 @@ class TileDataset(Dataset[Sample]):
             if sizes[fold] == 0:
                 raise DataError(
                     f"fold {fold} of {num_folds} has no tile with a labelled pixel of "
-                    f"{self._truth.target.source}: take fewer folds or another area_size"
+                    f"{self._truth.target.source}: use fewer folds or another area_size"
                 )
         index = np.flatnonzero(kept)
         return index.astype(np.int32) if kept.size < 2**31 else index
 
 
 def check_no_shared_pixels(datasets: Mapping[str, TileDataset | None]) -> None:
-    """Make sure that no two splits share a pixel.
-
-    Data sets of different images are not compared. An image is told by the path of its file, one in
-    memory by its pixels.
+    """Check that no two splits share a pixel of the same image.
 
     Args:
-        datasets: Data sets by the name of their split; empty ones are left out.
+        datasets: Data sets by the name of their split; None is skipped.
 
     Raises:
         DataError: Two splits share a pixel.
     """
-    given = {name: dataset for name, dataset in datasets.items() if dataset is not None}
-    for (name, first), (other, second) in combinations(given.items(), 2):
+    splits = {name: dataset for name, dataset in datasets.items() if dataset is not None}
+    for (name, first), (other, second) in combinations(splits.items(), 2):
         if not same_image(first.image, second.image):
             continue
         pixel = shared_pixel(first.corners, first.size, second.corners, second.size)
         if pixel is not None:
-            one, two = (_tile_with(dataset, pixel) for dataset in (first, second))
+            tile, overlapping = (_tile_with(dataset, pixel) for dataset in (first, second))
             raise DataError(
                 f"{name} and {other} share pixels of {first.image.source}: the tile of {name} at "
-                f"row {one.top}, column {one.left} overlaps the tile of {other} at row {two.top}, "
-                f"column {two.left}; give both the same area_size, num_folds and fold_seed, and "
-                f"different folds"
+                f"row {tile.top}, column {tile.left} overlaps the tile of {other} at row "
+                f"{overlapping.top}, column {overlapping.left}; give both the same area_size, "
+                f"num_folds and fold_seed, and different folds"
             )
 
 
 def _tile_with(dataset: TileDataset, pixel: tuple[int, int]) -> Tile:
-    """Find a tile that holds a pixel."""
+    """A tile that contains a pixel."""
     offsets = np.asarray(pixel) - dataset.corners
     top, left = dataset.corners[((offsets >= 0) & (offsets < dataset.size)).all(axis=1)][0]
     return Tile(int(top), int(left), dataset.size, dataset.size)
 
 
 def _chosen_folds(folds: Sequence[int] | None, num_folds: int) -> list[int]:
-    """Say which folds are wanted, each once."""
     chosen = sorted(set(range(num_folds) if folds is None else folds))
     wrong = [fold for fold in chosen if not 0 <= fold < num_folds]
     if wrong:
         raise ConfigError(
-            f"there is no fold {wrong[0]}: num_folds is {num_folds}, and folds count from 0"
+            f"fold {wrong[0]} does not exist: folds are numbered 0 to {num_folds - 1}"
         )
     if not chosen and num_folds > 0:
-        raise ConfigError("folds is empty: name at least one, or leave it out to use all")
+        raise ConfigError("folds is empty: name at least one fold, or omit folds to use all")
     return chosen

@@ -1,4 +1,4 @@
-"""Where the truth is known in an image, what it is, and how much of it lies where."""
+"""Where the truth of an image is known, what it is, and how many labelled pixels lie where."""
 
 from __future__ import annotations
 
@@ -8,27 +8,28 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lis2_lightning.data.formats import Raster
+from lis2_lightning.data.open_raster import Raster, open_raster
+from lis2_lightning.data.sources import Source
 from lis2_lightning.errors import ConfigError, DataError
 from lis2_lightning.tiling import Areas, Lattice, Tile
 
 BLOCK = (256, 2048)
-"""Height and width in px of what is read at a time when maps are scanned."""
+"""Height and width of the blocks in which maps are scanned, px."""
 
 Known = tuple[NDArray[np.float32], NDArray[np.bool_]]
 
 
 class Truth:
-    """The maps that say what is known.
+    """The target of an image, and the maps that say where it is known.
 
-    A pixel is labelled where (target + background) × missing > 0, as in LIS², or, where a map
-    `labelled` is given, where labelled × missing > 0; without either map, wherever it is not
-    missing. A pixel whose target is NaN is never labelled.
+    A pixel is labelled where (target + background) × missing > 0, as in LIS²; with a map
+    `labelled`, where labelled × missing > 0; with neither, where it is not missing. A pixel whose
+    target is NaN is never labelled.
 
     Args:
-        image: The image that all this is about; only its name and shape are used.
-        target: 1 on objects, else 0; NaN where that is unknown.
-        background: 1 on pixels known to be no object.
+        image: The image; only its name and shape are used.
+        target: 1 on objects, else 0; NaN where unknown.
+        background: 1 on known background.
         missing: 1 where the image is valid, 0 where data are missing.
         labelled: 1 where the target is known.
 
@@ -42,28 +43,29 @@ class Truth:
         self,
         image: Raster,
         *,
-        target: Raster,
-        background: Raster | None = None,
-        missing: Raster | None = None,
-        labelled: Raster | None = None,
+        target: Source,
+        background: Source | None = None,
+        missing: Source | None = None,
+        labelled: Source | None = None,
     ) -> None:
         if background is not None and labelled is not None:
             raise ConfigError(
-                "background and labelled both say which pixels are labelled: give one of them"
+                "background and labelled both define the labelled pixels: pass only one of them"
             )
-        self.target = target
-        self.background = background
-        self.missing = missing
-        self.labelled = labelled
-        for raster in (target, background, missing, labelled):
+        self.target = open_raster(target)
+        self._others = [
+            None if source is None else open_raster(source)
+            for source in (background, missing, labelled)
+        ]
+        for raster in (self.target, *self._others):
             if raster is not None:
-                _check_shape(raster, image, target)
+                _check_shape(raster, image, self.target)
 
     def read(self, tile: Tile) -> Known:
         """Read a rectangle.
 
         Returns:
-            The target, 0 where it is unknown, and whether a pixel is labelled, `(C, h, w)` each.
+            The target, 0 where unknown, and whether a pixel is labelled, `(C, h, w)` each.
 
         Raises:
             DataError: The target holds something other than 0, 1 and NaN.
@@ -74,33 +76,20 @@ class Truth:
             channel, row, column = np.unravel_index(int(wrong.argmax()), wrong.shape)
             raise DataError(
                 f"{self.target.source} holds {target[channel, row, column]:g} at row "
-                f"{tile.top + row}, column {tile.left + column}: a target is 0 or 1, "
-                f"or NaN where it is unknown"
+                f"{tile.top + row}, column {tile.left + column}: a target must be 0, 1, "
+                f"or NaN where unknown"
             )
-        return _known(
-            target,
-            _read(self.background, tile),
-            _read(self.missing, tile),
-            _read(self.labelled, tile),
-        )
+        return _known(target, *(r if r is None else r.read(tile) for r in self._others))
 
     def read_many(self, tops: NDArray[np.int64], lefts: NDArray[np.int64], size: int) -> Known:
-        """Read many squares, `(N, C, size, size)` each; like :meth:`read`, values unchecked."""
-
-        def squares(raster: Raster | None) -> NDArray[np.float32] | None:
-            return None if raster is None else raster.read_many(tops, lefts, size)
-
-        return _known(
-            self.target.read_many(tops, lefts, size),
-            squares(self.background),
-            squares(self.missing),
-            squares(self.labelled),
-        )
+        """Read many squares, `(N, C, size, size)` each, without checking the values."""
+        others = (r if r is None else r.read_many(tops, lefts, size) for r in self._others)
+        return _known(self.target.read_many(tops, lefts, size), *others)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Census:
-    """How much is labelled.
+    """The labelled pixels of an image, counted.
 
     Attributes:
         tiles: Whether each tile of a lattice has a labelled pixel, `(rows, columns)` of tiles.
@@ -112,12 +101,12 @@ class Census:
 
 
 def count(truth: Truth, areas: Areas, lattice: Lattice) -> Census:
-    """Go through all maps once, block by block, so that memory does not grow with the image.
+    """Scan all maps once, block by block, in constant memory.
 
     Args:
         truth: The maps.
-        areas: For which areas to count pixels.
-        lattice: Which tiles to look for a labelled pixel in.
+        areas: Areas whose pixels are counted.
+        lattice: Tiles that are checked for a labelled pixel.
 
     Raises:
         DataError: The target holds something other than 0, 1 and NaN.
@@ -127,7 +116,7 @@ def count(truth: Truth, areas: Areas, lattice: Lattice) -> Census:
         np.zeros((*areas.shape, 2), dtype=np.int64),
     )
     for block in _blocks(areas.image_shape):
-        # a tile belongs to the block of its first pixel, and what it needs beyond is read too
+        # a tile belongs to the block of its first pixel; the rest of it is read too
         rows, tops, bottoms = _tiles_from(lattice.tops, lattice.size, block.top, block.bottom)
         columns, lefts, rights = _tiles_from(lattice.lefts, lattice.size, block.left, block.right)
         height, width = max([block.height, *bottoms[-1:]]), max([block.width, *rights[-1:]])
@@ -144,10 +133,9 @@ def count(truth: Truth, areas: Areas, lattice: Lattice) -> Census:
 
 
 class _Counts:
-    """How many pixels are true in rectangles that begin and end at some of the rows.
+    """Counts of true pixels in rectangles, from a summed-area table (Crow, SIGGRAPH 1984).
 
-    A table of sums ("integral image": Crow, "Summed-area tables for texture mapping", SIGGRAPH
-    1984), kept for these rows alone: making it for all of them would take five times as long.
+    The table holds only the rows at which rectangles begin or end, which is five times as fast.
 
     Args:
         pixels: Truth values, `(C, h, w)`; channels are added.
@@ -171,7 +159,7 @@ class _Counts:
         lefts: NDArray[np.int64],
         rights: NDArray[np.int64],
     ) -> NDArray[np.int64]:
-        """Count in all rectangles between the R given rows and the K given columns, `(R, K)`."""
+        """The count in each rectangle of R ranges of rows and K of columns, `(R, K)`."""
         above, below = (np.searchsorted(self._breaks, rows) for rows in (tops, bottoms))
         strips = self._table[below] - self._table[above]
         inside: NDArray[np.int64] = strips[:, rights] - strips[:, lefts]
@@ -179,22 +167,16 @@ class _Counts:
 
 
 def _check_shape(raster: Raster, image: Raster, target: Raster) -> None:
-    """Refuse maps that do not lie over one another."""
     if raster.shape[1:] != image.shape[1:]:
         raise DataError(
             f"{raster.source} is {raster.shape[1]} x {raster.shape[2]} px and {image.source} "
-            f"{image.shape[1]} x {image.shape[2]} px: all maps must have the shape of the image"
+            f"{image.shape[1]} x {image.shape[2]} px: all maps must have the image's shape"
         )
     if raster.shape[0] not in {1, target.shape[0]}:
         raise DataError(
-            f"{raster.source} has {raster.shape[0]} channels where the target {target.source} has "
-            f"{target.shape[0]}: give a map of one channel, or of as many as the target"
+            f"{raster.source} has {raster.shape[0]} channels and the target {target.source} has "
+            f"{target.shape[0]}: use a map with one channel, or with as many as the target"
         )
-
-
-def _read(raster: Raster | None, tile: Tile) -> NDArray[np.float32] | None:
-    """Read a map where there is one."""
-    return None if raster is None else raster.read(tile)
 
 
 def _known(
@@ -220,7 +202,6 @@ def _known(
 
 
 def _blocks(shape: tuple[int, int]) -> Iterator[Tile]:
-    """Cut an image into blocks that fit into memory, whatever its size."""
     height, width = BLOCK
     for top in range(0, shape[0], height):
         for left in range(0, shape[1], width):
@@ -230,16 +211,16 @@ def _blocks(shape: tuple[int, int]) -> Iterator[Tile]:
 def _tiles_from(
     starts: NDArray[np.int64], size: int, begin: int, end: int
 ) -> tuple[slice, NDArray[np.int64], NDArray[np.int64]]:
-    """Select the tiles that begin in a range; where they begin and end, from the range's begin."""
+    """The tiles that begin in a range, and where they begin and end relative to it."""
     first, last = np.searchsorted(starts, (begin, end))
-    found = starts[first:last] - begin
-    return slice(first, last), found, found + size
+    begins = starts[first:last] - begin
+    return slice(first, last), begins, begins + size
 
 
 def _parts(
     edges: NDArray[np.int64], begin: int, end: int
 ) -> tuple[slice, NDArray[np.int64], NDArray[np.int64]]:
-    """Select the areas that a range touches; where they begin and end within the range."""
+    """The areas that a range touches, and where they begin and end within it."""
     first = int(np.searchsorted(edges, begin, side="right")) - 1
     last = int(np.searchsorted(edges, end))
     cut = np.clip(edges[first : last + 1], begin, end) - begin

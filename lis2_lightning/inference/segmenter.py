@@ -1,4 +1,4 @@
-"""Predicting a whole image: tiles through Lightning's loop, stitched as they come."""
+"""Prediction of a whole image: tiles pass Lightning's loop and are stitched on arrival."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Map = NDArray[np.float32]
 
 
 class Segmenter(pl.Callback):
-    """Collects what ``predict`` gives: one map of an image, or a map for each patch.
+    """Collects predictions: one map of an image, or one map per patch.
 
-    A batch that says where its tiles lie (``corner``) is stitched as it comes, so that memory
-    grows with the image and not with the overlap of its tiles.
+    Batches with tile positions (``corner``) are stitched on arrival, so that memory grows with the
+    image, not with the overlap of tiles.
 
     Args:
-        shape: Height and width of the image in pixels, or null for separate patches.
+        shape: Height and width of the image in pixels, or None for separate patches.
     """
 
     def __init__(self, shape: tuple[int, int] | None) -> None:
@@ -36,21 +36,17 @@ class Segmenter(pl.Callback):
 
     @property
     def maps(self) -> list[Map]:
-        """Probabilities in [0, 1], ``(C, H, W)`` each; NaN where no tile lay."""
+        """Probabilities in [0, 1], ``(C, H, W)`` each; NaN where there was no tile."""
         if self._stitcher is not None:
             return [self._stitcher.result()]
-        return [one for number in sorted(self._batches) for one in self._batches[number]]
+        return [map_ for number in sorted(self._batches) for map_ in self._batches[number]]
 
     def take(self, maps: Sequence[Map]) -> None:
-        """Hold maps that another process has put together.
-
-        Args:
-            maps: As :attr:`maps` gives them there.
-        """
+        """Use the :attr:`maps` of another process."""
         self._stitcher, self._batches = None, {0: maps}
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin with nothing."""
+        """Forget earlier predictions."""
         self._stitcher, self._batches = None, {}
 
     def on_predict_batch_end(
@@ -62,7 +58,7 @@ class Segmenter(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Take in a batch, unless it is a filler."""
+        """Add a batch, unless it is a filler."""
         number = batch_number(cast("DataLoader[Any]", trainer.predict_dataloaders), batch_idx)
         if number is None:
             return
@@ -73,9 +69,9 @@ class Segmenter(pl.Callback):
         stitcher.add(batch["corner"].cpu().numpy(), outputs)
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put together what the processes have."""
+        """Combine the predictions of all processes."""
         channels = of_all_processes(None if self._stitcher is None else self._stitcher.channels)
-        known = next((each for each in channels if each is not None), None)
+        known = next((number for number in channels if number is not None), None)
         if known is None:
             parts = of_all_processes(self._batches)
             self._batches = {number: maps for part in parts for number, maps in part.items()}

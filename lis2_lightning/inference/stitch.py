@@ -1,4 +1,4 @@
-"""Stitching: the maps of overlapping tiles put back into one map of the large image."""
+"""Stitching: the maps of overlapping tiles become one map of the large image."""
 
 from __future__ import annotations
 
@@ -13,30 +13,28 @@ from torch import Tensor
 
 from lis2_lightning.errors import ConfigError, DataError
 
-# The least weight along an axis: far below the inside of a tile, yet a pixel at the image's border,
-# which no other tile covers, is divided by a number that is no rounding error.
+# The minimum weight along an axis: a pixel at the image's border, which only one tile covers, must
+# not be divided by a rounding error.
 _FLOOR: Final = 1e-3
 _TOGETHER: Final = 256  # tiles weighted at once
 _STRIP: Final = 256  # rows divided at once
 
 
 class Stitcher:
-    """Takes tiles in any order and averages them where they overlap.
+    """Averages tiles where they overlap, in any order.
 
-    It keeps one sum for each pixel and channel and one weight for each pixel, in float64, and
-    divides once: memory is `8 (channels + 1)` bytes a pixel, however many tiles come. In float64
-    equal values come back as they were and no order of the tiles can be seen in the float32
-    result; in float32 the thousand tiles that share a pixel at a stride of 1 px could.
+    Sums per pixel and channel and weights per pixel are kept in float64, `8 (channels + 1)` bytes
+    per pixel, and divided once. In float64, equal values are returned unchanged and the order of
+    the tiles does not affect the float32 result, even for thousands of tiles per pixel.
 
     Args:
         shape: Height and width of the image, px.
         channels: Channels of the tiles' maps, `C`.
-        blend: How tiles are weighted where they overlap: all pixels alike (`mean`), or less and
-            less towards a tile's border (`hann`, the window sin² along each axis), where a network
-            sees least of the surroundings; seams vanish.
+        blend: Weights of a tile's pixels: equal (`mean`), or decreasing towards its border (`hann`,
+            sin² along each axis), where a network has the least context; this removes seams.
 
     Raises:
-        ConfigError: The blend is neither, or a number is below 1.
+        ConfigError: An unknown blend, or a number below 1.
 
     >>> stitcher = Stitcher((2, 3), blend="mean")
     >>> stitcher.add(np.array([[0, 0], [0, 1]]), np.array([[[[0.0, 0.25]]], [[[0.75, 1.0]]]]))
@@ -60,20 +58,20 @@ class Stitcher:
         self.shape = shape
         self.channels = channels
         self.blend = blend
-        # the last channel is that of the weights; the sums of several processes may be added up
+        # the last channel holds the weights; sums of several processes can be added
         self.sums = np.zeros((channels + 1, *shape))
 
     def add(self, corners: NDArray[np.integer], probabilities: Tensor | NDArray[Any]) -> None:
-        """Take in tiles.
+        """Add tiles.
 
         Args:
             corners: Their first rows and columns, `(N, 2)`, px.
             probabilities: Their maps, `(N, C, h, w)`, on any device and of any floating type; a
-                NaN makes the pixel NaN. Other calls may bring tiles of other sizes.
+                NaN makes the pixel NaN. Sizes may differ between calls.
 
         Raises:
-            DataError: The shapes do not fit each other, or a tile passes the image's border. No
-                tile of the call is taken in then.
+            DataError: The shapes do not match, or a tile crosses the image's border; no tile of
+                the call is added.
         """
         maps = _as_array(probabilities)
         places = np.asarray(corners)
@@ -84,7 +82,7 @@ class Stitcher:
             weighted = np.empty((len(maps[some]), self.channels + 1, height, width))
             np.multiply(maps[some], window, out=weighted[:, :-1])
             weighted[:, -1] = window
-            # slices beat one scattered sum (np.add.at), and need no array of indices
+            # slices are faster than np.add.at, and need no array of indices
             for (top, left), tile in zip(places[some].tolist(), weighted, strict=True):
                 self.sums[:, top : top + height, left : left + width] += tile
 
@@ -92,10 +90,10 @@ class Stitcher:
         """Divide sums by weights.
 
         Returns:
-            The map of the image, `(C, H, W)`; NaN where no tile came. More tiles may follow.
+            The map of the image, `(C, H, W)`; NaN without tiles. More tiles may follow.
         """
         stitched = np.empty((self.channels, *self.shape), dtype=np.float32)
-        # strip by strip, or the quotient in float64 would double the memory
+        # strip by strip: the whole quotient in float64 would double the memory
         for rows in _slices(self.shape[0], _STRIP):
             weights = self.sums[-1, rows]
             covered = np.where(weights > 0, weights, np.nan)
@@ -103,30 +101,28 @@ class Stitcher:
         return stitched
 
     def _check(self, places: NDArray[Any], maps: NDArray[Any]) -> None:
-        """Refuse tiles that do not fit, before any of them is in the sums."""
         if maps.ndim != 4 or maps.shape[1] != self.channels:
             raise DataError(
-                f"tiles to stitch must have the shape (N, {self.channels}, h, w), not {maps.shape}"
+                f"tiles to stitch must have shape (N, {self.channels}, h, w), not {maps.shape}"
             )
         if places.shape != (len(maps), 2) or not np.issubdtype(places.dtype, np.integer):
             raise DataError(
-                f"corners of {len(maps)} tiles must be whole numbers of the shape "
-                f"({len(maps)}, 2), not {places.dtype} of the shape {places.shape}"
+                f"corners of {len(maps)} tiles must be integers of shape ({len(maps)}, 2), not "
+                f"{places.dtype} of shape {places.shape}"
             )
         passes = (places < 0) | (places + maps.shape[2:] > self.shape)
         if passes.any():
             top, left = places[passes.any(axis=1)][0].tolist()
             raise DataError(
                 f"a tile of {maps.shape[2]} x {maps.shape[3]} px at row {top}, column {left} "
-                f"passes the border of an image of {self.shape[0]} x {self.shape[1]} px"
+                f"crosses the border of an image of {self.shape[0]} x {self.shape[1]} px"
             )
 
 
 def _as_array(probabilities: Tensor | NDArray[Any]) -> NDArray[Any]:
-    """The maps as NumPy's, which knows no bfloat16."""
     if isinstance(probabilities, Tensor):
         tensor = probabilities.detach()
-        if tensor.dtype == torch.bfloat16:
+        if tensor.dtype == torch.bfloat16:  # which NumPy does not have
             tensor = tensor.float()
         probabilities = tensor.cpu().numpy()
     return np.asarray(probabilities)
@@ -134,10 +130,9 @@ def _as_array(probabilities: Tensor | NDArray[Any]) -> NDArray[Any]:
 
 @lru_cache(maxsize=8)
 def _window(height: int, width: int, blend: str) -> NDArray[np.float64]:
-    """The weights of a tile's pixels, `(h, w)`, each above 0.
+    """The weights of a tile's pixels, `(h, w)`, above 0.
 
-    Hann's window is taken between the pixels' borders, at their centres, so that windows which
-    overlap by half add up to 1.
+    Hann's window is evaluated at the pixels' centres, so that windows overlapping by half sum to 1.
     """
     if blend == "mean":
         return np.ones((height, width))

@@ -1,4 +1,4 @@
-"""Losses over the labelled pixels: sums, from which whoever knows all of them gets the value."""
+"""Losses over labelled pixels, computed from sums that add up over batches and processes."""
 
 from lis2_lightning.losses.masked import MaskedLoss, Sums
 from lis2_lightning.losses.overlap import BceDiceLoss, DiceLoss, SumLoss

@@ -1,4 +1,4 @@
-"""The binary cross-entropy of each pixel, and what costs a loss nothing."""
+"""The binary cross-entropy of each pixel, and outputs with zero loss."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from torch.nn import functional as F  # noqa: N812 - its usual name
 from lis2_lightning.base.labelled import on_cpu
 from lis2_lightning.errors import ConfigError, DataError
 
-# Losses that look at each pixel alone, and an output that costs them exactly nothing beside a
-# target of 0, with a gradient of exactly 0: put in place of unlabelled outputs it saves masking the
-# result again. (exp(-1000) is 0 in float32.)
-COSTS_NOTHING = MappingProxyType(
+# Pixel-wise losses, and an output whose loss and gradient are exactly 0 beside a target of 0: it
+# replaces unlabelled outputs, so that the result need not be masked. (exp(-1000) is 0 in float32.)
+NEUTRAL = MappingProxyType(
     {
         nn.BCELoss: 0.0,
         nn.BCEWithLogitsLoss: -1000.0,
@@ -27,7 +26,7 @@ COSTS_NOTHING = MappingProxyType(
 
 
 def binary_cross_entropy(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-    """Torch's own per pixel, but NaN is NaN and what lies outside [0, 1] is a sentence."""
+    """Torch's, per pixel; but NaN gives NaN, and values outside [0, 1] raise one of our errors."""
     if not on_cpu(output):
         return unchecked_cross_entropy(output, target, weight)
     try:
@@ -36,12 +35,12 @@ def binary_cross_entropy(output: Tensor, target: Tensor, weight: Tensor | None) 
         check_probabilities(output)
         _check_target(target)
         if not output.isnan().any() and not target.isnan().any():
-            raise  # torch means something else
+            raise  # another error
         return unchecked_cross_entropy(output, target, weight)
 
 
 def unchecked_cross_entropy(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-    """NaN where output or target are no probabilities: on a GPU torch's check ends the process."""
+    """NaN outside [0, 1], where torch's check on a GPU would kill the process."""
     inside = (output >= 0) & (output <= 1) & (target >= 0) & (target <= 1)
     safe, truth = torch.where(inside, output, 0.5), torch.where(inside, target, 0.0)
     values = F.binary_cross_entropy(safe, truth, weight=weight, reduction="none")
@@ -49,12 +48,12 @@ def unchecked_cross_entropy(output: Tensor, target: Tensor, weight: Tensor | Non
 
 
 def check_probabilities(output: Tensor) -> None:
-    """Say which output is no probability; waits for the device.
+    """Check that all outputs are probabilities; waits for the device.
 
     Raises:
-        ConfigError: One lies outside [0, 1].
+        ConfigError: An output lies outside [0, 1].
     """
-    outside = output[(output < 0) | (output > 1)]  # NaN is neither: whoever trains reports it
+    outside = output[(output < 0) | (output > 1)]  # not NaN, which the training loop reports
     if outside.numel():
         raise ConfigError(
             f"the model's output must lie in [0, 1] for BCELoss, got {outside[0].item():.4g}: "

@@ -1,4 +1,4 @@
-"""Any loss as sums over the labelled pixels, from which the value of all of them follows."""
+"""Any loss, expressed as sums over labelled pixels."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ import inspect
 import torch
 from torch import Tensor, nn
 
-from lis2_lightning.base.labelled import labelled_pixels, num_labelled, only_labelled
-from lis2_lightning.errors import ConfigError, DataError
+from lis2_lightning.base.labelled import (
+    check_shapes,
+    labelled_pixels,
+    num_labelled,
+    only_labelled,
+)
+from lis2_lightning.errors import ConfigError
 from lis2_lightning.losses.entropy import (
-    COSTS_NOTHING,
+    NEUTRAL,
     binary_cross_entropy,
     check_probabilities,
 )
@@ -21,38 +26,37 @@ Sums = tuple[Tensor, ...]
 
 
 class MaskedLoss(nn.Module):
-    """Any loss, as sums over the labelled pixels and their number.
+    """Any loss, as the number of labelled pixels and sums over them.
 
-    The sums are part of the graph; what lies on unlabelled pixels, NaN among them, changes neither
-    them nor a gradient. Nothing is read back from a GPU, except for the fourth kind below.
-    Everything is computed in ``float32`` (``float64`` where the output is) outside autocast, so
-    that a cross-entropy of probabilities works with mixed precision.
+    Unlabelled pixels, even NaN, influence neither the sums nor their gradient. Nothing is read back
+    from a GPU, except for the last kind below. Everything is computed in ``float32`` (``float64``
+    if the output is) outside autocast, so that a cross-entropy of probabilities works with mixed
+    precision.
 
-    Four kinds of loss are told apart when this is built:
+    There are four kinds of losses:
 
-    - a :class:`~lis2_lightning.losses.SumLoss` gives sums of its own, and their value;
-    - one with an argument ``labelled`` gets it, and its value is taken as the mean;
-    - one with a ``reduction`` attribute, as all of torch's have, is evaluated pixel by pixel
+    - a :class:`~lis2_lightning.losses.SumLoss` defines its sums and their value;
+    - a loss with an argument ``labelled`` receives it and returns the mean;
+    - a loss with an attribute ``reduction``, such as torch's, is evaluated per pixel
       (``reduction="none"``, on a private copy) and masked;
-    - any other is called with the labelled pixels only, flat, and its value is taken as the mean.
+    - any other loss receives the labelled pixels only, flat, and returns the mean.
 
-    A value that is taken as a mean counts, over several batches and processes, as often as its
-    batch has labelled pixels.
+    Over several batches and processes, a mean is weighted by its number of labelled pixels.
 
     Args:
         loss: The loss; ``loss(output, target)``.
 
     Attributes:
-        num_sums: How many numbers :meth:`forward` gives.
-        is_mean: Whether the value is the second sum over the first, the count.
+        num_sums: How many numbers :meth:`forward` returns.
+        is_mean: Whether the value is the second sum divided by the first, the count.
 
     Raises:
-        ConfigError: The loss asks for another reduction than the mean.
+        ConfigError: The loss has a reduction other than the mean.
 
     >>> loss = MaskedLoss(nn.L1Loss())
     >>> output, target = torch.tensor([1.0, 2.0, 5.0]), torch.tensor([0.0, 0.0, float("nan")])
     >>> sums = loss(output, target, torch.tensor([True, True, False]))
-    >>> [each.item() for each in sums], loss.value(torch.stack(sums)).item()
+    >>> [number.item() for number in sums], loss.value(torch.stack(sums)).item()
     ([2.0, 3.0], 1.5)
     """
 
@@ -67,55 +71,55 @@ class MaskedLoss(nn.Module):
         if self._is_elementwise:
             if reduction not in {"mean", "none"}:
                 raise ConfigError(
-                    f"the loss is a mean over labelled pixels, {type(loss).__name__} asks for "
-                    f"reduction={reduction!r}: leave reduction out"
+                    f"the loss must be a mean over labelled pixels, {type(loss).__name__} has "
+                    f"reduction={reduction!r}: omit reduction"
                 )
-            # weights are laid out by channel or pixel: they do not fit pixels gathered flat
+            # weights per channel or pixel do not fit flat pixels
             self._has_weights = any(True for _ in self.loss.buffers())
-            self.loss.reduction = "none"  # type: ignore[assignment]  # modules hold anything
+            self.loss.reduction = "none"  # type: ignore[assignment]  # attributes may be anything
 
     @property
     def expects_logits(self) -> bool:
-        """Whether the model's output is logits, so that metrics need a sigmoid first.
+        """Whether the model's output is logits, which metrics pass through a sigmoid.
 
-        True for ``BCEWithLogitsLoss`` and for any loss whose attribute ``expects_logits`` is true.
+        True for ``BCEWithLogitsLoss`` and for losses with a true attribute ``expects_logits``.
         """
         if isinstance(self.loss, nn.BCEWithLogitsLoss):
             return True
         return bool(getattr(self.loss, "expects_logits", False))
 
     def forward(self, output: Tensor, target: Tensor, labelled: Tensor | None = None) -> Sums:
-        """Sum up one batch.
+        """The sums of one batch.
 
         Args:
-            output: What the model gave, ``(B, C, H, W)``, of any float type.
+            output: The model's output, ``(B, C, H, W)``, of any float type.
             target: The truth, same shape.
-            labelled: Same shape, ``bool``, true = counts; everywhere if it is not given.
+            labelled: Same shape, ``bool``, true = counts; all count by default.
 
         Returns:
-            The number of labelled pixels, then their sums (0 without any labelled pixel):
-            ``num_sums`` scalars, ``float64`` on the device.
+            The number of labelled pixels, then their sums: ``num_sums`` scalars, ``float64`` on the
+            device; all 0 without labelled pixels.
 
         Raises:
-            ConfigError: The output has another shape than the target; it lies outside [0, 1] under
-                ``BCELoss`` (on a GPU the sum is NaN instead, and :meth:`check` tells why); or a
-                loss with a ``reduction`` does not give a value a pixel.
-            DataError: ``labelled`` has another shape than the target, or under ``BCELoss`` a target
-                lies outside [0, 1].
+            ConfigError: Output and target differ in shape; under ``BCELoss`` an output is outside
+                [0, 1] (on a GPU the sum is NaN instead, see :meth:`check`); or a loss with a
+                ``reduction`` does not return one value per pixel.
+            DataError: ``labelled`` and target differ in shape, or under ``BCELoss`` a target lies
+                outside [0, 1].
         """
-        _check_shapes(output, target, labelled)
+        check_shapes(output, target, labelled)
         labelled = None if labelled is None else labelled.bool()
         count = num_labelled(target, labelled)
         with torch.autocast(output.device.type, enabled=False):
             output = output if output.dtype == torch.float64 else output.float()
             sums = self._sums(output, target.to(output.dtype), labelled, count)
-        return count.double(), *(each.double() for each in sums)
+        return count.double(), *(number.double() for number in sums)
 
     def value(self, sums: Tensor) -> Tensor:
-        """The loss of all pixels whose sums these are; 0 without any, for all sums are 0 then.
+        """The loss of all pixels in the sums; 0 without pixels.
 
         Args:
-            sums: What :meth:`forward` gave, added up over batches and processes, ``(num_sums,)``.
+            sums: Results of :meth:`forward`, added over batches and processes, ``(num_sums,)``.
         """
         count = sums[0].clamp(min=1)
         if isinstance(self.loss, SumLoss):
@@ -123,14 +127,10 @@ class MaskedLoss(nn.Module):
         return sums[1] / count
 
     def check(self, output: Tensor, labelled: Tensor | None = None) -> None:
-        """Say what is wrong with a model's output for this loss; waits for the device.
-
-        Args:
-            output: What the model gave.
-            labelled: Same shape, true = counts.
+        """Check that a model's output suits this loss; waits for the device.
 
         Raises:
-            ConfigError: The loss is a cross-entropy of probabilities, the output no probability.
+            ConfigError: The loss is a cross-entropy of probabilities, the output is none.
         """
         if isinstance(self.loss, nn.BCELoss) or (
             isinstance(self.loss, BceDiceLoss) and not self.expects_logits
@@ -149,14 +149,14 @@ class MaskedLoss(nn.Module):
         return [self._of_pixels(output, target, labelled)]
 
     def _elementwise(self, output: Tensor, target: Tensor, labelled: Tensor | None) -> Tensor:
-        nothing = None if self._has_weights else COSTS_NOTHING.get(type(self.loss))
-        if labelled is not None and nothing is None:
+        neutral = None if self._has_weights else NEUTRAL.get(type(self.loss))
+        if labelled is not None and neutral is None:
             output = torch.where(labelled, output, 0.5)
             target = torch.where(labelled, target, 0.0)
-        elif nothing is not None:
-            output, target = only_labelled(output, target, labelled, nothing)
+        elif neutral is not None:
+            output, target = only_labelled(output, target, labelled, neutral)
         values = self._pixel_values(output, target)
-        if labelled is not None and nothing is None:
+        if labelled is not None and neutral is None:
             values = torch.where(labelled, values, 0.0)
         return values.sum()
 
@@ -166,8 +166,8 @@ class MaskedLoss(nn.Module):
         values: Tensor = self.loss(output, target)
         if values.shape != output.shape:
             raise ConfigError(
-                f"{type(self.loss).__name__} must give one value a pixel for a mask, got "
-                f"{tuple(values.shape)} for {tuple(output.shape)}: take a pixel-wise loss, or one "
+                f"{type(self.loss).__name__} must return one value per pixel, got shape "
+                f"{tuple(values.shape)} for {tuple(output.shape)}: use a pixel-wise loss, or one "
                 f"with an argument 'labelled'"
             )
         return values
@@ -178,16 +178,3 @@ class MaskedLoss(nn.Module):
             return kept.sum()
         value: Tensor = self.loss(kept, truth)
         return value * kept.numel()
-
-
-def _check_shapes(output: Tensor, target: Tensor, labelled: Tensor | None) -> None:
-    if output.shape != target.shape:
-        raise ConfigError(
-            f"the model's output must have the shape of the target {tuple(target.shape)}, got "
-            f"{tuple(output.shape)}: take a model that gives one value for each target pixel"
-        )
-    if labelled is not None and labelled.shape != target.shape:
-        raise DataError(
-            f"labelled must have the shape of the target {tuple(target.shape)}, got "
-            f"{tuple(labelled.shape)}: the data set has to give one value for each target pixel"
-        )

@@ -1,4 +1,4 @@
-"""Losses of sums: those that are no mean of pixels, and yet exact over any number of processes."""
+"""Losses that are a function of sums: exact over any number of batches and processes."""
 
 from __future__ import annotations
 
@@ -11,19 +11,17 @@ from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from lis2_lightning.base.labelled import num_labelled, only_labelled
 from lis2_lightning.errors import ConfigError
-from lis2_lightning.losses.entropy import COSTS_NOTHING, binary_cross_entropy
+from lis2_lightning.losses.entropy import NEUTRAL, binary_cross_entropy
 
 
 class SumLoss(nn.Module):
     """A loss that is a function of a few sums over labelled pixels.
 
-    Sums add up over batches and processes, so the value of all of them together needs no pixel
-    twice: the trainer adds the sums of every process and of every accumulated batch, and takes the
-    gradient of the value of the total. A subclass says which sums there are (:meth:`sums`) and
-    what they come to (:meth:`value`).
+    The trainer adds the sums of all processes and accumulated batches and uses the gradient of the
+    value of the total. A subclass defines the sums (:meth:`sums`) and their value (:meth:`value`).
 
     Attributes:
-        num_sums: How many sums there are.
+        num_sums: The number of sums.
         expects_logits: Whether the model's output is logits.
     """
 
@@ -32,41 +30,31 @@ class SumLoss(nn.Module):
 
     @abstractmethod
     def sums(self, output: Tensor, target: Tensor, labelled: Tensor | None) -> list[Tensor]:
-        """Sum up one batch.
+        """The sums of one batch.
 
         Args:
-            output: What the model gave, ``(B, C, H, W)``.
+            output: The model's output, ``(B, C, H, W)``.
             target: The truth in {0, 1}, same shape.
-            labelled: Same shape, ``bool``, true = counts; everywhere if it is ``None``.
+            labelled: Same shape, ``bool``, true = counts; ``None`` counts all.
 
         Returns:
-            ``num_sums`` scalars, 0 each without any labelled pixel.
+            ``num_sums`` scalars; all 0 without labelled pixels.
         """
 
     @abstractmethod
     def value(self, count: Tensor, sums: Tensor) -> Tensor:
-        """The loss of all pixels that were summed up.
+        """The loss of all pixels in the sums.
 
         Args:
-            count: How many labelled pixels there are, at least 1.
+            count: The number of labelled pixels, at least 1.
             sums: Their sums, ``(num_sums,)``.
         """
 
     def forward(self, output: Tensor, target: Tensor, labelled: Tensor | None = None) -> Tensor:
-        """The loss of one batch, or of a whole data set given at once.
-
-        Args:
-            output: Probabilities, or logits if so asked for, ``(B, C, H, W)``.
-            target: The truth in {0, 1}, same shape.
-            labelled: Same shape, ``bool``, true = counts; everywhere if it is not given.
+        """The loss of one batch; arguments and errors as for :meth:`sums`.
 
         Returns:
-            A scalar; 0 without any labelled pixel.
-
-        Raises:
-            ConfigError: A probability lies outside [0, 1] where a cross-entropy needs one (on a
-                GPU the value is NaN instead).
-            DataError: A target does.
+            A scalar; 0 without labelled pixels.
         """
         count = num_labelled(target, labelled).clamp(min=1)
         return self.value(count, torch.stack(self.sums(output, target, labelled)))
@@ -78,15 +66,15 @@ class DiceLoss(SumLoss):
     ``1 - (2 sum(p t) + smooth) / (sum(p) + sum(t) + smooth)``, p the probabilities, t the target
     (Milletari et al. 2016, "V-Net", without squares).
 
-    It is no mean of pixels. The sums run over the labelled pixels of the whole effective batch:
-    those of every process and of every accumulated batch. So the gradient does not depend on how
-    pixels are dealt out. Its price: one more small exchange in each step of several processes, and
-    two backward passes instead of one for each accumulated batch but the last. In the log and in
-    results it is that of all labelled pixels of the epoch or the data set.
+    The sums run over all labelled pixels of the effective batch (all processes, all accumulated
+    batches), so that the gradient does not depend on how pixels are distributed. This costs one
+    more small all-reduce per step of several processes, and two backward passes instead of one for
+    each accumulated batch but the last. Logged values are over all labelled pixels of the epoch or
+    the data set.
 
     Args:
-        smooth: Added above and below, so that two empty maps cost nothing.
-        from_logits: The model gives logits: a sigmoid comes first.
+        smooth: Added to numerator and denominator, so that two empty maps have zero loss.
+        from_logits: Whether the model's output is logits, which then pass a sigmoid.
 
     >>> DiceLoss()(torch.tensor([1.0, 0.0]), torch.tensor([1.0, 1.0]))
     tensor(0.2500)
@@ -101,10 +89,10 @@ class DiceLoss(SumLoss):
 
     def sums(self, output: Tensor, target: Tensor, labelled: Tensor | None) -> list[Tensor]:
         """The sums of ``p t``, p and t, see :meth:`SumLoss.sums`."""
-        output, target = only_labelled(output, target, labelled, _nothing(self))
-        return overlap_sums(output.sigmoid() if self.expects_logits else output, target)
+        output, target = only_labelled(output, target, labelled, _neutral(self))
+        return _overlap_sums(output.sigmoid() if self.expects_logits else output, target)
 
-    def value(self, count: Tensor, sums: Tensor) -> Tensor:  # noqa: ARG002 - the same for all
+    def value(self, count: Tensor, sums: Tensor) -> Tensor:  # noqa: ARG002 - one signature
         """In [0, 1], see :meth:`SumLoss.value`."""
         overlap, predicted, positive = sums.unbind()
         return 1 - (2 * overlap + self.smooth) / (predicted + positive + self.smooth)
@@ -113,14 +101,13 @@ class DiceLoss(SumLoss):
 class BceDiceLoss(SumLoss):
     """``alpha`` times the binary cross-entropy plus ``1 - alpha`` times :class:`DiceLoss`.
 
-    ``bce_dice_loss`` of LIS². Over several processes and accumulated batches the cross-entropy is
-    the mean over all their labelled pixels, and the Dice that of all of them; see there for what
-    that costs (here it is three backward passes).
+    ``bce_dice_loss`` of LIS². Both terms are over all labelled pixels of the effective batch, at
+    the cost described for :class:`DiceLoss` (here three backward passes).
 
     Args:
         alpha: The weight of the cross-entropy, in [0, 1].
         smooth: See :class:`DiceLoss`.
-        from_logits: The model gives logits: a sigmoid comes first.
+        from_logits: See :class:`DiceLoss`.
 
     Raises:
         ConfigError: ``alpha`` lies outside [0, 1].
@@ -143,14 +130,14 @@ class BceDiceLoss(SumLoss):
 
         Raises:
             ConfigError: A probability lies outside [0, 1] (on a GPU the sum is NaN instead).
-            DataError: A target does.
+            DataError: A target lies outside [0, 1].
         """
-        output, target = only_labelled(output, target, labelled, _nothing(self))
+        output, target = only_labelled(output, target, labelled, _neutral(self))
         if self.expects_logits:
             values = F.binary_cross_entropy_with_logits(output, target, reduction="none")
-            return [values.sum(), *overlap_sums(output.sigmoid(), target)]
+            return [values.sum(), *_overlap_sums(output.sigmoid(), target)]
         values = binary_cross_entropy(output, target, None)
-        return [values.sum(), *overlap_sums(output, target)]
+        return [values.sum(), *_overlap_sums(output, target)]
 
     def value(self, count: Tensor, sums: Tensor) -> Tensor:
         """At least 0, see :meth:`SumLoss.value`."""
@@ -158,10 +145,9 @@ class BceDiceLoss(SumLoss):
         return self.alpha * mean + (1 - self.alpha) * dice
 
 
-def overlap_sums(probs: Tensor, target: Tensor) -> list[Tensor]:
-    """The sums of ``p t``, p and t."""
+def _overlap_sums(probs: Tensor, target: Tensor) -> list[Tensor]:
     return [(probs * target).sum(), probs.sum(), target.sum()]
 
 
-def _nothing(loss: SumLoss) -> float:
-    return COSTS_NOTHING[nn.BCEWithLogitsLoss if loss.expects_logits else nn.BCELoss]
+def _neutral(loss: SumLoss) -> float:
+    return NEUTRAL[nn.BCEWithLogitsLoss if loss.expects_logits else nn.BCELoss]

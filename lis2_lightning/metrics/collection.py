@@ -1,4 +1,4 @@
-"""All metrics of a run together: each state is updated once, however many metrics read it."""
+"""All metrics of a run; metrics that need the same counts share them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from lis2_lightning.base.labelled import labelled_pixels, on_cpu
+from lis2_lightning.base.labelled import check_shapes, labelled_pixels, on_cpu
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.metrics.counts import Dice
 from lis2_lightning.metrics.histogram import AveragePrecision, RocAuc
-from lis2_lightning.metrics.pixel_metric import PixelMetric, check_shapes
+from lis2_lightning.metrics.pixel_metric import PixelMetric
 
 
 def default_metrics() -> list[Metric]:
-    """What is measured where nothing is asked for: average precision, Dice and ROC AUC.
+    """The metrics of a run that names none: average precision, Dice and ROC AUC.
 
     >>> [metric_name(metric) for metric in default_metrics()]
     ['average_precision', 'dice', 'roc_auc']
@@ -42,18 +42,17 @@ def metric_name(metric: Metric) -> str:
 
 
 class PixelMetrics(nn.Module):
-    """Metrics over all labelled pixels, updated together and named.
+    """Named metrics over all labelled pixels, updated together.
 
-    Of the metrics of this package those that count alike share one state: average precision and
-    ROC AUC one histogram; Dice, IoU, precision and recall one count of four. Any other class of
-    torchmetrics gets the labelled pixels only, flat, the truth as integers. Nothing of this enters
-    a ``state_dict``.
+    Metrics of this package share their states: average precision and ROC AUC one histogram; Dice,
+    IoU, precision and recall one confusion matrix. Other torchmetrics classes receive the labelled
+    pixels only, flat, the truth as integers. Nothing enters the ``state_dict``.
 
     Args:
-        metrics: The metrics; they are copied, so one list may serve training and validation.
+        metrics: The metrics; they are copied, so that training and validation can use one list.
 
     Raises:
-        ConfigError: Two metrics have one name, or something else than a metric is given.
+        ConfigError: Two metrics have the same name, or an object is not a metric.
 
     >>> from lis2_lightning.metrics import Dice, RocAuc
     >>> metrics = PixelMetrics([RocAuc(), Dice()])
@@ -67,23 +66,14 @@ class PixelMetrics(nn.Module):
         self.names = _unique_names(metrics)
         own = [copy.deepcopy(metric) for metric in metrics if isinstance(metric, PixelMetric)]
         foreign = [metric.clone() for metric in metrics if not isinstance(metric, PixelMetric)]
-        # only the first of a family is ever updated; the others read its sums
+        # only the first of a family is updated; the others read its sums
         self._families = _by_family(own)
         self._states = nn.ModuleList(family[0] for family in self._families)
         self._foreign = nn.ModuleList(foreign)
         self._scratch = nn.ModuleList(_unsynced(metric) for metric in foreign)
 
     def update(self, probs: Tensor, target: Tensor, labelled: Tensor | None = None) -> None:
-        """Add one batch.
-
-        Args:
-            probs: Probabilities in [0, 1], ``(B, C, H, W)``, of any float type.
-            target: The truth in {0, 1}, same shape.
-            labelled: Same shape, ``bool``, true = counts; everywhere if it is not given.
-
-        Raises:
-            DataError: The shapes differ.
-        """
+        """Add one batch; arguments and errors as for :meth:`PixelMetric.update`."""
         batch = _Batch(probs, target, labelled)
         for family in self._families:
             family[0].update(*batch.of(family[0]))
@@ -91,16 +81,16 @@ class PixelMetrics(nn.Module):
             _update_foreign(metric, batch)
 
     def compute(self) -> dict[str, Tensor]:
-        """Each metric's value over all pixels seen since the last reset, over all processes.
+        """Each metric's value over all pixels since the last reset, over all processes.
 
-        Every process must call this, also one that saw no batch.
+        Every process must call this, even if it saw no batch.
 
         Returns:
-            Scalars by name, in the order in which the metrics were given. Those of this package
-            are ``float64`` on the CPU.
+            Scalars by name, in the order of the metrics. Those of this package are ``float64`` on
+            the CPU.
 
         Raises:
-            ConfigError: A metric that is not of this package gives more than one number.
+            ConfigError: A foreign metric returns more than one number.
         """
         values: dict[str, Tensor] = {}
         for family in self._families:
@@ -113,20 +103,10 @@ class PixelMetrics(nn.Module):
     def of_batch(
         self, probs: Tensor, target: Tensor, labelled: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Each metric's value on this batch alone, on this process alone; no state changes.
+        """Each metric's value on this batch and process alone; no state changes.
 
-        Args:
-            probs: As for :meth:`update`.
-            target: As for :meth:`update`.
-            labelled: As for :meth:`update`.
-
-        Returns:
-            As :meth:`compute`; without any labelled pixel, NaN for a metric that is not of this
-            package.
-
-        Raises:
-            DataError: The shapes differ.
-            ConfigError: A metric that is not of this package gives more than one number.
+        Arguments as for :meth:`update`, result and errors as for :meth:`compute`; a foreign metric
+        is NaN without labelled pixels.
         """
         batch = _Batch(probs, target, labelled)
         values: dict[str, Tensor] = {}
@@ -142,17 +122,17 @@ class PixelMetrics(nn.Module):
         return {name: values[name] for name in self.names}
 
     def reset(self) -> None:
-        """Forget all pixels, as at the start of an epoch."""
+        """Reset all states."""
         for metric in _metrics([*self._states, *self._foreign]):
             metric.reset()
 
     def clone(self) -> PixelMetrics:
-        """An independent copy, with what it has seen so far."""
+        """An independent copy, with its states."""
         return copy.deepcopy(self)
 
 
 class _Batch:
-    """A batch in the two forms that metrics ask for; the pixels are gathered once."""
+    """A batch as maps and as labelled pixels, which are selected once."""
 
     def __init__(self, probs: Tensor, target: Tensor, labelled: Tensor | None) -> None:
         check_shapes(probs, target, labelled)
@@ -160,9 +140,9 @@ class _Batch:
         self._pixels: tuple[Tensor, Tensor] | None = None
 
     def of(self, metric: PixelMetric) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The arguments for a metric of ours: maps, or on a CPU the pixels where those do."""
+        """The arguments for a metric of this package: maps, or pixels if those suffice on a CPU."""
         probs, target, labelled = self._maps
-        # on a GPU gathering would wait for the device, and masks cost next to nothing
+        # selecting would wait for a GPU, where masking costs next to nothing
         if metric.needs_maps or not on_cpu(target):
             return probs, target, labelled
         return (*self.pixels(), None)
@@ -184,11 +164,11 @@ def _unique_names(metrics: Sequence[Metric]) -> list[str]:
         if not isinstance(metric, Metric):
             raise ConfigError(
                 f"a metric must be a torchmetrics.Metric, got {type(metric).__name__}: "
-                f"wrap it in a subclass with update and compute"
+                f"write a subclass with update and compute"
             )
         name = metric_name(metric)
         if name in names:
-            raise ConfigError(f"two metrics are named {name!r}: keep one of them")
+            raise ConfigError(f"two metrics are named {name!r}: remove one of them")
         names.append(name)
     return names
 
@@ -201,7 +181,7 @@ def _by_family(metrics: Iterable[PixelMetric]) -> list[list[PixelMetric]]:
 
 
 def _evaluate(family: Iterable[PixelMetric], sums: Tensor) -> dict[str, Tensor]:
-    sums = sums.cpu()  # one copy from the device serves the whole family
+    sums = sums.cpu()  # one copy from the device for the whole family
     return {metric.name: metric.evaluate(sums) for metric in family}
 
 
@@ -210,7 +190,7 @@ def _nowhere() -> bool:
 
 
 def _unsynced(metric: Metric) -> Metric:
-    """A copy that never meets the other processes."""
+    """A copy that never syncs with other processes."""
     copied = metric.clone()
     copied.distributed_available_fn = _nowhere
     return copied
@@ -218,19 +198,19 @@ def _unsynced(metric: Metric) -> Metric:
 
 def _update_foreign(metric: Metric, batch: _Batch) -> None:
     probs, target = batch.pixels()
-    if probs.numel():  # torchmetrics' own classes do not take an empty batch
+    if probs.numel():  # torchmetrics refuses empty batches
         metric.update(probs, (target >= 0.5).long())
 
 
 def _value_of_foreign(metric: Metric) -> Tensor:
     with warnings.catch_warnings():
-        # a process may have had no labelled pixel; its part in the reduction is needed all the same
+        # a process without labelled pixels must take part in the reduction all the same
         warnings.filterwarnings("ignore", message="The ``compute`` method of metric")
         value: Any = metric.compute()
     if not isinstance(value, Tensor) or value.numel() != 1:
         raise ConfigError(
-            f"metric {metric_name(metric)!r} must give one number, got {_describe(value)}: "
-            f"take a metric that averages"
+            f"metric {metric_name(metric)!r} must return one number, got {_describe(value)}: "
+            f"use a metric that averages"
         )
     return value.reshape(())
 

@@ -1,4 +1,4 @@
-"""Dice, IoU, precision and recall at a threshold, all from one count of four."""
+"""Dice, IoU, precision and recall at a threshold, from the confusion matrix."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lis2_lightning.metrics.pixel_metric import PixelMetric
 
 
 class CountMetric(PixelMetric):
-    """A metric of four counts: true positive, false positive, false negative, true negative.
+    """A metric of the counts of true and false positives, false and true negatives.
 
     Args:
         threshold: A pixel is predicted positive where its probability is at least this, in [0, 1].
@@ -56,20 +56,20 @@ class CountMetric(PixelMetric):
         )
 
     def evaluate(self, sums: Tensor) -> Tensor:
-        """The value of these counts: a ``float64`` scalar on the CPU."""
+        """The value of the four counts: a ``float64`` scalar on the CPU."""
         value = self.value(*map(int, sums.tolist()))
         return torch.tensor(value, dtype=torch.float64)
 
     def value(self, tp: int, fp: int, fn: int, tn: int) -> float:
-        """The value of these counts as a Python number in [0, 1]."""
+        """The value of the four counts, in [0, 1]."""
         raise NotImplementedError
 
 
 class Dice(CountMetric):
     """Dice of predicted and true map, ``2 tp / (2 tp + fp + fn)``, also known as F1.
 
-    1 where both maps are empty, as in LIS²; so it is where no pixel is labelled. (scikit-learn's
-    ``f1_score`` says 0 for these unless told ``zero_division=1``.)
+    1 if both maps are empty, as in LIS², and without labelled pixels. (scikit-learn's ``f1_score``
+    returns 0, unless ``zero_division=1``.)
 
     >>> metric = Dice(threshold=0.3)
     >>> metric.update(torch.tensor([0.1, 0.4, 0.3]), torch.tensor([0.0, 0.0, 1.0]))
@@ -85,7 +85,7 @@ class Dice(CountMetric):
 
 
 class IoU(CountMetric):
-    """Intersection over union, ``tp / (tp + fp + fn)``; 1 where both maps are empty."""
+    """Intersection over union, ``tp / (tp + fp + fn)``; 1 if both maps are empty."""
 
     name = "iou"
 
@@ -97,8 +97,8 @@ class IoU(CountMetric):
 class Precision(CountMetric):
     """The share of true among the predicted positive pixels, ``tp / (tp + fp)``.
 
-    Where nothing is predicted positive it is 1 if nothing was there to be found, so that two empty
-    maps score 1 as with Dice, and 0 (scikit-learn's value) otherwise.
+    Without predicted positives: 1 if no pixel is positive either, as for Dice, else 0 (as in
+    scikit-learn).
     """
 
     name = "precision"
@@ -111,8 +111,7 @@ class Precision(CountMetric):
 class Recall(CountMetric):
     """The share of the positive pixels that are predicted, ``tp / (tp + fn)``.
 
-    Where no pixel is positive it is 1 if none was predicted, so that two empty maps score 1 as with
-    Dice, and 0 (scikit-learn's value) otherwise.
+    Without positives: 1 if none is predicted either, as for Dice, else 0 (as in scikit-learn).
     """
 
     name = "recall"

@@ -1,9 +1,8 @@
-"""What follows from a histogram of scores: pure functions of two rows of integers.
+"""Average precision, ROC AUC, best Dice and calibration of a histogram of scores.
 
-A histogram is ``(2, N)`` ``int64``: row 0 counts the negative, row 1 the positive pixels of each
-score code, codes ascending with the score. Pixels of one code are tied, and ties are treated as
-scikit-learn treats them. Where scikit-learn warns, these functions return what it returns (said in
-each docstring) without the warning.
+A histogram is ``(2, N)`` ``int64``: the negative (row 0) and positive (row 1) pixels of each score
+code, in ascending order of scores. Ties and degenerate cases are treated as in scikit-learn,
+without its warnings.
 """
 
 from __future__ import annotations
@@ -13,13 +12,9 @@ from numpy.typing import NDArray
 
 
 def average_precision(histogram: NDArray[np.int64]) -> float:
-    """The step-wise area under precision over recall, as ``average_precision_score`` defines it.
+    """The step-wise area under precision over recall, as in ``average_precision_score``.
 
-    Args:
-        histogram: ``(2, N)``, see above.
-
-    Returns:
-        In [0, 1]; 0 without any positive pixel (as scikit-learn), NaN without any pixel.
+    In [0, 1]; 0 without positive pixels (as in scikit-learn), NaN without pixels.
 
     >>> average_precision(np.array([[1, 1, 0], [0, 1, 1]]))  # 1/2 at 1/1, then 1/2 at 2/3
     0.8333333333333333
@@ -38,11 +33,7 @@ def average_precision(histogram: NDArray[np.int64]) -> float:
 def roc_auc(histogram: NDArray[np.int64]) -> float:
     """The probability that a positive pixel scores higher than a negative one, ties one half.
 
-    Args:
-        histogram: ``(2, N)``, see above.
-
-    Returns:
-        In [0, 1]; NaN without any positive or without any negative pixel (as scikit-learn).
+    In [0, 1]; NaN without positive or without negative pixels (as in scikit-learn).
 
     >>> roc_auc(np.array([[1, 1, 0], [0, 1, 1]]))
     0.875
@@ -51,20 +42,16 @@ def roc_auc(histogram: NDArray[np.int64]) -> float:
     num_pairs = float(negatives.sum()) * float(positives.sum())
     if num_pairs == 0:
         return float("nan")
-    # twice the negatives below, counting ties once: integers as long as possible
+    # twice the negatives below, ties once: integers as long as possible
     won = 2 * negatives.cumsum() - negatives
     return float((positives * won.astype(np.float64)).sum() / (2 * num_pairs))
 
 
 def best_dice(histogram: NDArray[np.int64]) -> tuple[float, int]:
-    """The best Dice of any threshold, and the code from which on pixels are then positive.
+    """The best Dice over all thresholds, in [0, 1], and the lowest code that it calls positive.
 
-    Args:
-        histogram: ``(2, N)``, see above.
-
-    Returns:
-        Dice in [0, 1] and the code; of several equally good codes the highest. Without any positive
-        pixel NaN and the code N, which selects nothing.
+    Of several equally good codes the highest is returned; without positive pixels NaN and the code
+    N, which selects nothing.
 
     >>> best_dice(np.array([[3, 1, 0], [0, 1, 1]]))
     (0.8, 1)
@@ -84,9 +71,9 @@ def calibration(
     """Mean score and share of positive pixels in bins of equal width over [0, 1].
 
     Args:
-        histogram: ``(2, N)``, see above.
-        scores: ``(N,)``, ascending: the score that stands for each code.
-        num_bins: How many bins; a score on an edge belongs to the lower one, as in
+        histogram: ``(2, N)``.
+        scores: The score of each code, ``(N,)``, ascending.
+        num_bins: Number of bins; a score on an edge belongs to the lower bin, as in
             ``sklearn.calibration.calibration_curve``.
 
     Returns:
@@ -98,7 +85,7 @@ def calibration(
     """
     bins = np.searchsorted(np.linspace(0, 1, num_bins + 1)[1:-1], scores)
     totals = histogram.sum(axis=0)
-    # codes ascend, so a bin is one run of them; an integer sum would be rounded by bincount weights
+    # exact integer sums; bincount's weights would be rounded
     num_pixels = np.zeros(num_bins, dtype=np.int64)
     num_positive = np.zeros(num_bins, dtype=np.int64)
     np.add.at(num_pixels, bins, totals)

@@ -1,16 +1,16 @@
-"""Average precision, ROC AUC, best threshold and calibration, all from one histogram of scores.
+"""Average precision, ROC AUC, best threshold and calibration from one histogram of scores.
 
-Every labelled pixel adds one to the bin of its class and its score code. There are 64,514 codes, so
-the state is 1 MB however many pixels pass. The code of a probability p keeps the exponent and the
-first ten bits of the mantissa of p where p is below one half, of 1 - p above: the relative
-resolution is 2**-10 at both ends of [0, 1], where the outputs of trained networks crowd, down to
-p = 2**-41 and up to the largest ``float32`` below 1. (Half precision itself resolves p near 1 only
-to 5e-4: on confident outputs average precision came out 8e-3 to 2e-2 too low.) Each value of
-``float16`` has a code of its own, and of ``bfloat16`` above 2**-41: there the results are exact.
+Every labelled pixel is counted by its class and score code. There are 64,514 codes: 1 MB, however
+many pixels there are. The code of a probability p is the exponent and the first ten bits of the
+mantissa of p below one half, of 1 - p above: the relative resolution is 2**-10 at both ends of
+[0, 1], where the outputs of trained networks accumulate, down to p = 2**-41 and up to the largest
+``float32`` below 1. (With a resolution of 5e-4 near 1, as in half precision, average precision is
+8e-3 to 2e-2 too low for confident networks.) Results are exact for ``float16``, and above 2**-41
+for ``bfloat16``.
 
-For ``float32`` two scores that share a code are tied. Against scikit-learn on 4 million pixels of
-six kinds of output that left ROC AUC within 2e-7, and average precision too low by 8e-6 to 7e-5,
-most where positive pixels are rare.
+For ``float32``, scores with the same code are tied. Compared with scikit-learn on 4 million pixels
+of six kinds of output, ROC AUC is within 2e-7, and average precision 8e-6 to 7e-5 too low, most for
+rare positive pixels.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def score_codes(probs: Tensor) -> Tensor:
 
     Args:
         probs: Probabilities in [0, 1], any shape and float type; ``float64`` is rounded to
-            ``float32``. Values outside are taken as 0 or 1, NaN as some value up to 0.5: no
-            index can leave the histogram, which on a GPU would end the process.
+            ``float32``. Values outside count as 0 or 1, NaN as a value up to 0.5: an index
+            outside the histogram would kill the process on a GPU.
 
     Returns:
         ``int32`` of the same shape, in [0, :data:`NUM_CODES`).
@@ -58,7 +58,7 @@ def score_codes(probs: Tensor) -> Tensor:
 
 @lru_cache(maxsize=1)
 def code_edges() -> NDArray[np.float32]:
-    """The smallest ``float32`` whose code is at least this, for each; ``(NUM_CODES,)``, ascending.
+    """The smallest ``float32`` of each code, ``(NUM_CODES,)``, ascending.
 
     >>> edges = code_edges()
     >>> edges[[0, NUM_CODES - 1]].tolist()
@@ -77,7 +77,7 @@ def code_edges() -> NDArray[np.float32]:
 
 
 def _code_scores() -> NDArray[np.float64]:
-    """The score that stands for each code: the middle of its interval, exact for 0, 0.5 and 1."""
+    """The middle of each code's interval; exact for 0, 0.5 and 1."""
     edges = code_edges().astype(np.float64)
     middle: NDArray[np.float64] = (edges + np.append(edges[1:], 1.0)) / 2
     middle[[0, _HALF]] = 0, 0.5
@@ -92,7 +92,7 @@ class ScoreMetric(PixelMetric):
 
     @property
     def family(self) -> Hashable:
-        """All metrics of the histogram share it."""
+        """All metrics of the histogram share one state."""
         return "histogram"
 
     def count(self, probs: Tensor, target: Tensor, labelled: Tensor | None = None) -> Tensor:
@@ -102,11 +102,11 @@ class ScoreMetric(PixelMetric):
         return _count_weighted(probs, target, labelled)
 
     def evaluate(self, sums: Tensor) -> Tensor:
-        """The value of this histogram: a ``float64`` scalar on the CPU."""
+        """The value of a histogram: a ``float64`` scalar on the CPU."""
         return torch.tensor(self.value(sums.cpu().numpy()), dtype=torch.float64)
 
     def value(self, histogram: NDArray[np.int64]) -> float:
-        """The value of this histogram, ``(2, NUM_CODES)``, as a Python number."""
+        """The value of a histogram, ``(2, NUM_CODES)``."""
         raise NotImplementedError
 
 
@@ -122,7 +122,7 @@ def _count_selected(probs: Tensor, target: Tensor) -> Tensor:
 
 
 def _count_weighted(probs: Tensor, target: Tensor, labelled: Tensor) -> Tensor:
-    # bincount and boolean indexing read a size back from a GPU; adding zeros and ones does not
+    # bincount and boolean indexing wait for a GPU; adding zeros and ones does not
     sums = torch.zeros(2 * NUM_CODES, dtype=torch.int64, device=probs.device)
     codes = _class_codes(probs, target).reshape(-1)
     return sums.index_add_(0, codes, labelled.reshape(-1).long()).view(2, NUM_CODES)
@@ -131,7 +131,7 @@ def _count_weighted(probs: Tensor, target: Tensor, labelled: Tensor) -> Tensor:
 class AveragePrecision(ScoreMetric):
     """Average precision over the labelled pixels, ties as in scikit-learn.
 
-    0 where no labelled pixel is positive, as scikit-learn has it, NaN where no pixel is labelled.
+    0 without positive pixels, as in scikit-learn; NaN without labelled pixels.
 
     >>> metric = AveragePrecision()
     >>> metric.update(torch.tensor([0.1, 0.4, 0.35, 0.8]), torch.tensor([0.0, 0.0, 1.0, 1.0]))
@@ -147,7 +147,7 @@ class AveragePrecision(ScoreMetric):
 
 
 class RocAuc(ScoreMetric):
-    """Area under the ROC curve over the labelled pixels; NaN unless both classes occur.
+    """Area under the ROC curve over the labelled pixels; NaN unless both classes are present.
 
     >>> metric = RocAuc()
     >>> metric.update(torch.tensor([0.1, 0.4, 0.35, 0.8]), torch.tensor([0.0, 0.0, 1.0, 1.0]))
@@ -163,7 +163,7 @@ class RocAuc(ScoreMetric):
 
 
 class BestDice(ScoreMetric):
-    """The Dice that the best of all thresholds reaches; NaN where no labelled pixel is positive."""
+    """The Dice at the best of all thresholds; NaN without positive pixels."""
 
     name = "best_dice"
 
@@ -175,8 +175,8 @@ class BestDice(ScoreMetric):
 class BestThreshold(ScoreMetric):
     """The threshold whose map ``probs >= threshold`` has the best Dice, :class:`BestDice`.
 
-    Of several equally good thresholds the highest; it is a ``float32`` number, the lower edge of a
-    score code. NaN where no labelled pixel is positive.
+    Of several equally good thresholds the highest, a ``float32`` number, the lower edge of a score
+    code; NaN without positive pixels.
 
     >>> metric = BestThreshold()
     >>> metric.update(torch.tensor([0.125, 0.25, 0.75]), torch.tensor([0.0, 1.0, 1.0]))
@@ -185,7 +185,7 @@ class BestThreshold(ScoreMetric):
     """
 
     name = "best_threshold"
-    higher_is_better = None  # neither: it is a setting
+    higher_is_better = None  # neither: a setting
 
     def value(self, histogram: NDArray[np.int64]) -> float:
         """The threshold, in [0, 1]."""
@@ -194,18 +194,17 @@ class BestThreshold(ScoreMetric):
 
 
 class CalibrationError(ScoreMetric):
-    """Expected calibration error: how far scores lie from the share of positive pixels.
+    """Expected calibration error of the probability of the positive class.
 
     The mean over the labelled pixels of ``abs(mean score - share of positive pixels)`` in bins of
     equal width (Naeini et al. 2015, "Obtaining Well Calibrated Probabilities Using Bayesian
-    Binning", with the probability of the positive class as the score). NaN where no pixel is
-    labelled.
+    Binning"); NaN without labelled pixels.
 
     Args:
-        num_bins: How many bins cover [0, 1].
+        num_bins: Number of bins over [0, 1].
 
     Raises:
-        ConfigError: Fewer than one bin.
+        ConfigError: There is no bin.
     """
 
     name = "calibration_error"
@@ -232,8 +231,8 @@ def calibration_curve(
     """The calibration curve of a score histogram.
 
     Args:
-        histogram: ``(2, NUM_CODES)``, the ``sums`` of any metric of this file as an array.
-        num_bins: How many bins of equal width cover [0, 1].
+        histogram: ``(2, NUM_CODES)``, the ``sums`` of any :class:`ScoreMetric` as an array.
+        num_bins: Number of bins of equal width over [0, 1].
 
     Returns:
         Mean score and share of positive pixels (both NaN in an empty bin), number of pixels; each

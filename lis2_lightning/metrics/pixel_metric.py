@@ -1,4 +1,4 @@
-"""What the pixel metrics have in common: one state of integer sums, divided once."""
+"""The base of the pixel metrics: integer sums, divided once."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lis2_lightning.errors import DataError
+from lis2_lightning.base.labelled import check_shapes
 
 
 class PixelMetric(Metric):
     """One number over all labelled pixels, from integer sums that add up over batches.
 
-    A subclass says how a batch is counted (:meth:`count`) and what the sums mean
-    (:meth:`evaluate`); metrics that count alike (the same :attr:`family`) can share one state,
-    which is what :class:`~lis2_lightning.metrics.PixelMetrics` does. The sums are ``int64``, so any
-    split of the pixels over batches and processes gives the same value, bit for bit.
+    A subclass defines how a batch is counted (:meth:`count`) and the value of the sums
+    (:meth:`evaluate`). Metrics of one :attr:`family` share one state in
+    :class:`~lis2_lightning.metrics.PixelMetrics`. The sums are ``int64``, so that the value does
+    not depend on how pixels are split over batches and processes, bit for bit.
 
     Attributes:
         name: The key of its value in results, files and trackers.
-        needs_maps: Whether :meth:`count` looks at how pixels lie; if not, it is the same for the
-            labelled pixels alone, flat.
+        needs_maps: Whether :meth:`count` depends on the positions of pixels; if not, it accepts
+            the labelled pixels alone, flat.
         sums: The state, ``int64`` on the device of the metric.
     """
 
@@ -42,7 +42,7 @@ class PixelMetric(Metric):
     @property
     @abstractmethod
     def family(self) -> Hashable:
-        """Equal for metrics whose :meth:`count` gives the same sums."""
+        """Equal for metrics with the same :meth:`count`."""
 
     @abstractmethod
     def count(self, probs: Tensor, target: Tensor, labelled: Tensor | None = None) -> Tensor:
@@ -51,8 +51,8 @@ class PixelMetric(Metric):
         Args:
             probs: Probabilities in [0, 1], ``(B, C, H, W)``, of any float type.
             target: The truth, same shape; a pixel is positive where it is at least 0.5.
-            labelled: Same shape, ``bool``, true = counts; everywhere if it is not given. Values of
-                other pixels, NaN among them, have no influence.
+            labelled: Same shape, ``bool``, true = counts; all count by default. Other pixels, even
+                NaN, have no influence.
 
         Returns:
             ``int64`` of the shape of :attr:`sums`, to be added to them.
@@ -63,43 +63,16 @@ class PixelMetric(Metric):
         """The metric's value for these sums: a ``float64`` scalar on the CPU."""
 
     def update(self, probs: Tensor, target: Tensor, labelled: Tensor | None = None) -> None:
-        """Add one batch to the state.
-
-        Args:
-            probs: Probabilities in [0, 1], ``(B, C, H, W)``, of any float type.
-            target: The truth in {0, 1}, same shape.
-            labelled: Same shape, ``bool``, true = counts; everywhere if it is not given.
+        """Add one batch to the state; arguments as for :meth:`count`.
 
         Raises:
-            DataError: The shapes differ.
+            ConfigError: ``probs`` and ``target`` differ in shape.
+            DataError: ``labelled`` and ``target`` do.
         """
         check_shapes(probs, target, labelled)
-        # not in place: a state that was reset inside torch.inference_mode could not take it later
+        # not in place, which a state reset inside torch.inference_mode would refuse later
         self.sums = self.sums + self.count(probs, target, labelled)
 
     def compute(self) -> Tensor:
         """The value over all pixels seen since the last reset: a ``float64`` scalar on the CPU."""
         return self.evaluate(self.sums)
-
-
-def check_shapes(probs: Tensor, target: Tensor, labelled: Tensor | None) -> None:
-    """Refuse a batch whose parts do not lie on each other.
-
-    Args:
-        probs: Probabilities.
-        target: The truth.
-        labelled: Where the truth is known, or ``None``.
-
-    Raises:
-        DataError: The shapes differ.
-    """
-    if probs.shape != target.shape:
-        raise DataError(
-            f"a metric needs probabilities and target of one shape, got {tuple(probs.shape)} and "
-            f"{tuple(target.shape)}: reshape one of them"
-        )
-    if labelled is not None and labelled.shape != target.shape:
-        raise DataError(
-            f"a metric needs labelled and target of one shape, got {tuple(labelled.shape)} and "
-            f"{tuple(target.shape)}: expand labelled to every channel"
-        )

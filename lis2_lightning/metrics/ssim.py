@@ -1,4 +1,4 @@
-"""Structural similarity of the predicted and the true map, over labelled pixels."""
+"""Structural similarity of the predicted and the true map."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lis2_lightning.errors import ConfigError, DataError
 from lis2_lightning.metrics.pixel_metric import PixelMetric
 
 _C1 = _C2 = 1e-5**2  # (K * data range)**2 with LIS²'s K1 = K2 = 1e-5 and maps of zeros and ones
-_SCALE = 2**30  # similarities are added as integers: exact in any order, room for 8e9 pixels
+_SCALE = 2**30  # similarities are added as integers: exact in any order, up to 8e9 pixels
 
 
 class MaskedSSIM(PixelMetric):
@@ -19,9 +19,9 @@ class MaskedSSIM(PixelMetric):
 
     Wang et al. 2004, "Image Quality Assessment: From Error Visibility to Structural Similarity",
     equation 13, with LIS²'s choices: a flat window, population variances, K1 = K2 = 1e-5. The mean
-    runs over the labelled pixels whose window lies inside the patch, and the moments of a window
-    over its labelled pixels, so that what is not labelled has no influence; where all is labelled
-    this is scikit-image's ``structural_similarity``. NaN where there is no such pixel.
+    is over the labelled pixels whose window lies inside the patch, and the moments of a window are
+    over its labelled pixels; with all pixels labelled this is scikit-image's
+    ``structural_similarity``. NaN without such pixels.
 
     Args:
         threshold: A pixel is predicted positive where its probability is at least this.
@@ -83,8 +83,8 @@ def _check_size(probs: Tensor, win_size: int) -> None:
     sides = tuple(probs.shape[2:])
     if not sides or min(sides) < win_size:
         raise DataError(
-            f"ssim needs patches of at least {win_size} px a side, got {sides}: "
-            f"take larger tiles or a smaller win_size"
+            f"ssim needs patches of at least {win_size} px per side, got {sides}: "
+            f"use larger tiles or a smaller win_size"
         )
 
 
@@ -92,8 +92,8 @@ def _similarity(labelled: Tensor, predicted: Tensor, positive: Tensor, size: int
     """Similarity in each window, ``float32``, smaller than the maps by ``size - 1`` px an axis."""
     maps = torch.stack([labelled, predicted, positive, predicted & positive])
     n, x, y, xy = _window_sums(maps.float(), size).unbind()
-    n = n.clamp(min=1)  # a window without a labelled pixel: its centre does not count, no 0 / 0
-    # means and variances times n and n squared: whole numbers, exact in float32
+    n = n.clamp(min=1)  # no 0 / 0 in windows without labelled pixels, which do not count
+    # means times n, variances times n squared: integers, exact in float32
     luminance = (2 * x * y + _C1 * n * n) / (x * x + y * y + _C1 * n * n)
     covariance, variances = n * xy - x * y, n * (x + y) - x * x - y * y
     return luminance * (2 * covariance + _C2 * n * n) / (variances + _C2 * n * n)
@@ -105,7 +105,7 @@ def _window_sums(maps: Tensor, size: int) -> Tensor:
         upto = maps.cumsum(axis)
         num = maps.shape[axis] - size
         ends = upto.narrow(axis, size - 1, num + 1)
-        # the first window starts at the border: nothing is taken away from it
+        # the first window starts at the border: nothing is subtracted
         starts = torch.cat(
             [torch.zeros_like(ends.narrow(axis, 0, 1)), upto.narrow(axis, 0, num)], axis
         )

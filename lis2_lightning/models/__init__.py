@@ -1,4 +1,4 @@
-"""Networks: plain ``torch.nn``, with LIS2's architecture and names of weights."""
+"""Networks in plain ``torch.nn``, with LIS2's architecture and weight names."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Position encodings: where a tile lies in the large image, as further channels of a network.
 
-The formulas and keys are LIS2's (``lis2/models/encoder.py``). None of the encodings has a weight,
-so that they add no name to a network's state dict.
+Formulas and keys are LIS2's (``lis2/models/encoder.py``). The encodings have no weights, so they
+add nothing to a network's state dict.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from lis2_lightning.errors import ConfigError, DataError
 
 @dataclass(frozen=True)
 class VariableEncoding:
-    """One variable of a position encoding: one axis of the image, which becomes one channel.
+    """One variable of a position encoding: an axis of the image that becomes a channel.
 
     Attributes:
-        index: Which axis of `positions`, from 0: the row in 2-D is 0, the column 1.
-        expand_dims: Side of the map which the value fills where no other size is asked for, px.
-        scale: What the value is measured in, px; not 0.
-        offset: Factor of the pixel coordinate in :class:`SinPositionEncoding`, degrees a pixel.
-        unsqueeze: Whether the value fills a map of `expand_dims` where no size is asked for.
-        angle: Period of :class:`SinPositionEncoding`, which alone needs it, degrees; not 0.
+        index: The axis of `positions`, from 0: in 2-D the row is 0, the column 1.
+        expand_dims: Default side of the map filled with the value, px.
+        scale: Unit of the value, px; not 0.
+        offset: Factor of the pixel coordinate in :class:`SinPositionEncoding`, degrees per pixel.
+        unsqueeze: Whether the value fills a map of `expand_dims` by default.
+        angle: Period of :class:`SinPositionEncoding`, degrees; not 0.
     """
 
     index: int
@@ -37,7 +37,7 @@ class VariableEncoding:
     angle: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what no encoding can use."""
+        """Check the numbers."""
         if self.index < 0 or self.expand_dims < 1:
             raise ConfigError(
                 "a variable of vars_config needs an index of at least 0 and expand_dims of at "
@@ -45,18 +45,18 @@ class VariableEncoding:
             )
         if self.scale == 0 or self.angle == 0:
             raise ConfigError(
-                f"scale and angle of the variable with index {self.index} of vars_config divide: "
-                "neither may be 0"
+                f"scale and angle of the variable with index {self.index} of vars_config must not "
+                "be 0"
             )
 
 
 class PositionEncoding(nn.Module, ABC):
-    """The base of position encodings; a further one defines `channels` and `forward`."""
+    """The base of position encodings; a subclass defines `channels` and `forward`."""
 
     @property
     @abstractmethod
     def channels(self) -> int:
-        """How many channels the encoding adds, `P`."""
+        """The number of channels that the encoding adds, `P`."""
 
     @abstractmethod
     def forward(self, positions: Tensor, size: Sequence[int] | None = None) -> Tensor:
@@ -65,25 +65,25 @@ class PositionEncoding(nn.Module, ABC):
         Args:
             positions: First and past-the-last pixel along each axis, `(B, axes, 2)` as
                 :class:`~lis2_lightning.tiling.grid.Tile` counts them, or LIS2's `(B, axes, 2, 1)`.
-            size: Sides of the map that the encoding is joined to, px; without it the shape is
-                the encoding's own.
+            size: Sides of the map that the encoding is joined to, px; by default the encoding's
+                own.
 
         Returns:
             `(B, P, *size)`, floating point.
 
         Raises:
-            DataError: The positions have another shape than the encoding needs.
+            DataError: The positions do not have the shape that the encoding needs.
         """
 
 
 class _VariablesEncoding(PositionEncoding):
-    """What the encodings of single variables share: the variables, and how they fill a map."""
+    """The base of encodings with one channel per variable."""
 
     def __init__(self, vars_config: list[VariableEncoding]) -> None:
         super().__init__()
         if not vars_config:
             raise ConfigError("vars_config is empty: a position encoding needs a variable")
-        # in LIS2 the order of the channels follows the axes, not the configuration
+        # as in LIS2, channels follow the axes, not the configuration
         self.variables = sorted(vars_config, key=lambda variable: variable.index)
         if len({variable.unsqueeze for variable in vars_config}) > 1:
             raise ConfigError("unsqueeze must be the same for all variables of vars_config")
@@ -92,7 +92,7 @@ class _VariablesEncoding(PositionEncoding):
 
     @property
     def channels(self) -> int:
-        """How many channels the encoding adds: one a variable."""
+        """One per variable."""
         return len(self.variables)
 
     @abstractmethod
@@ -109,7 +109,7 @@ class _VariablesEncoding(PositionEncoding):
 
         Returns:
             `(B, P, *size)`; without `size`, as in LIS2, `(B, P, expand_dims, expand_dims)` under
-            `unsqueeze` and `(B, P)` else. float32: it holds every pixel below 16 million exactly.
+            `unsqueeze`, else `(B, P)`. float32, exact for pixels below 16 million.
 
         Raises:
             DataError: `positions` has no such axis.
@@ -119,7 +119,7 @@ class _VariablesEncoding(PositionEncoding):
         if last >= starts.shape[1]:
             raise DataError(
                 f"the position encoding has a variable with index {last}, but positions of shape "
-                f"{tuple(positions.shape)} hold {starts.shape[1]} axes"
+                f"{tuple(positions.shape)} have {starts.shape[1]} axes"
             )
         codes = [self.encode(starts[:, variable.index], variable) for variable in self.variables]
         return spread(torch.stack(codes, dim=1), self._own_size() if size is None else size)
@@ -130,7 +130,7 @@ class _VariablesEncoding(PositionEncoding):
 
 
 class LinPositionEncoding(_VariablesEncoding):
-    """The first pixel over `scale`: for a scale of the image's side, from 0 to 1.
+    """The first pixel divided by `scale`: in [0, 1] if the scale is the image's side.
 
     Args:
         vars_config: The variables; the channels follow their axes.
@@ -144,7 +144,7 @@ class LinPositionEncoding(_VariablesEncoding):
     """
 
     def encode(self, start: Tensor, variable: VariableEncoding) -> Tensor:
-        """Divide the first pixels, `(B,)` px, by the scale."""
+        """The first pixels, `(B,)` px, divided by the scale."""
         return start / variable.scale
 
 
@@ -169,9 +169,9 @@ class SinPositionEncoding(_VariablesEncoding):
             _angle(variable)
 
     def encode(self, start: Tensor, variable: VariableEncoding) -> Tensor:
-        """Give the cosine's size for the first pixels, `(B,)` px."""
+        """The absolute cosine for the first pixels, `(B,)` px."""
         angle = _angle(variable)
-        # whole periods are taken off in Python's float64: float32 would lose the angle's digits
+        # whole periods are removed in Python's float64: float32 would lose digits of the angle
         phase = variable.scale % angle - start * variable.offset
         return torch.cos(phase * (2 * torch.pi / angle)).abs()
 
@@ -180,8 +180,8 @@ class IdentityPositionEncoding(PositionEncoding):
     """The positions as they are.
 
     Args:
-        num_channels: How many channels they make. Four numbers a tile, as in LIS2's `positions`
-            of a 2-D image (first and past-the-last row, then column), make 4.
+        num_channels: Numbers per tile. LIS2's `positions` of a 2-D image have 4: first and
+            past-the-last row, then column.
 
     Raises:
         ConfigError: The number of channels is below 1.
@@ -199,22 +199,22 @@ class IdentityPositionEncoding(PositionEncoding):
 
     @property
     def channels(self) -> int:
-        """How many channels the encoding adds."""
+        """The numbers per tile."""
         return self.num_channels
 
     def forward(self, positions: Tensor, size: Sequence[int] | None = None) -> Tensor:
-        """Give the positions back.
+        """Return the positions.
 
         Args:
-            positions: `num_channels` numbers a tile in any shape, or maps `(B, P, *sides)`.
-            size: Sides of the map that the encoding is joined to, px. Numbers fill it; maps of
-                other sides are averaged down (or repeated up) to it.
+            positions: `num_channels` numbers per tile in any shape, or maps `(B, P, *sides)`.
+            size: Sides of the map that the encoding is joined to, px. Numbers fill it; maps are
+                averaged down (or repeated up) to it.
 
         Returns:
-            `(B, P, *size)`; without `size` the positions untouched, as in LIS2.
+            `(B, P, *size)`; without `size` the positions unchanged, as in LIS2.
 
         Raises:
-            DataError: The positions are neither so many numbers nor maps of so many channels.
+            DataError: The positions do not have `num_channels` numbers or channels.
         """
         if size is None:
             return positions
@@ -223,13 +223,13 @@ class IdentityPositionEncoding(PositionEncoding):
         if positions.ndim == 2 + len(size) and positions.shape[1] == self.channels:
             return resize(_as_float(positions), size)
         raise DataError(
-            f"positions of shape {tuple(positions.shape)} make no {self.channels} channels: set "
-            "num_channels of IdentityPositionEncoding to the numbers of one tile"
+            f"positions of shape {tuple(positions.shape)} do not have {self.channels} channels: "
+            "set num_channels of IdentityPositionEncoding to the numbers per tile"
         )
 
 
 def spread(values: Tensor, size: Sequence[int]) -> Tensor:
-    """Fill maps with values, without taking memory: `(B, P)` to `(B, P, *size)`.
+    """Expand values to maps, without copying: `(B, P)` to `(B, P, *size)`.
 
     >>> spread(torch.ones(2, 3), (4, 5)).shape
     torch.Size([2, 3, 4, 5])
@@ -238,7 +238,7 @@ def spread(values: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """Bring maps to other sides by averaging areas: `(B, P, *sides)` to `(B, P, *size)`.
+    """Resize maps by averaging areas: `(B, P, *sides)` to `(B, P, *size)`.
 
     >>> resize(torch.tensor([[[1.0, 3.0, 5.0, 7.0]]]), (2,))
     tensor([[[2., 6.]]])
@@ -251,14 +251,13 @@ def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
 def _starts(positions: Tensor) -> Tensor:
     """The first pixel along each axis, `(B, axes)`."""
     if positions.ndim < 2:
-        raise DataError(f"positions must have the shape (B, axes, 2), not {tuple(positions.shape)}")
+        raise DataError(f"positions must have shape (B, axes, 2), not {tuple(positions.shape)}")
     starts = positions if positions.ndim == 2 else positions.flatten(2)[..., 0]
     return _as_float(starts)
 
 
 def _as_float(positions: Tensor) -> Tensor:
-    """Whole numbers and float64 (LIS2's HDF5) in the networks' own type."""
-    return positions.to(torch.float32)
+    return positions.to(torch.float32)  # from integers, or float64 of LIS2's HDF5
 
 
 def _angle(variable: VariableEncoding) -> float:

@@ -1,4 +1,4 @@
-"""The U-Net of LIS2, in one, two or three dimensions: same architecture, same names of weights.
+"""The U-Net of LIS2, in one, two or three dimensions, with the same weight names.
 
 The architecture is that of Ronneberger, Fischer and Brox, "U-Net" (2015), with padded convolutions
 and batch normalisation, as ``lis2/models/base_unet.py`` builds it.
@@ -20,7 +20,7 @@ _TRANSPOSED: Final = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTr
 _NORMS: Final = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 _POOLS: Final = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}
 
-# The weight that a position encoding widens, and its axis of input channels, for each place.
+# The weight that a position encoding widens, and its axis of input channels.
 _WIDENED: Final = {
     "before": ("encoders.0.0.weight", 1),
     "middle": ("upconvs.0.weight", 0),  # a transposed convolution has its input channels first
@@ -29,34 +29,33 @@ _WIDENED: Final = {
 
 
 class UNet(nn.Module):
-    """A U-Net that gives a probability for every pixel.
+    """A U-Net that predicts a probability for every pixel.
 
     Each of `num_blocks` blocks of two 3-wide convolutions (padding 1, batch normalisation, ReLU)
-    is followed by a max-pool of 2; the channels begin with `features` and double at each further
-    block. On the way up, a transposed convolution of stride 2 is joined with the block of the same
-    size, as (upsampled, skip). A convolution of width 1 and a sigmoid end it.
+    is followed by a max-pool of 2; the channels start at `features` and double with each block. On
+    the way up, a transposed convolution of stride 2 is joined with the block of the same size, as
+    (upsampled, skip). The last layers are a 1-wide convolution and a sigmoid.
 
-    The names of its state dict are LIS2's, so that weights move both ways. Where there is a
-    position encoding, its channels are joined behind the others and widen one layer, whose weights
-    are no longer LIS2's in shape: LIS2 (in its published state) compares the configured place with
-    an object that it never equals, and therefore trains without the encoding it was given. Its
-    weights load all the same: the further channels begin with zeros, which gives its very result.
+    The state dict has LIS2's names, so that weights can be exchanged. A position encoding appends
+    its channels and widens one layer, whose weight then differs in shape from LIS2's, which
+    (as published) ignores the encoding because of a faulty comparison. LIS2's weights still load:
+    the additional channels get zeros, which gives the same result.
 
     Args:
-        in_channels: Channels of the image; those of the encoding are not counted.
+        in_channels: Channels of the image, without those of the encoding.
         out_channels: Channels of the result.
         features: Channels of the first block.
         num_blocks: How often the size is halved.
-        dim: Dimensions of the image, 1, 2 or 3; 2 where not given.
+        dim: Dimensions of the image: 1, 2 or 3; 2 by default.
         dimension: LIS2's other name for `dim`.
         encoder: A position encoding.
         encoder_cat_position: Where its channels join: `before` the first block, in the `middle`
-            behind the bottleneck, or `after` the last block; `before` where not given.
+            after the bottleneck, or `after` the last block; `before` by default.
         encoder_pos: LIS2's other name for `encoder_cat_position`.
 
     Raises:
-        ConfigError: A number is below 1, `dim` is above 3, the place is none of the three, or the
-            two names of one argument differ.
+        ConfigError: A number is out of range, the place is unknown, or two names of one argument
+            have different values.
 
     >>> UNet(features=4, num_blocks=2)(torch.zeros(2, 1, 32, 32)).shape
     torch.Size([2, 1, 32, 32])
@@ -93,22 +92,21 @@ class UNet(nn.Module):
         )
         self.encoder = encoder
         self._build()
-        # a plain function, so that the network can be copied and pickled
+        # a function, so that the network can be copied and pickled
         self.register_load_state_dict_pre_hook(_widen)  # type: ignore[no-untyped-call]  # torch's
 
     def extra_channels(self, place: str) -> int:
-        """How many channels the position encoding adds at a place: before, middle or after."""
+        """The channels that the position encoding adds at a place: before, middle or after."""
         if self.encoder is None or place != self.encoder_cat_position:
             return 0
         return self.encoder.channels
 
     def forward(self, patch: Tensor, positions: Tensor | None = None) -> Tensor:
-        """Give the probability of every pixel.
+        """Predict the probability of every pixel.
 
         Args:
             patch: `(B, in_channels, *sides)`, each side a multiple of `2 ** num_blocks` px.
-            positions: Where the tiles lie, as the encoding takes them; without an encoding they
-                are not looked at.
+            positions: Positions of the tiles for the encoding; ignored without one.
 
         Returns:
             Probabilities in [0, 1], `(B, out_channels, *sides)`; never in half precision.
@@ -127,11 +125,11 @@ class UNet(nn.Module):
         for upconv, block in zip(self.upconvs, self.decoders, strict=True):
             x = block(torch.cat((upconv(x), skips.pop()), dim=1))
         logits = self.conv(self._join("after", x, positions))
-        # half precision has 8 to 11 bits: near 1 it could not tell probabilities apart
+        # the 8 to 11 bits of half precision cannot resolve probabilities near 1
         return torch.sigmoid(logits if logits.dtype == torch.float64 else logits.float())
 
     def _build(self) -> None:
-        """Make the layers, in LIS2's order, so that one seed gives one initial network."""
+        """Make the layers in LIS2's order, so that a seed gives the same initial weights."""
         dim = self.dim
         widths = [self.features * 2**depth for depth in range(self.num_blocks + 1)]
         inputs = [self.in_channels + self.extra_channels("before"), *widths]
@@ -152,26 +150,25 @@ class UNet(nn.Module):
         )
 
     def _join(self, place: str, x: Tensor, positions: Tensor | None) -> Tensor:
-        """Put the encoding's channels behind the others: `(B, C + P, *sides)`."""
+        """Append the encoding's channels: `(B, C + P, *sides)`."""
         if self.encoder is None or place != self.encoder_cat_position:
             return x
         if positions is None:
             raise DataError(
-                "the U-Net has a position encoding, but the batch has no positions: let the "
-                "dataset yield 'positions', or leave out encoder"
+                "the U-Net has a position encoding, but the batch has no positions: use a dataset "
+                "with 'positions', or omit encoder"
             )
         size = x.shape[2:]
         code = resize(self.encoder(positions, size), size)
         return torch.cat((x, code.to(x.dtype)), dim=1)
 
     def _check(self, patch: Tensor) -> None:
-        """Say in one sentence what a layer deep inside would refuse in many."""
         shape = tuple(patch.shape)
         if len(shape) != self.dim + 2 or shape[1] != self.in_channels:
             raise DataError(
                 f"a patch of shape {shape} does not fit a U-Net with dim {self.dim} and "
                 f"in_channels {self.in_channels}: it takes (batch, {self.in_channels}"
-                f"{', px' * self.dim}), channels of a position encoding not counted"
+                f"{', px' * self.dim}), without the channels of a position encoding"
             )
         step = 2**self.num_blocks
         if any(side % step or not side for side in shape[2:]):
@@ -181,14 +178,13 @@ class UNet(nn.Module):
             )
         if self.training and shape[0] * math.prod(side // step for side in shape[2:]) == 1:
             raise DataError(
-                "a training batch of one patch, which is one pixel at the bottleneck, cannot be "
-                "normalised: choose another batch_size, a larger tile or fewer num_blocks than "
+                "a training batch of one patch with one pixel at the bottleneck cannot be "
+                "normalised: use another batch_size, a larger tile or fewer num_blocks than "
                 f"{self.num_blocks}"
             )
 
 
 def _block(dim: int, inputs: int, outputs: int) -> nn.Sequential:
-    """Two convolutions of width 3, each normalised and rectified."""
     return nn.Sequential(
         _CONVOLUTIONS[dim](inputs, outputs, kernel_size=3, padding=1),
         _NORMS[dim](outputs),
@@ -200,14 +196,14 @@ def _block(dim: int, inputs: int, outputs: int) -> nn.Sequential:
 
 
 def _widen(module: UNet, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Let weights that know no position encoding give it the weight 0."""
+    """Pad weights from a network without a position encoding with zeros."""
     extra = module.extra_channels(module.encoder_cat_position)
     name, axis = _WIDENED[module.encoder_cat_position]
     weight = state.get(prefix + name)
     if not extra or weight is None:
         return
-    wanted = module.get_parameter(name).shape[axis]
-    if weight.shape[axis] == wanted - extra:
+    width = module.get_parameter(name).shape[axis]
+    if weight.shape[axis] == width - extra:
         shape = list(weight.shape)
         shape[axis] = extra
         state[prefix + name] = torch.cat((weight, weight.new_zeros(shape)), dim=axis)
@@ -226,7 +222,7 @@ def _either(
     if value is not None and other is not None and value != other:
         raise ConfigError(
             f"{name} and {alias} are two names of one key, but got {value!r} and {other!r}: "
-            "leave one out"
+            "omit one of them"
         )
     chosen = default if value is None and other is None else (other if value is None else value)
     if chosen not in allowed:

@@ -1,4 +1,4 @@
-"""What a run looks like: its pictures."""
+"""The pictures of a run."""
 
 from lis2_lightning.report.pictures import draw_curves, draw_prediction
 

@@ -1,8 +1,7 @@
 """Pictures of a run: its curves, and a prediction beside the image and the truth.
 
-Matplotlib's object interface on an Agg canvas, so that nothing depends on a display or changes the
-state that a notebook's own figures share. The colours are those of Okabe and Ito (2008), which
-colour-blind readers tell apart.
+Matplotlib's object interface on an Agg canvas needs no display and leaves a notebook's own figures
+alone. The colours are those of Okabe and Ito (2008), safe for colour-blind readers.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,32 +29,23 @@ _VERMILION: Final = "#D55E00"
 _GREY: Final = "#444444"
 _SPLITS: Final = {"train": _BLUE, "val": _VERMILION}
 
-# Red, green and blue of a pixel of the truth: far apart in lightness as well as in hue.
+# Colours of the truth: far apart in lightness as well as in hue.
 _UNLABELLED: Final = (0.78, 0.78, 0.78)
 _NEGATIVE: Final = (0.05, 0.19, 0.36)
 _POSITIVE: Final = (0.98, 0.71, 0.10)
 _NO_DATA: Final = "#9ecae1"
 
-_MAX_SIDE: Final = 2000  # px drawn along the longer side; a printed panel shows fewer
-
-
-class _Layout(NamedTuple):
-    """How panels of an image's proportions are set, inches."""
-
-    rows: int
-    columns: int
-    width: float
-    height: float
+_MAX_SIDE: Final = 2000  # px drawn along the longer side
 
 
 def draw_curves(rows: Sequence[Mapping[str, float | None]], path: str | os.PathLike[str]) -> Path:
-    """Draw the losses, every metric and the learning rate over the epochs.
+    """Draw loss, metrics and learning rate over the epochs.
 
     Args:
-        rows: One for each epoch, as ``logs_train.csv`` has them: `epoch`, `train_loss`,
-            `val_loss`, `lr`, `train_<metric>`, `val_<metric>`. A column may be missing, a value
-            may be null or not finite: its point is left out.
-        path: Where the picture goes; the suffix says in which format.
+        rows: One row per epoch, as in ``logs_train.csv``: `epoch`, `train_loss`, `val_loss`, `lr`,
+            `train_<metric>`, `val_<metric>`. Missing columns and values that are null or not finite
+            are skipped.
+        path: The file; its suffix selects the format.
 
     Returns:
         The path.
@@ -88,37 +78,37 @@ def draw_prediction(
     probability: NDArray[Any],
     path: str | os.PathLike[str],
 ) -> Path:
-    """Draw an image, its truth and what a network made of it side by side, at one scale.
+    """Draw an image, its truth and a network's prediction side by side, at one scale.
 
-    Images wider than twice their height are drawn one below the other. Of images of more than
-    2000 px along a side, every second, third ... row and column is drawn.
+    Panels of images wider than twice their height are stacked. Images of more than 2000 px along a
+    side are subsampled.
 
     Args:
-        image: What the network saw, `(H, W)`, in any unit; NaN where nothing was observed. It is
-            stretched by asinh between its 1st and its 99.7th percentile.
+        image: The image, `(H, W)`, in any unit, NaN where nothing was observed; it is drawn with an
+            asinh stretch between its 1st and 99.7th percentile.
         target: The truth, `(H, W)`, above 0.5 on positive pixels.
         labelled: Where the truth is known, `(H, W)`, true = counts; the rest is grey.
         probability: In [0, 1], `(H, W)`; NaN where nothing was predicted.
-        path: Where the picture goes; the suffix says in which format.
+        path: The file; its suffix selects the format.
 
     Returns:
         The path.
 
     Raises:
-        DataError: The four have different shapes, or are no images.
+        DataError: The arrays differ in shape, or are not images.
         OSError: The file cannot be written.
     """
     shapes = {np.shape(array) for array in (image, target, labelled, probability)}
     if len(shapes) > 1 or len(shape := shapes.pop()) != 2 or not all(shape):
         raise DataError(
-            "image, target, labelled and probability must have one shape (H, W), not "
+            "image, target, labelled and probability must have the same shape (H, W), not "
             f"{np.shape(image)}, {np.shape(target)}, {np.shape(labelled)}, {np.shape(probability)}"
         )
     step = math.ceil(max(shape) / _MAX_SIDE)
     drawn = (slice(None, None, step), slice(None, None, step))
-    layout = _layout(shape[0], shape[1])
-    figure = _figure(layout.width, layout.height)
-    panels = [figure.add_subplot(layout.rows, layout.columns, place) for place in (1, 2, 3)]
+    grid, size = _layout(shape[0], shape[1])
+    figure = _figure(*size)
+    panels = [figure.add_subplot(*grid, place) for place in (1, 2, 3)]
     _show(panels[0], _stretched(image[drawn]), shape, cmap="gray")
     panels[0].set_title("image (asinh stretch)")
     _show(panels[1], _truth(target[drawn], labelled[drawn]), shape)
@@ -133,31 +123,30 @@ def draw_prediction(
 def _show(
     axes: Axes, values: NDArray[Any], shape: tuple[int, ...], cmap: str | None = None
 ) -> AxesImage:
-    """Draw values from 0 to 1, or colours, over the image's own pixel coordinates."""
+    """Draw values in [0, 1], or colours, over pixel coordinates."""
     extent = (-0.5, shape[1] - 0.5, shape[0] - 0.5, -0.5)
     shown = axes.imshow(values, cmap=cmap, vmin=0, vmax=1, extent=extent, aspect="equal")
-    axes.set_facecolor(_NO_DATA)  # NaN is drawn as nothing at all
+    axes.set_facecolor(_NO_DATA)  # shows through where values are NaN
     return shown
 
 
 def _columns(rows: Sequence[Mapping[str, float | None]]) -> dict[str, NDArray[np.float64]]:
-    """The rows' columns in the order they first occur; NaN for what is missing or infinite."""
+    """The columns in order of first occurrence; NaN for missing and infinite values."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     table = {name: np.array([row.get(name) for row in rows], dtype=np.float64) for name in names}
     return {name: np.where(np.isfinite(values), values, np.nan) for name, values in table.items()}
 
 
 def _curve_names(columns: Mapping[str, object]) -> list[str]:
-    """What is drawn over the epochs, each name once and without its split: the loss comes first."""
+    """The curves' names without their split, the loss first."""
     prefixes = tuple(f"{split}_" for split in _SPLITS)
-    found = [name.split("_", 1)[1] for name in columns if name.startswith(prefixes)]
-    return list(dict.fromkeys(["loss", *found]))
+    names = [name.split("_", 1)[1] for name in columns if name.startswith(prefixes)]
+    return list(dict.fromkeys(["loss", *names]))
 
 
 def _draw_curve(
     axes: Axes, name: str, epochs: NDArray[np.float64], columns: Mapping[str, NDArray[np.float64]]
 ) -> None:
-    """Draw one quantity of both splits."""
     for split, colour in _SPLITS.items():
         values = columns.get(f"{split}_{name}")
         if values is not None and not np.isnan(values).all():
@@ -169,7 +158,7 @@ def _draw_curve(
 
 
 def _draw_rates(axes: Axes, epochs: NDArray[np.float64], rates: NDArray[np.float64]) -> None:
-    """Draw the learning rate, on a logarithmic axis where it changes by more than tenfold."""
+    """Draw the learning rate, on a logarithmic axis if it changes more than tenfold."""
     axes.step(epochs, rates, where="mid", color=_GREY, marker=_marker(epochs), ms=3.5, lw=1.5)
     positive = rates[rates > 0]
     if len(positive) and positive.max() > 10 * positive.min():
@@ -179,12 +168,10 @@ def _draw_rates(axes: Axes, epochs: NDArray[np.float64], rates: NDArray[np.float
 
 
 def _marker(epochs: NDArray[np.float64]) -> str:
-    """Points are marked while there are few, for one point alone has no line."""
-    return "o" if len(epochs) <= 30 else ""
+    return "o" if len(epochs) <= 30 else ""  # a single point has no line
 
 
 def _dress(axes: Axes, epochs: NDArray[np.float64]) -> None:
-    """Label the axis of epochs, with whole numbers alone."""
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, steps=[1, 2, 5, 10]))
@@ -195,26 +182,22 @@ def _dress(axes: Axes, epochs: NDArray[np.float64]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _layout(height: int, width: int) -> _Layout:
-    """Set panels side by side, or one below the other where they are wide.
+def _layout(height: int, width: int) -> tuple[tuple[int, int], tuple[float, float]]:
+    """Rows and columns of panels, and the figure's width and height in inches.
 
     >>> _layout(500, 500)
-    _Layout(rows=1, columns=3, width=13.7, height=5.0)
-    >>> _layout(500, 5000).rows
-    3
+    ((1, 3), (13.7, 5.0))
+    >>> _layout(500, 5000)[0]
+    (3, 1)
     """
     if width <= 2 * height:
         across = min(4.2, max(8.4 * width / height, 1.8))
-        return _Layout(1, 3, round(3 * across + 1.1, 2), round(across * height / width + 0.8, 2))
-    return _Layout(3, 1, 12.0, round(3 * max(10.5 * height / width, 0.9) + 1.7, 2))
+        return (1, 3), (round(3 * across + 1.1, 2), round(across * height / width + 0.8, 2))
+    return (3, 1), (12.0, round(3 * max(10.5 * height / width, 0.9) + 1.7, 2))
 
 
 def _stretched(image: NDArray[Any]) -> NDArray[np.float32]:
-    """An image from 0 to 1: faint structures visible, the brightest pixels not all that is seen.
-
-    >>> _stretched(np.array([[0.0, 1.0, np.nan]]))[0, 2]
-    np.float32(nan)
-    """
+    """The image in [0, 1], with an asinh stretch that keeps faint structures visible."""
     values = np.array(image, dtype=np.float64)
     finite = np.isfinite(values)
     values[~finite] = np.nan
@@ -228,7 +211,7 @@ def _stretched(image: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def _truth(target: NDArray[Any], labelled: NDArray[Any]) -> NDArray[np.float64]:
-    """The truth in colours, `(H, W, 3)`: colours can be averaged in print, classes cannot."""
+    """The truth as colours, `(H, W, 3)`, which can be interpolated, unlike classes."""
     known = np.asarray(labelled) > 0
     positive = np.asarray(target) > 0.5
     colours = np.array((_UNLABELLED, _NEGATIVE, _POSITIVE))
@@ -236,13 +219,13 @@ def _truth(target: NDArray[Any], labelled: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _add_colour_bar(figure: Figure, axes: Axes, shown: AxesImage) -> None:
-    """Set a colour bar beside a panel, as high as it, without moving the panel."""
+    """Add a colour bar as high as its panel, without moving the panel."""
     share = 0.12 / (figure.get_size_inches()[0] * axes.get_position().width)  # 0.12 inches
     figure.colorbar(shown, cax=axes.inset_axes((1.0 + share, 0.0, share, 1.0)))
 
 
 def _explain(figure: Figure) -> None:
-    """Say below the panels what the colours mean."""
+    """Add a legend of the colours."""
     from matplotlib.patches import Patch
 
     meanings: dict[str, str | tuple[float, float, float]] = {
@@ -256,14 +239,12 @@ def _explain(figure: Figure) -> None:
 
 
 def _add_legend(figure: Figure, handles: Sequence[Artist]) -> None:
-    """Set one legend below all panels."""
     figure.legend(
         handles=handles, loc="outside lower center", ncols=max(len(handles), 1), frameon=False
     )
 
 
 def _figure(width: float, height: float) -> Figure:
-    """An empty figure on its own canvas, inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -273,7 +254,6 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _save(figure: Figure, path: str | os.PathLike[str]) -> Path:
-    """Write a figure, whole or not at all."""
     target = Path(path)
     with atomic(target) as file:
         figure.savefig(file, format=target.suffix.lstrip(".").lower() or "png")

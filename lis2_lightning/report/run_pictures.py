@@ -1,4 +1,4 @@
-"""The two pictures of a run: its curves, and its map beside the image and the truth."""
+"""The pictures that a run writes: ``curves.png`` and ``prediction.png``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lis2_lightning.inference import Map
 from lis2_lightning.report.pictures import draw_curves, draw_prediction
 from lis2_lightning.trackers import read_rows
 
-# beyond this an image is not mapped only to draw it; `lis2 predict` maps any size
+# larger images are mapped by `lis2 predict` only
 DRAWN_PIXELS: Final = 4_000_000
 
 
@@ -27,13 +27,13 @@ def draw_map(dataset: AnyDataset | None, maps: Sequence[Map], folder: Path) -> N
     if not isinstance(dataset, TileDataset) or not maps:
         return
     image, target, labelled = (channels[0] for channels in dataset.read_maps())
-    # what a network makes of missing data is no probability
+    # a prediction on missing data is meaningless
     probability = np.where(np.isfinite(image), maps[0][0], np.nan)
     draw_prediction(image, target, labelled, probability, folder / "prediction.png")
 
 
 def is_drawn(dataset: AnyDataset | None) -> bool:
-    """Whether the image is small enough to be mapped for a picture."""
+    """Whether the image is small enough to be mapped for its picture."""
     return isinstance(dataset, TileDataset) and int(np.prod(dataset.image_shape)) <= DRAWN_PIXELS
 
 

@@ -13,7 +13,8 @@ from typing import Any, Final
 import lightning.pytorch as pl
 
 from lis2_lightning.assembly.settings import Settings
-from lis2_lightning.base.files import lock, sweep
+from lis2_lightning.base.files import sweep
+from lis2_lightning.base.lock import lock
 from lis2_lightning.base.signals import Signals, requeue
 from lis2_lightning.callbacks import is_trial, make_folder
 from lis2_lightning.errors import Interrupted, SnapshotError

@@ -1,4 +1,4 @@
-"""Where tiles lie in the large image, and which fold each belongs to: whole numbers only."""
+"""Where tiles lie in the large image, and which fold each belongs to."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Areas of an image and the folds they belong to, so that no pixel is in two splits.
+"""Areas of an image and their folds.
 
-The image is cut into areas, each area belongs to one fold, and a tile lies whole inside one area.
-Tiles of two folds therefore never share a pixel, however far tiles of one fold overlap.
+The image is divided into areas, each area belongs to one fold, and each tile lies inside one area:
+tiles of two folds never share a pixel, however much tiles of one fold overlap.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from lis2_lightning.errors import ConfigError, DataError
 from lis2_lightning.tiling.grid import Lattice, check_fit, check_steps, starts
 
 CELLS = 1 << 22
-"""How many cells of the image :func:`shared_pixel` holds in memory at a time."""
+"""Cells of the image that :func:`shared_pixel` holds in memory at a time."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,7 +26,7 @@ class Areas:
     Attributes:
         row_edges: Where the rows of areas begin, and the height of the image, `(R + 1,)`.
         column_edges: The same for columns, `(K + 1,)`.
-        buffer: Distance in px that tiles of two areas keep at least.
+        buffer: Minimum distance between tiles of two areas, px.
     """
 
     row_edges: NDArray[np.int64]
@@ -35,16 +35,15 @@ class Areas:
 
     @classmethod
     def cut(cls, shape: tuple[int, int], *, size: int | None, buffer: int = 0) -> Self:
-        """Cut an image into areas that are as square as its sides allow.
+        """Divide an image into areas of at least `size` px per side.
 
-        Each side is divided into as many areas as fit, and what is left over is spread evenly over
-        them: areas have at least `size` px a side, and one more or less than their neighbours.
+        Each side is divided into as many areas as fit; their sides differ by at most 1 px.
 
         Args:
             shape: Height and width of the image, px.
-            size: Least side of an area, px; without it, or where the image is smaller, the whole
-                side is one area.
-            buffer: Distance in px that tiles of two areas keep at least.
+            size: Minimum side of an area, px; if None, or if the image is smaller, the whole side
+                is one area.
+            buffer: Minimum distance between tiles of two areas, px.
 
         Raises:
             ConfigError: The size is below 1 px, or the buffer below 0.
@@ -60,7 +59,7 @@ class Areas:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """How many rows and columns of areas there are."""
+        """The numbers of rows and columns of areas."""
         return len(self.row_edges) - 1, len(self.column_edges) - 1
 
     @property
@@ -69,21 +68,19 @@ class Areas:
         return int(self.row_edges[-1]), int(self.column_edges[-1])
 
     def lattice(self, size: int, stride: int) -> Lattice:
-        """Lay tiles over each area, none across the border of two.
+        """The tiles of all areas, each inside one area.
 
-        An area is shrunk by half the buffer on each side that faces another area (by the smaller
-        half above and left, by the larger half below and right), so that tiles of neighbours are
-        a whole buffer apart. Sides on the border of the image are not shrunk.
+        An area is shrunk by half the buffer on each side that faces another area (the smaller half
+        above and left, the larger half below and right).
 
         Args:
             size: Side of a tile, px.
-            stride: Step from one tile to the next within an area, px; the last tile of an area is
-                moved back, so that none is cut short.
+            stride: Step from one tile to the next within an area, px; see :func:`starts`.
 
         Raises:
             DataError: A tile is larger than the image.
-            ConfigError: A tile is larger than what the buffer leaves of an area, or the size or
-                the stride is below 1.
+            ConfigError: A tile is larger than an area without its buffer, or the size or the
+                stride is below 1.
         """
         check_steps(size, stride)
         check_fit(self.image_shape, size)
@@ -92,7 +89,7 @@ class Areas:
         return Lattice(tops, lefts, size)
 
     def of(self, lattice: Lattice) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Say in which row of areas each row of tiles lies, and the same for columns."""
+        """The row of areas of each row of tiles, and the same for columns."""
         return (
             np.searchsorted(self.row_edges, lattice.tops, side="right") - 1,
             np.searchsorted(self.column_edges, lattice.lefts, side="right") - 1,
@@ -100,16 +97,16 @@ class Areas:
 
 
 def assign_folds(weights: NDArray[np.number], *, num_folds: int, seed: int = 0) -> NDArray[np.intp]:
-    """Deal areas out to folds so that each fold gets about the same of everything.
+    """Assign areas to folds of about equal weight.
 
-    Greedy: areas in order of falling weight, each to the fold that so far has least of what the
-    area holds. Areas that hold nothing are dealt out in turn.
+    Greedy: areas in order of decreasing weight, each to the fold with the least of what the area
+    contains. Areas of weight 0 are assigned in turn.
 
     Args:
-        weights: What each area holds, `(A, K)`, such as labelled and positive pixels; each column
-            counts as much as any other.
-        num_folds: How many folds, at least 1.
-        seed: Decides between areas of one weight; the same seed gives the same folds.
+        weights: What each area contains, `(A, K)`, such as labelled and positive pixels; the
+            columns are equally important.
+        num_folds: Number of folds, at least 1.
+        seed: Decides between areas of equal weight.
 
     Returns:
         The fold of each area, `(A,)`, from 0 to `num_folds`.
@@ -127,24 +124,24 @@ def assign_folds(weights: NDArray[np.number], *, num_folds: int, seed: int = 0) 
         raise ConfigError(f"num_folds must be at least 1, not {num_folds}")
     if len(weights) < num_folds:
         raise DataError(
-            f"{num_folds} folds need at least {num_folds} areas, and the image has "
-            f"{len(weights)}: take a smaller area_size or fewer folds"
+            f"{num_folds} folds need at least {num_folds} areas, the image has "
+            f"{len(weights)}: use a smaller area_size or fewer folds"
         )
     totals = weights.sum(axis=0)
     shares = weights / np.where(totals > 0, totals, 1)
     num_filled = int(np.count_nonzero(shares.any(axis=1)))
     order = np.random.default_rng(seed).permutation(len(weights))
     order = order[np.argsort(-shares[order].sum(axis=1), kind="stable")]
-    # the number of areas counts a little too: so an empty fold always comes first
+    # the number of areas has a small weight too, so that an empty fold always comes first
     shares = np.column_stack((shares, np.full(len(shares), 0.01 / len(shares))))
     folds = np.empty(len(weights), dtype=np.intp)
     loads = np.zeros((num_folds, shares.shape[1]))
     for area in order[:num_filled]:
-        # least growth of the sum of squared loads, which is least when all folds are equal
+        # least growth of the sum of squared loads, which is minimal for equal folds
         fold = np.argmin(loads @ shares[area])
         folds[area] = fold
         loads[fold] += shares[area]
-    # folds with few areas come first, so that one without any gets one
+    # folds with few areas come first, so that none stays empty
     sizes = np.bincount(folds[order[:num_filled]], minlength=num_folds)
     turn = np.argsort(sizes, kind="stable")
     folds[order[num_filled:]] = turn[np.arange(len(order) - num_filled) % num_folds]
@@ -154,10 +151,10 @@ def assign_folds(weights: NDArray[np.number], *, num_folds: int, seed: int = 0) 
 def shared_pixel(
     first: NDArray[np.int64], first_size: int, second: NDArray[np.int64], second_size: int
 ) -> tuple[int, int] | None:
-    """Find a pixel that lies in a tile of each of two sets.
+    """Find a pixel in a tile of each of two sets.
 
-    Exact, with memory that does not grow with the image: the image is reduced to the rows and
-    columns at which tiles begin or end, and looked at in bands.
+    Exact, in constant memory: the image is reduced to the rows and columns at which tiles begin or
+    end, and scanned in bands.
 
     Args:
         first: Top left corners of the first set, `(N, 2)`.
@@ -166,7 +163,7 @@ def shared_pixel(
         second_size: The same.
 
     Returns:
-        Row and column of such a pixel, or nothing where no pixel is shared.
+        Row and column of such a pixel, or None.
 
     >>> shared_pixel(np.array([[0, 0]]), 8, np.array([[4, 7], [8, 8]]), 8)
     (4, 7)
@@ -187,13 +184,11 @@ def shared_pixel(
 
 
 def _edges(extent: int, size: int | None) -> NDArray[np.int64]:
-    """Divide a side of the image into as many equal parts of at least `size` px as fit."""
     parts = 1 if size is None else max(1, extent // size)
     return np.arange(parts + 1, dtype=np.int64) * extent // parts
 
 
 def _starts_in(edges: NDArray[np.int64], size: int, stride: int, buffer: int) -> NDArray[np.int64]:
-    """Lay tiles over the areas along one axis."""
     begins, ends = edges[:-1].copy(), edges[1:].copy()
     begins[1:] += buffer // 2
     ends[:-1] -= buffer - buffer // 2
@@ -201,7 +196,7 @@ def _starts_in(edges: NDArray[np.int64], size: int, stride: int, buffer: int) ->
     if room < size:
         raise ConfigError(
             f"a tile of {size} px does not fit areas of {int(np.diff(edges).min())} px with a "
-            f"buffer of {buffer} px: take an area_size of at least {size + buffer}"
+            f"buffer of {buffer} px: use an area_size of at least {size + buffer}"
         )
     return np.concatenate(
         [
@@ -214,14 +209,14 @@ def _starts_in(edges: NDArray[np.int64], size: int, stride: int, buffer: int) ->
 def _breaks(
     first: NDArray[np.int64], first_size: int, second: NDArray[np.int64], second_size: int
 ) -> NDArray[np.int64]:
-    """Where tiles begin or end along one axis: between two of these nothing changes."""
+    """The coordinates at which tiles begin or end along one axis."""
     return np.unique(np.concatenate((first, first + first_size, second, second + second_size)))
 
 
 def _covered(
     corners: NDArray[np.int64], size: int, rows: NDArray[np.int64], columns: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """Say which cells of a band lie in a tile, by a two-dimensional difference array."""
+    """Which cells of a band lie in a tile, by a two-dimensional difference array."""
     near = (corners[:, 0] <= rows[-1]) & (corners[:, 0] + size > rows[0])
     tops, lefts = corners[near].T
     top = np.searchsorted(rows, tops)

@@ -1,7 +1,6 @@
 """Tiles: squares and rectangles of a large image, in whole pixels.
 
-Rows come before columns and every range is half-open, as in NumPy. Nothing here knows a file, an
-array library other than NumPy, or a batch.
+Rows come before columns and ranges are half-open, as in NumPy.
 """
 
 from __future__ import annotations
@@ -48,39 +47,17 @@ class Tile:
 
     @property
     def rows(self) -> slice:
-        """The rows, to index an array with."""
+        """The rows as a slice."""
         return slice(self.top, self.bottom)
 
     @property
     def columns(self) -> slice:
-        """The columns, to index an array with."""
+        """The columns as a slice."""
         return slice(self.left, self.right)
-
-    def contains(self, other: Tile) -> bool:
-        """Say whether every pixel of another tile is in this one."""
-        return (
-            self.top <= other.top
-            and self.left <= other.left
-            and other.bottom <= self.bottom
-            and other.right <= self.right
-        )
-
-    def intersects(self, other: Tile) -> bool:
-        """Say whether another tile shares at least one pixel with this one.
-
-        >>> Tile(0, 0, 4, 4).intersects(Tile(4, 0, 4, 4))  # they only touch
-        False
-        """
-        return (
-            self.top < other.bottom
-            and other.top < self.bottom
-            and self.left < other.right
-            and other.left < self.right
-        )
 
 
 def starts(extent: int, size: int, stride: int) -> NDArray[np.int64]:
-    """Say where tiles begin along one axis.
+    """The first pixels of the tiles along one axis.
 
     Args:
         extent: Pixels of the axis.
@@ -88,8 +65,8 @@ def starts(extent: int, size: int, stride: int) -> NDArray[np.int64]:
         stride: Pixels from one tile to the next.
 
     Returns:
-        Increasing first pixels. The last tile is moved back where it would pass the end, so that
-        none is cut short and, for a stride of at most `size`, every pixel is in a tile.
+        Increasing first pixels. The last tile is moved back to the end of the axis, so that none is
+        cut short and, for a stride of at most `size`, every pixel is in a tile.
 
     Raises:
         DataError: A tile is larger than the axis.
@@ -109,7 +86,7 @@ def starts(extent: int, size: int, stride: int) -> NDArray[np.int64]:
 
 
 def grid(shape: tuple[int, int], *, size: int = 64, stride: int = 32) -> NDArray[np.int64]:
-    """Lay square tiles over a whole image.
+    """Square tiles that cover a whole image.
 
     Args:
         shape: Height and width of the image, px.
@@ -134,10 +111,7 @@ def grid(shape: tuple[int, int], *, size: int = 64, stride: int = 32) -> NDArray
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lattice:
-    """All tiles whose first row is in one list and whose first column in another.
-
-    It takes the memory of two lists of coordinates, however many tiles it holds. Tiles are counted
-    in reading order.
+    """All combinations of a list of first rows and a list of first columns, in reading order.
 
     Attributes:
         tops: Increasing first rows, `(R,)`.
@@ -150,14 +124,14 @@ class Lattice:
     size: int
 
     def __len__(self) -> int:
-        """How many tiles there are."""
+        """The number of tiles."""
         return len(self.tops) * len(self.lefts)
 
     def corners(self, indices: NDArray[np.integer] | None = None) -> NDArray[np.int64]:
-        """Give the top left corners of tiles.
+        """The top left corners of tiles.
 
         Args:
-            indices: Which tiles, `(N,)`, each from 0 to the number of tiles; all where not given.
+            indices: Indices of tiles, `(N,)`; all tiles by default.
 
         Returns:
             `(N, 2)`, row before column.

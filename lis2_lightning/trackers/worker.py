@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from lis2_lightning.base.files import lock
+from lis2_lightning.base.lock import lock
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.trackers.courier import Courier
 from lis2_lightning.trackers.journal import Journal

@@ -1,1 +1,1 @@
-"""The LightningModule, its loss over the whole effective batch, and its sums."""
+"""The LightningModule, its loss over the effective batch, and its scores."""

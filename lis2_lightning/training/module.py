@@ -1,4 +1,4 @@
-"""The network, its loss, its metrics and its optimizer, as Lightning trains them."""
+"""The LightningModule: a network with its loss, metrics and optimizer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from torchmetrics import Metric
 from lis2_lightning.base.labelled import num_labelled
 from lis2_lightning.base.position import epoch_is_whole, inside_epoch
 from lis2_lightning.data import SegmentationData
-from lis2_lightning.errors import ConfigError, DataError
+from lis2_lightning.errors import ConfigError, DataError, one_line
 from lis2_lightning.losses import MaskedLoss, Sums
 from lis2_lightning.parallel.exchange import Exchange, of_all_processes
 from lis2_lightning.snapshots import COMPILED, INSIDE_EPOCH, rewind
@@ -34,24 +34,24 @@ Split = Literal["train", "val", "test"]
 
 
 class SegmentationModule(pl.LightningModule):
-    """Trains a network on labelled pixels alone.
+    """Trains a network on labelled pixels.
 
     A batch is a mapping: ``patch`` and ``target`` (B, C, H, W), optionally ``labelled`` of the
-    target's shape (true = counts; missing = everywhere) and anything else. The network is called
-    with the batch keys that its ``forward`` names (all of them where it takes ``**kwargs``), or
-    with ``patch`` alone where it names none of them.
+    target's shape (true = counts; all count by default) and further entries. The network is called
+    with the batch keys that its ``forward`` names (all keys for ``**kwargs``), or with ``patch``
+    alone.
 
-    Sums and counts stay on the device: no value is read back and nothing is logged per step.
+    Sums and counts stay on the device: no value is read back or logged per step.
 
     Args:
         model: The network.
-        loss: A loss of ``torch.nn`` or one of ours; it is evaluated over labelled pixels.
+        loss: A loss of ``torch.nn`` or of this package; it is evaluated on labelled pixels.
         optimizer: Builds the optimizer from parameters.
         scheduler: Builds the scheduler from an optimizer, or null.
         scheduler_interval: Whether the scheduler steps after each epoch or each optimizer step.
-        metrics: What is measured for training and validation, on labelled pixels.
+        metrics: The metrics, evaluated on labelled pixels.
         compile_model: Run the network through ``torch.compile``.
-        exchange: Adds up counts over processes; one of its own where it is not given.
+        exchange: Sums counts over processes; a new one by default.
     """
 
     def __init__(
@@ -77,16 +77,12 @@ class SegmentationModule(pl.LightningModule):
         self._scheduler_factory = scheduler
         self._scheduler_interval = scheduler_interval
         if compile_model:
-            model.compile()  # in place: the names of its weights stay as they are
+            model.compile()  # in place, which keeps the names of the weights
         self._inputs = input_names(model)
         self._has_validated = False
 
     def forward(self, batch: Batch) -> Tensor:
-        """Call the network with what it asks for of a batch.
-
-        Returns:
-            What the network gives: probabilities or logits, ``(B, C, H, W)``.
-        """
+        """Call the network: probabilities or logits, ``(B, C, H, W)``."""
         if self._inputs is None:
             return self._output(self.model(batch["patch"]))
         names = [name for name in (self._inputs or batch) if name in batch]
@@ -95,8 +91,8 @@ class SegmentationModule(pl.LightningModule):
     def _output(self, output: Any) -> Tensor:
         if not isinstance(output, Tensor):
             raise DataError(
-                f"{type(self.model).__name__} gives a {type(output).__name__}, the trainer needs "
-                "one tensor of the target's shape: wrap the model in a module that picks it"
+                f"{type(self.model).__name__} returns a {type(output).__name__}, the trainer needs "
+                "a tensor of the target's shape: wrap the model in a module that selects it"
             )
         return output
 
@@ -123,9 +119,9 @@ class SegmentationModule(pl.LightningModule):
         return sums, probabilities
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of the batch's labelled pixels; zero where it has none.
+        """The loss of the batch's labelled pixels; 0 without any.
 
-        Its gradient is this process's part of that of the whole effective batch, see
+        Its gradient is this process's part of the gradient of the effective batch, see
         ``lis2_lightning.training.joint_loss``.
         """
         target, labelled = batch["target"], batch.get("labelled")
@@ -140,7 +136,7 @@ class SegmentationModule(pl.LightningModule):
         return self._joint.of(sums, num_pixels=target.numel())
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Differentiate a batch's loss, and join it with those that were accumulated."""
+        """Differentiate a batch's loss and join it with the accumulated batches."""
         self._joint.backward(loss, self.model.parameters())
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -151,7 +147,7 @@ class SegmentationModule(pl.LightningModule):
         """Add a batch to the test loss and metrics.
 
         Returns:
-            The batch's own ``loss`` and metrics, scalars; NaN is the loss of no labelled pixel.
+            The batch's ``loss`` and metrics, scalars; the loss is NaN without labelled pixels.
         """
         sums, probabilities = self._step(batch, "test")
         metrics = self.test_scores.metrics
@@ -163,26 +159,26 @@ class SegmentationModule(pl.LightningModule):
         return self.probabilities(self(batch))
 
     def on_train_epoch_start(self) -> None:
-        """Begin an epoch with empty sums."""
+        """Reset the training sums."""
         self.train_scores.reset()
         self._has_validated = False
 
     def on_validation_epoch_start(self) -> None:
-        """Begin a validation with empty sums."""
+        """Reset the validation sums."""
         self.val_scores.reset()
         self._has_validated = True
 
     def on_test_epoch_start(self) -> None:
-        """Begin a test with empty sums."""
+        """Reset the test sums."""
         self.test_scores.reset()
 
     def on_train_epoch_end(self) -> None:
-        """Step ``ReduceLROnPlateau`` before snapshots are taken.
+        """Step ``ReduceLROnPlateau`` before snapshots are written.
 
-        Lightning would step it after: a resumed run would then be one step behind.
+        Lightning would step it afterwards, and a resumed run would be one step behind.
         """
         scheduler = self.lr_schedulers()
-        # where validation does not run in every epoch, its last loss would count again and again
+        # if validation is not run in every epoch, its last loss must not count repeatedly
         is_due = self._has_validated or not validates(self.trainer)
         if isinstance(scheduler, ReduceLROnPlateau) and is_due:
             seen = "val_loss" if self._has_validated else "train_loss"
@@ -197,10 +193,10 @@ class SegmentationModule(pl.LightningModule):
             }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on counting inside an epoch; take only the weights where nothing is trained.
+        """Restore the sums of a partial epoch; load only the weights outside of training.
 
-        Lightning gives the callbacks their states for a test, too: the epochs done and the best
-        value of a run would become those of the snapshot that is tested.
+        Lightning restores the callbacks for a test too, which would overwrite the run's own state
+        with that of the tested snapshot.
         """
         self._take_own_names(checkpoint["state_dict"])
         if self.trainer.state.fn != TrainerFn.FITTING:
@@ -209,7 +205,7 @@ class SegmentationModule(pl.LightningModule):
             sums = so_far["train_sums"]
             if len(sums) != self.trainer.world_size:
                 _log.warning(
-                    "the snapshot is of %d processes and lies inside an epoch, which begins again",
+                    "the snapshot was saved inside an epoch by %d processes: restarting the epoch",
                     len(sums),
                 )
                 rewind(checkpoint)
@@ -218,30 +214,31 @@ class SegmentationModule(pl.LightningModule):
             self._has_validated = so_far["has_validated"]
 
     def _take_own_names(self, state: dict[str, Any]) -> None:
-        """Put back the prefix of a compiled network, which no snapshot has."""
+        """Restore the prefix of compiled networks, which snapshots do not have."""
         for own in self.state_dict():
             plain = own.replace(COMPILED, "")
             if plain != own and plain in state:
                 state[own] = state.pop(plain)
 
     def lr_scheduler_step(self, scheduler: LRSchedulerTypeUnion, metric: Any | None) -> None:
-        """Step a scheduler; ``ReduceLROnPlateau`` has stepped already."""
+        """Step a scheduler; ``ReduceLROnPlateau`` has already stepped."""
         if not isinstance(scheduler, ReduceLROnPlateau):
             super().lr_scheduler_step(scheduler, metric)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimizer over the parameters that are trained, and its scheduler.
+        """The optimizer of the trainable parameters, and its scheduler.
 
         Raises:
-            ConfigError: One of them refuses its arguments, or nothing is trained.
+            ConfigError: One of them rejects its arguments, or no parameter is trainable.
         """
         trained = [p for p in self.model.parameters() if p.requires_grad]
         try:
             optimizer = self._optimizer_factory(trained)
             scheduler = self._scheduler_factory(optimizer) if self._scheduler_factory else None
         except (TypeError, ValueError, RuntimeError) as error:
-            told = " ".join(str(error).split())
-            raise ConfigError(f"the optimizer or the scheduler cannot be built: {told}") from error
+            raise ConfigError(
+                f"the optimizer or the scheduler cannot be built: {one_line(error)}"
+            ) from error
         if scheduler is None:
             return optimizer
         return {
@@ -256,19 +253,19 @@ class SegmentationModule(pl.LightningModule):
 
 
 def validates(trainer: pl.Trainer) -> bool:
-    """Whether validation belongs to a run, be it in this epoch or in a later one."""
+    """Whether a run has validation, in this epoch or a later one."""
     data = getattr(trainer, "datamodule", None)
-    # ours has a method for it in any case, and Lightning asks for no more
+    # ours always has the method, which is all that Lightning checks
     has_none = isinstance(data, SegmentationData) and data.val is None
     return trainer.enable_validation and not has_none
 
 
 def input_names(model: nn.Module) -> tuple[str, ...] | None:
-    """Which batch keys a network is called with.
+    """The batch keys that a network is called with.
 
     Returns:
-        The names of its ``forward``; an empty tuple for all keys (``**kwargs``); None where it
-        does not name ``patch``, and so takes the patch as its first argument.
+        The names of its ``forward``; an empty tuple for all keys (``**kwargs``); None if it does
+        not name ``patch``, which is then its first argument.
 
     >>> input_names(nn.Conv2d(1, 1, 3)) is None
     True

@@ -1,4 +1,4 @@
-"""What a split comes to: sums over its labelled pixels, divided once, over all processes."""
+"""Loss and metrics of a split, from sums over the labelled pixels of all processes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ _UPDATES: Final = "_update_count"
 
 
 class LossSums(Metric):
-    """The loss of all labelled pixels, from its sums over them, of all processes.
+    """The loss of all labelled pixels of all processes; NaN without any.
 
-    NaN where no pixel is labelled. The sums are in float64, for one of float32 stops growing at
-    about 10⁷ pixels.
+    The sums are in float64, because float32 stops growing at about 10⁷ pixels.
 
     Args:
-        loss: Gives the sums of a batch, and their value.
+        loss: Computes the sums of a batch, and their value.
     """
 
     full_state_update = False
@@ -37,7 +36,7 @@ class LossSums(Metric):
 
     def update(self, sums: Sums) -> None:
         """Add a batch."""
-        self.sums += torch.stack([each.detach() for each in sums])
+        self.sums += torch.stack([number.detach() for number in sums])
 
     def compute(self) -> Tensor:
         """The loss so far, a float64 scalar."""
@@ -45,7 +44,7 @@ class LossSums(Metric):
 
 
 def mean_loss(value: Callable[[Tensor], Tensor], sums: Tensor) -> Tensor:
-    """The loss of labelled pixels; NaN, not 0, where there is none: nothing was measured."""
+    """The loss of labelled pixels; NaN, not 0, if there are none."""
     return torch.where(sums[0] > 0, value(sums), torch.nan)
 
 
@@ -53,8 +52,8 @@ class Scores(nn.Module):
     """The loss and the metrics of one split, each with its own sums.
 
     Args:
-        loss: Gives the sums of a batch, and their value.
-        metrics: What is measured.
+        loss: Computes the sums of a batch, and their value.
+        metrics: The metrics.
     """
 
     def __init__(self, loss: MaskedLoss, metrics: Sequence[Metric]) -> None:
@@ -78,21 +77,21 @@ class Scores(nn.Module):
         return {"loss": self.loss.compute(), **self.metrics.compute()}
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Reset all sums."""
         self.loss.reset()
         self.metrics.reset()
 
     def sums(self) -> dict[str, dict[str, Any]]:
-        """What this process has counted so far: each metric's state, by the metric's place."""
+        """This process's state of each metric, by the metric's name in the module."""
         return {
             name: {**deepcopy(metric.metric_state), _UPDATES: metric.update_count}
             for name, metric in self._all()
         }
 
     def load_sums(self, sums: Mapping[str, Mapping[str, Any]]) -> None:
-        """Go on counting from :meth:`sums`."""
+        """Restore :meth:`sums`."""
         for name, metric in self._all():
-            # with the number of updates: torchmetrics warns where it thinks there was none
+            # includes the update count, without which torchmetrics would warn
             for state, value in sums[name].items():
                 setattr(metric, state, deepcopy(value))
 

@@ -174,7 +174,7 @@ def test_a_pickle_holds_no_handle(stored):
 
 def test_an_index_outside_is_an_index_error(stored):
     dataset = PatchDataset(stored)
-    with pytest.raises(IndexError, match="has 12 patches and none at 12"):
+    with pytest.raises(IndexError, match="index 12 is out of range for 12 samples"):
         dataset[COUNT]
     assert torch.equal(dataset[-1]["patch"], dataset[COUNT - 1]["patch"])
 
@@ -186,9 +186,9 @@ def test_an_index_outside_is_an_index_error(stored):
             {"spines": None},
             "has no data set 'spines': valid are 'labelled', 'patches', 'positions'",
         ),
-        ({"spines": np.zeros((COUNT, 4, 4, 1))}, r"spines of the shape \(12, 4, 4, 1\)"),
-        ({"labelled": np.zeros((3, SIZE, SIZE, 1))}, r"labelled of the shape \(3, 8, 8, 1\)"),
-        ({"positions": np.zeros((3, 2, 2, 1))}, r"positions of the shape \(3, 2, 2, 1\)"),
+        ({"spines": np.zeros((COUNT, 4, 4, 1))}, r"spines of shape \(12, 4, 4, 1\)"),
+        ({"labelled": np.zeros((3, SIZE, SIZE, 1))}, r"labelled of shape \(3, 8, 8, 1\)"),
+        ({"positions": np.zeros((3, 2, 2, 1))}, r"positions of shape \(3, 2, 2, 1\)"),
     ],
 )
 def test_a_file_that_does_not_fit_is_one_sentence(tmp_path, change, sentence):
@@ -200,7 +200,7 @@ def test_a_file_that_does_not_fit_is_one_sentence(tmp_path, change, sentence):
 
 def test_patches_need_two_dimensions(tmp_path):
     arrays = {name: np.zeros((COUNT, 5)) for name in ("patches", "spines")}
-    with pytest.raises(DataError, match=r"has patches of the shape \(12, 5\)"):
+    with pytest.raises(DataError, match=r"has patches of shape \(12, 5\)"):
         PatchDataset(write(tmp_path / "patches.h5", arrays))
 
 
@@ -218,14 +218,14 @@ def test_targets_other_than_zero_and_one_are_refused(tmp_path):
     [
         ({"normalization": "drect"}, "drect.*direct"),
         ({"stride": 0}, "stride must be at least 1 patch, not 0"),
-        ({"fold_list": ["a"]}, "fold_assignments is not set"),
-        ({"fold_assignments": {"a": [1]}}, "fold_list is not set"),
+        ({"fold_list": ["a"]}, "fold_assignments is missing"),
+        ({"fold_assignments": {"a": [1]}}, "fold_list is missing"),
         ({"fold_assignments": {"a": [1]}, "fold_list": ["b"]}, "unknown fold 'b'.*'a'"),
         (
             {"fold_assignments": {"a": [12]}, "fold_list": ["a"]},
-            "names patch 12, where there are 12",
+            "contains patch 12 of 12 patches",
         ),
-        ({"fold_assignments": {"a": []}, "fold_list": ["a"]}, "has no patch left for the folds"),
+        ({"fold_assignments": {"a": []}, "fold_list": ["a"]}, "has no usable patch in folds"),
         ({"fold_assignments": {"a": [3]}, "fold_list": ["a"]}, "or set use_all_patches"),
         ({"toEncode": ["position"]}, "has no data set 'position': did you mean 'positions'"),
     ],
@@ -239,5 +239,5 @@ def test_a_missing_file_and_one_of_another_format_are_one_sentence(tmp_path):
     with pytest.raises(DataError, match=r"none.h5 does not exist"):
         PatchDataset(tmp_path / "none.h5")
     (tmp_path / "text.h5").write_text("hello")
-    with pytest.raises(DataError, match=r"text.h5 cannot be read as an HDF5 file"):
+    with pytest.raises(DataError, match=r"text.h5 is damaged or not an HDF5 file"):
         PatchDataset(tmp_path / "text.h5")

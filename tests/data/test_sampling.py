@@ -144,7 +144,7 @@ def test_an_order_of_a_trillion_items_takes_no_memory():
 def test_positions_outside_the_length_are_refused():
     order = KeyedPermutation(10, key=0)
     for position in (-1, 10):
-        with pytest.raises(IndexError, match="positions go from 0 to 9"):
+        with pytest.raises(IndexError, match="positions range from 0 to 9"):
             order(np.array([position]))
     with pytest.raises(ValueError, match="at least 0"):
         KeyedPermutation(-1, key=0)

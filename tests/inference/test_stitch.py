@@ -131,12 +131,12 @@ def test_no_tile_is_no_error():
 @pytest.mark.parametrize(
     ("corners", "maps", "sentence"),
     [
-        ([[0, 0], [5, 0]], (2, 1, 4, 4), r"4 x 4 px at row 5, column 0 passes .* 8 x 8 px"),
-        ([[0, -1]], (1, 1, 4, 4), "at row 0, column -1 passes the border"),
-        ([[0, 0]], (1, 2, 4, 4), r"must have the shape \(N, 1, h, w\), not \(1, 2, 4, 4\)"),
-        ([[0, 0]], (1, 4, 4), r"must have the shape \(N, 1, h, w\)"),
-        ([[0, 0]], (2, 1, 4, 4), r"whole numbers of the shape \(2, 2\)"),
-        ([[0.5, 0.0]], (1, 1, 4, 4), "whole numbers"),
+        ([[0, 0], [5, 0]], (2, 1, 4, 4), r"4 x 4 px at row 5, column 0 crosses .* 8 x 8 px"),
+        ([[0, -1]], (1, 1, 4, 4), "at row 0, column -1 crosses the border"),
+        ([[0, 0]], (1, 2, 4, 4), r"must have shape \(N, 1, h, w\), not \(1, 2, 4, 4\)"),
+        ([[0, 0]], (1, 4, 4), r"must have shape \(N, 1, h, w\)"),
+        ([[0, 0]], (2, 1, 4, 4), r"integers of shape \(2, 2\)"),
+        ([[0.5, 0.0]], (1, 1, 4, 4), "integers"),
     ],
 )
 def test_tiles_that_do_not_fit_are_one_clear_sentence_and_leave_no_trace(corners, maps, sentence):

@@ -229,13 +229,13 @@ def test_other_shapes_are_one_sentence_with_both():
 
 
 def test_a_reduction_to_a_sum_is_refused():
-    with pytest.raises(ConfigError, match=r"MSELoss asks for reduction='sum': leave reduction out"):
+    with pytest.raises(ConfigError, match=r"MSELoss has reduction='sum': omit reduction"):
         MaskedLoss(nn.MSELoss(reduction="sum"))
 
 
 def test_a_loss_that_mixes_channels_is_refused_in_one_sentence():
     output, target, labelled = batch()
-    with pytest.raises(ConfigError, match="CrossEntropyLoss must give one value a pixel"):
+    with pytest.raises(ConfigError, match="CrossEntropyLoss must return one value per pixel"):
         MaskedLoss(nn.CrossEntropyLoss())(output, target, labelled)
 
 

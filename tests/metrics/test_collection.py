@@ -19,7 +19,7 @@ from torchmetrics.classification import (
     BinaryPrecisionRecallCurve,
 )
 
-from lis2_lightning.errors import ConfigError, DataError
+from lis2_lightning.errors import ConfigError
 from lis2_lightning.metrics import (
     AveragePrecision,
     BestDice,
@@ -229,7 +229,7 @@ def test_gradients_are_cut():
 
 
 def test_two_metrics_of_one_name_are_refused():
-    with pytest.raises(ConfigError, match=r"^two metrics are named 'dice': keep one of them$"):
+    with pytest.raises(ConfigError, match=r"^two metrics are named 'dice': remove one of them$"):
         PixelMetrics([Dice(), Dice(threshold=0.3)])
 
 
@@ -245,12 +245,12 @@ def test_a_metric_of_several_numbers_is_refused_in_one_sentence():
     ):
         metrics = PixelMetrics([metric])
         metrics.update(*batch())
-        with pytest.raises(ConfigError, match=f"must give one number, got {got}: "):
+        with pytest.raises(ConfigError, match=f"must return one number, got {got}: "):
             metrics.compute()
 
 
 def test_other_shapes_are_one_sentence():
-    with pytest.raises(DataError, match=r"got \(2,\) and \(3,\)"):
+    with pytest.raises(ConfigError, match=r"shape of the target \(3,\), got \(2,\)"):
         PixelMetrics([Dice()]).update(torch.rand(2), torch.rand(3))
 
 

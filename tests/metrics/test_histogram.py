@@ -236,9 +236,11 @@ def test_a_state_that_was_reset_in_inference_mode_can_be_updated_outside():
 
 def test_other_shapes_are_one_sentence():
     metric = RocAuc()
-    with pytest.raises(DataError, match=r"got \(3,\) and \(4,\): "):
+    with pytest.raises(ConfigError, match=r"shape of the target \(4,\), got \(3,\): "):
         metric.update(torch.rand(3), torch.rand(4))
-    with pytest.raises(DataError, match=r"labelled and target .* \(1, 4\) and \(4,\): "):
+    with pytest.raises(
+        DataError, match=r"labelled must have the shape of the target \(4,\), got \(1, 4\): "
+    ):
         metric.update(torch.rand(4), torch.rand(4), torch.ones(1, 4, dtype=torch.bool))
 
 

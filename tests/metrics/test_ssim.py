@@ -104,5 +104,5 @@ def test_bad_sizes_are_one_sentence():
         MaskedSSIM(win_size=4)
     with pytest.raises(ConfigError, match=r"threshold must lie in \[0, 1\], got -1"):
         MaskedSSIM(threshold=-1)
-    with pytest.raises(DataError, match=r"at least 7 px a side, got \(6, 20\): "):
+    with pytest.raises(DataError, match=r"at least 7 px per side, got \(6, 20\): "):
         MaskedSSIM().update(*torch.rand(2, 1, 1, 6, 20))

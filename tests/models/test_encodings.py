@@ -160,7 +160,7 @@ def test_a_batch_without_positions_is_one_clear_sentence():
         (lambda: LinPositionEncoding([]), "vars_config is empty"),
         (lambda: VariableEncoding(index=-1), "index of at least 0"),
         (lambda: VariableEncoding(index=0, expand_dims=0), "expand_dims of at least 1"),
-        (lambda: VariableEncoding(index=0, scale=0.0), "neither may be 0"),
+        (lambda: VariableEncoding(index=0, scale=0.0), "must not be 0"),
         (lambda: SinPositionEncoding([VariableEncoding(index=1)]), "needs an angle .* index 1"),
         (
             lambda: LinPositionEncoding([ROW, VariableEncoding(index=1, unsqueeze=False)]),
@@ -181,9 +181,9 @@ def test_a_wrong_encoding_is_one_clear_sentence(build, sentence):
 @pytest.mark.parametrize(
     ("name", "positions", "sentence"),
     [
-        ("lin", torch.zeros(2, 1, 2), "index 1, but positions of shape .* hold 1 axes"),
-        ("lin", torch.zeros(2), "must have the shape"),
-        ("identity", torch.zeros(2, 3), "make no 4 channels"),
+        ("lin", torch.zeros(2, 1, 2), "index 1, but positions of shape .* have 1 axes"),
+        ("lin", torch.zeros(2), "must have shape"),
+        ("identity", torch.zeros(2, 3), "do not have 4 channels"),
     ],
 )
 def test_positions_of_another_shape_are_one_clear_sentence(name, positions, sentence):

@@ -162,7 +162,7 @@ def test_a_large_image_is_strided_down_and_keeps_its_coordinates(monkeypatch, tm
 def test_arrays_of_different_shapes_are_one_clear_sentence(name, tmp_path):
     given = arrays()
     given[name] = given[name][None]
-    with pytest.raises(DataError, match="must have one shape"):
+    with pytest.raises(DataError, match="must have the same shape"):
         draw_prediction(**given, path=tmp_path / "prediction.png")
     assert not list(tmp_path.iterdir())
 

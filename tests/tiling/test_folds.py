@@ -55,7 +55,7 @@ def test_one_area_holds_the_plain_grid():
 
 
 def test_an_area_that_cannot_hold_a_tile_is_refused():
-    with pytest.raises(ConfigError, match="take an area_size of at least 40"):
+    with pytest.raises(ConfigError, match="use an area_size of at least 40"):
         Areas.cut((96, 96), size=32, buffer=8).lattice(size=32, stride=16)
 
 
@@ -95,7 +95,7 @@ def test_no_fold_is_without_an_area(weights):
 
 
 def test_more_folds_than_areas_are_refused():
-    with pytest.raises(DataError, match="5 folds need at least 5 areas, and the image has 4"):
+    with pytest.raises(DataError, match="5 folds need at least 5 areas, the image has 4"):
         assign_folds(np.ones((4, 2)), num_folds=5)
 
 

@@ -71,7 +71,7 @@ def test_a_network_that_gives_no_tensor_is_named() -> None:
         def forward(self, patch: Tensor) -> tuple[Tensor, Tensor]:
             return patch, patch
 
-    with pytest.raises(DataError, match="Two gives a tuple"):
+    with pytest.raises(DataError, match="Two returns a tuple"):
         module(Two())(BATCH)
 
 

@@ -1,1 +1,1 @@
-"""One file for each way an image can be stored; :mod:`lis2_lightning.data.formats` opens them."""
+"""One module per image format; :mod:`lis2_lightning.data.open_raster` opens them."""

@@ -1,4 +1,4 @@
-"""Rasters over arrays: in memory, or mapped from a file that stores plain numbers."""
+"""Rasters over arrays: in memory, or memory-mapped from a file of plain numbers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from lis2_lightning.data.rasters.contract import (
@@ -14,7 +15,6 @@ from lis2_lightning.data.rasters.contract import (
     check_inside,
     check_squares,
     existing_file,
-    gather,
     to_float32,
 )
 from lis2_lightning.errors import DataError
@@ -22,14 +22,14 @@ from lis2_lightning.tiling.grid import Tile
 
 
 class ArrayRaster:
-    """An array in memory, ``(H, W)`` or ``(C, H, W)``; it is kept as it is, not copied.
+    """An array in memory, ``(H, W)`` or ``(C, H, W)``; it is not copied.
 
     Args:
         array: The image.
-        source: What to call it in an error.
+        source: Its name in error messages.
 
     Raises:
-        DataError: The array has the wrong dimensions or holds no numbers.
+        DataError: The array has the wrong dimensions or does not hold numbers.
     """
 
     def __init__(self, array: NDArray[Any], *, source: str = "an array in memory") -> None:
@@ -37,33 +37,44 @@ class ArrayRaster:
         self.shape = channels_first(array.shape, array.dtype, source)
         self._array = array.reshape(self.shape)
 
+    @property
+    def handle(self) -> NDArray[Any]:
+        """The stored pixels, ``(C, H, W)``."""
+        return self._array
+
+    def scaled(self, stored: NDArray[Any]) -> NDArray[np.float32]:
+        """Copy stored numbers as float32 values."""
+        return to_float32(stored)
+
     def read(self, tile: Tile) -> NDArray[np.float32]:
         """Read one rectangle, ``(C, height, width)``."""
-        check_inside(self.shape, (tile.top, tile.left, tile.bottom, tile.right), self.source)
-        return to_float32(self._array[:, tile.rows, tile.columns])
+        check_inside(self, tile.top, tile.left, tile.bottom, tile.right)
+        return self.scaled(self.handle[:, tile.rows, tile.columns])
 
     def read_many(
         self, tops: NDArray[np.int64], lefts: NDArray[np.int64], size: int
     ) -> NDArray[np.float32]:
         """Read N squares, ``(N, C, size, size)``."""
-        check_squares(self.shape, tops, lefts, size, self.source)
-        return to_float32(gather(self._array, tops, lefts, size))
+        check_squares(self, tops, lefts, size)
+        # one indexing step, several times as fast as a loop over slices
+        windows = sliding_window_view(self.handle, (size, size), axis=(1, 2))
+        return self.scaled(np.moveaxis(windows[:, tops, lefts], 0, 1))
 
 
-class MappedRaster(OpenedLate[NDArray[Any]]):
+class MappedRaster(OpenedLate[NDArray[Any]], ArrayRaster):
     """Plain numbers at an offset of a file, read through a memory map.
 
     Args:
         path: The file.
-        source: What to call it in an error.
+        source: Its name in error messages.
         offset: Where the numbers begin, in bytes.
         dtype: Their type, with its byte order.
         shape: Their shape as stored; see :func:`channels_first`.
-        order: `C` or `F`, as NumPy means it.
+        order: `C` or `F`, as in NumPy.
         channels: Whether the channels of a stored ``(C, H, W)`` or ``(H, W, C)`` come first.
 
     Raises:
-        DataError: The shape is no image's, or the file ends before the last number.
+        DataError: The shape is not an image's, or the file is truncated.
     """
 
     def __init__(
@@ -82,50 +93,30 @@ class MappedRaster(OpenedLate[NDArray[Any]]):
         planes = shape if channels == "first" else (shape[-1], *shape[:-1])
         self.shape = channels_first(planes, dtype, source)
         self._path = path.absolute()
-        self._layout: tuple[Any, int, tuple[int, ...], Literal["C", "F"]]
-        self._layout = (dtype, offset, shape, order)
-        missing = offset + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        missing -= self._path.stat().st_size
+        self._dtype, self._offset, self._stored, self._order = dtype, offset, shape, order
+        end = offset + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        missing = end - self._path.stat().st_size
         if missing > 0:
             raise DataError(f"{path} is truncated, {missing} bytes are missing: copy it again")
 
     def open(self) -> NDArray[Any]:
         """Map the file; nothing is read yet."""
-        dtype, offset, shape, order = self._layout
         try:
             mapped = np.memmap(
-                self._path, dtype=dtype, mode="r", offset=offset, shape=shape, order=order
+                self._path, self._dtype, "r", self._offset, self._stored, order=self._order
             )
         except OSError as error:
             raise DataError(f"{self.source} cannot be opened: {error.strerror}") from error
-        # a plain view: indexing np.memmap objects costs several microseconds each time
-        array = np.asarray(mapped)
-        return (array if self._channels == "first" else np.moveaxis(array, -1, 0)).reshape(
-            self.shape
-        )
-
-    def scaled(self, stored: NDArray[Any]) -> NDArray[np.float32]:
-        """Turn stored numbers into float32 values."""
-        return to_float32(stored)
-
-    def read(self, tile: Tile) -> NDArray[np.float32]:
-        """Read one rectangle, ``(C, height, width)``."""
-        check_inside(self.shape, (tile.top, tile.left, tile.bottom, tile.right), self.source)
-        return self.scaled(self.handle[:, tile.rows, tile.columns])
-
-    def read_many(
-        self, tops: NDArray[np.int64], lefts: NDArray[np.int64], size: int
-    ) -> NDArray[np.float32]:
-        """Read N squares, ``(N, C, size, size)``."""
-        check_squares(self.shape, tops, lefts, size, self.source)
-        return self.scaled(gather(self.handle, tops, lefts, size))
+        array = np.asarray(mapped)  # indexing np.memmap itself costs microseconds each time
+        planes = array if self._channels == "first" else np.moveaxis(array, -1, 0)
+        return planes.reshape(self.shape)
 
 
 def open_npy(path: Path) -> MappedRaster:
     """Open a ``.npy`` file.
 
     Raises:
-        DataError: It is missing, no NumPy file, truncated, or holds no image.
+        DataError: It is missing, truncated, not a NumPy file or not an image.
     """
     with existing_file(path).open("rb") as file:
         try:
@@ -137,7 +128,7 @@ def open_npy(path: Path) -> MappedRaster:
             )
             shape, fortran, dtype = read_header(file)
         except ValueError as error:
-            raise DataError(f"{path} is no NumPy file: write it with numpy.save") from error
+            raise DataError(f"{path} is not a NumPy file: write it with numpy.save") from error
         return MappedRaster(
             path,
             source=str(path),

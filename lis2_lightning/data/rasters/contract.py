@@ -1,19 +1,20 @@
 """What a raster is, and what the rasters of all formats share.
 
-A raster knows its shape from the moment it is built; its file is opened at the first read in each
-process, so that it can be pickled and used by forked or spawned workers without sharing a handle.
+A raster knows its shape when it is built. Its file is opened at the first read in each process, so
+that it can be pickled and used by forked or spawned workers without sharing a handle.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from lis2_lightning.errors import DataError
@@ -26,13 +27,13 @@ Handle = TypeVar("Handle")
 class Raster(Protocol):
     """A lazily read image of shape ``(C, H, W)``; an image of two dimensions has one channel.
 
-    Values are the physical ones, as float32: scaled as the file says, NaN where the file says that
-    there is no value. Nothing larger than what is asked for (or one stored block) is ever held.
+    Values are physical, as float32: scaled as the file says, NaN where the file has no value. At
+    most the requested pixels (or a few stored blocks) are held in memory.
     """
 
     @property
     def source(self) -> str:
-        """The name to use in an error: a path, with the part inside the file where there is one."""
+        """The name for error messages: a path, with the part inside the file if there is one."""
         ...
 
     @property
@@ -41,7 +42,7 @@ class Raster(Protocol):
         ...
 
     def read(self, tile: Tile) -> NDArray[np.float32]:
-        """Read one rectangle, ``(C, height, width)``, as an array that may be written to.
+        """Read one rectangle, ``(C, height, width)``, writable.
 
         Raises:
             DataError: The tile does not lie inside the image.
@@ -51,66 +52,115 @@ class Raster(Protocol):
     def read_many(
         self, tops: NDArray[np.int64], lefts: NDArray[np.int64], size: int
     ) -> NDArray[np.float32]:
-        """Read N squares of ``size`` pixels whose corners are given, ``(N, C, size, size)``.
-
-        The array may be written to.
+        """Read N squares of ``size`` pixels at these corners, ``(N, C, size, size)``, writable.
 
         Raises:
-            DataError: One of the squares does not lie inside the image.
+            DataError: A square does not lie inside the image.
         """
         ...
 
 
-class OpenedLate(Generic[Handle]):
+class OpenedLate(ABC, Generic[Handle]):
     """Holds a handle that is opened at the first use in each process and never pickled."""
 
     _handle: Handle | None = None
     _process = -1
 
+    @abstractmethod
     def open(self) -> Handle:
-        """Open the file anew; each format says how."""
-        raise NotImplementedError
+        """Open the file."""
 
     def release(self, handle: Handle) -> None:
-        """Close a handle; a format whose handles close themselves need not say how."""
+        """Close a handle; the default leaves that to the handle itself."""
 
     @property
     def handle(self) -> Handle:
-        """The handle of this process; one inherited through a fork is closed, not used."""
+        """The handle of this process; a handle inherited through a fork is closed, not used."""
         if self._handle is None or self._process != os.getpid():
-            self.close()  # the parent's goes first: HDF5 would hand out the same file again
+            self.close()  # the parent's goes first: HDF5 would return the same file again
             self._handle = self.open()
             self._process = os.getpid()
         return self._handle
 
     def close(self) -> None:
-        """Close the file, if it is open; the next read opens it again."""
+        """Close the file if it is open; the next read opens it again."""
         handle, self._handle = self._handle, None
         if handle is not None:
             self.release(handle)
 
     def __del__(self) -> None:
-        if not sys.is_finalizing():  # at the end of Python the libraries are half gone already
+        if not sys.is_finalizing():  # by then the libraries are partly gone
             self.close()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_handle": None}
 
 
-def channels_first(shape: Sequence[int], dtype: np.dtype[Any], source: str) -> tuple[int, int, int]:
-    """Give the ``(C, H, W)`` of a stored array; leading axes of length one are no axes.
+class SlicedRaster(OpenedLate[Handle]):
+    """A raster whose file is read slice by slice; each format fills an array from a corner on.
 
-    Radio maps are often stored with degenerate axes: ``(1, 1, H, W)`` is an image of one channel.
+    Args:
+        shape: The stored shape; see :func:`channels_first`.
+        dtype: The type of the stored numbers.
+        source: Its name in error messages.
+        block: Height and width of the pixels that are read together, px.
 
     Raises:
-        DataError: The array has too few or too many dimensions, no pixel, or no numbers.
+        DataError: The shape is not an image's.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        dtype: np.dtype[Any],
+        *,
+        source: str,
+        block: tuple[int, int] = (1, 1),
+    ) -> None:
+        self.source = source
+        self.shape = channels_first(shape, dtype, source)
+        self.block = block
+        self.leading = (0,) * (len(shape) - 3)  # indices of degenerate axes
+
+    @abstractmethod
+    def fill(self, values: NDArray[np.float32], top: int, left: int) -> None:
+        """Fill ``(C, h, w)`` with the pixels from a corner on."""
+
+    def read(self, tile: Tile) -> NDArray[np.float32]:
+        """Read one rectangle, ``(C, height, width)``."""
+        check_inside(self, tile.top, tile.left, tile.bottom, tile.right)
+        values = np.empty((self.shape[0], tile.height, tile.width), dtype=np.float32)
+        with np.errstate(over="ignore"):
+            self.fill(values, tile.top, tile.left)
+        return values
+
+    def read_many(
+        self, tops: NDArray[np.int64], lefts: NDArray[np.int64], size: int
+    ) -> NDArray[np.float32]:
+        """Read N squares, ``(N, C, size, size)``, in the order in which they are stored."""
+        check_squares(self, tops, lefts, size)
+        values = np.empty((len(tops), self.shape[0], size, size), dtype=np.float32)
+        height, width = self.block
+        with np.errstate(over="ignore"):
+            for index in np.lexsort((lefts // width, tops // height)):  # each block is read once
+                self.fill(values[index], int(tops[index]), int(lefts[index]))
+        return values
+
+
+def channels_first(shape: Sequence[int], dtype: np.dtype[Any], source: str) -> tuple[int, int, int]:
+    """The ``(C, H, W)`` of a stored array, without degenerate leading axes.
+
+    Radio maps are often stored as ``(1, 1, H, W)``: an image of one channel.
+
+    Raises:
+        DataError: The array has the wrong number of dimensions, no pixels, or no real numbers.
 
     >>> channels_first((1, 1, 5, 7), np.dtype("f4"), "map.fits")
     (1, 5, 7)
     """
     if dtype.kind not in "biuf":
         raise DataError(
-            f"{source} holds values of type {dtype}, where an image needs integers or floats: "
+            f"{source} holds values of type {dtype}, an image needs integers or floats: "
             f"convert it to float32"
         )
     sides = tuple(int(side) for side in shape)
@@ -120,80 +170,68 @@ def channels_first(shape: Sequence[int], dtype: np.dtype[Any], source: str) -> t
         sides = (1, *sides)
     if len(sides) != 3:
         raise DataError(
-            f"{source} has the shape {tuple(shape)}, where an image is (height, width) or "
-            f"(channels, height, width): pick one plane of it"
+            f"{source} has shape {tuple(shape)}, an image is (height, width) or "
+            f"(channels, height, width): select one plane of it"
         )
     if 0 in sides:
-        raise DataError(f"{source} has the shape {tuple(shape)}: an image needs at least one pixel")
+        raise DataError(f"{source} has shape {tuple(shape)}: an image needs at least one pixel")
     return sides[0], sides[1], sides[2]
 
 
-def check_inside(
-    shape: tuple[int, int, int], corners: tuple[int, int, int, int], source: str
-) -> None:
-    """Check that pixels ``top, left, bottom, right`` (half-open) lie inside the image.
+def check_inside(raster: Raster, top: int, left: int, bottom: int, right: int) -> None:
+    """Check that a half-open range of pixels lies inside an image.
 
     Raises:
-        DataError: They do not. A negative index would silently read from the other side.
+        DataError: It does not. A negative index would silently read from the other side.
     """
-    top, left, bottom, right = corners
-    if top < 0 or left < 0 or bottom > shape[1] or right > shape[2]:
+    _, height, width = raster.shape
+    if top < 0 or left < 0 or bottom > height or right > width:
         raise DataError(
-            f"{source} is an image of {shape[1]} x {shape[2]} px: rows {top} to {bottom} and "
-            f"columns {left} to {right} do not lie inside it"
+            f"{raster.source} is an image of {height} x {width} px: rows {top} to {bottom} and "
+            f"columns {left} to {right} are not inside it"
         )
 
 
 def check_squares(
-    shape: tuple[int, int, int],
-    tops: NDArray[np.int64],
-    lefts: NDArray[np.int64],
-    size: int,
-    source: str,
+    raster: Raster, tops: NDArray[np.int64], lefts: NDArray[np.int64], size: int
 ) -> None:
-    """Check that all squares lie inside the image, as :func:`check_inside` does for one."""
+    """Check that all squares lie inside an image, as :func:`check_inside` does."""
     if len(tops):
-        bounds = (int(tops.min()), int(lefts.min()), int(tops.max()), int(lefts.max()))
-        check_inside(shape, (*bounds[:2], bounds[2] + size, bounds[3] + size), source)
+        bottom, right = int(tops.max()) + size, int(lefts.max()) + size
+        check_inside(raster, int(tops.min()), int(lefts.min()), bottom, right)
 
 
 def to_float32(values: NDArray[Any]) -> NDArray[np.float32]:
-    """Copy as native float32 in C order; a number beyond 3.4e38 becomes infinite.
+    """Copy as native float32 in C order; numbers beyond 3.4e38 become infinite.
 
-    Always a copy, also of float32: what is read is normalised in place.
+    Always a copy, even of float32, because the caller normalises it in place.
     """
     with np.errstate(over="ignore"):
         return values.astype(np.float32, order="C")
 
 
-def gather(
-    array_chw: NDArray[Any], tops: NDArray[np.int64], lefts: NDArray[np.int64], size: int
-) -> NDArray[Any]:
-    """Copy N squares out of an array ``(C, H, W)`` in one indexing step: ``(N, C, size, size)``.
-
-    Several times as fast as a Python loop over slices, for a memory map of any byte order too.
-
-    >>> gather(np.arange(12).reshape(1, 3, 4), np.array([0, 1]), np.array([2, 0]), 2).tolist()
-    [[[[2, 3], [6, 7]]], [[[4, 5], [8, 9]]]]
-    """
-    windows = sliding_window_view(array_chw, (size, size), axis=(1, 2))
-    picked: NDArray[Any] = windows[:, tops, lefts]
-    return np.moveaxis(picked, 0, 1)
-
-
 def existing_file(path: Path) -> Path:
-    """Give the path back if a file is there.
+    """Return the path if it is a file.
 
     Raises:
-        DataError: There is none, or it is a folder.
+        DataError: It does not exist, or is a folder.
     """
     if path.is_dir():
-        raise DataError(f"{path} is a folder, where an image file is needed: name the file in it")
+        raise DataError(f"{path} is a folder, an image file is needed: name the file inside it")
     if not path.is_file():
         raise DataError(f"{path} does not exist: check the path of the image")
     return path
 
 
-def one_line(error: Exception) -> str:
-    """Give an error of another library as a part of one sentence."""
-    return " ".join(str(error).split())
+def optional_module(name: str, path: Path, extra: str) -> Any:
+    """Import the library that a format needs.
+
+    Raises:
+        DataError: It is not installed.
+    """
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise DataError(
+            f'reading {path} needs {name}: pip install "lis2-lightning[{extra}]"'
+        ) from error

@@ -1,8 +1,8 @@
 """FITS images: headers by astropy, pixels through our own memory map.
 
-astropy refuses to map an image with BSCALE, BZERO or BLANK, and its ``section`` takes some 4 ms for
-a window that takes 0.1 ms here. Scaling is as the FITS standard 4.0 defines it (section 4.4.2.5):
-value = BZERO + BSCALE * stored, in double precision, NaN where an integer equals BLANK.
+astropy does not map images with BSCALE, BZERO or BLANK, and its ``section`` takes 4 ms for a window
+that takes 0.1 ms here. Scaling follows the FITS standard 4.0 (section 4.4.2.5): value = BZERO +
+BSCALE * stored, in double precision, NaN where an integer equals BLANK.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from lis2_lightning.data.rasters.arrays import MappedRaster
 from lis2_lightning.data.rasters.blocks import BlockRaster
-from lis2_lightning.data.rasters.contract import existing_file, one_line, to_float32
-from lis2_lightning.errors import DataError
+from lis2_lightning.data.rasters.contract import existing_file, to_float32
+from lis2_lightning.errors import DataError, one_line
 
 Cards = dict[str, tuple[Any, str]]
 BITPIX = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
@@ -46,7 +46,7 @@ class FitsRaster(MappedRaster):
         self._blank = blank if isinstance(blank, int) else None
 
     def scaled(self, stored: NDArray[Any]) -> NDArray[np.float32]:
-        """Turn stored numbers into physical values, NaN where they are blank."""
+        """Turn stored numbers into physical values, NaN where blank."""
         if self._scale == 1.0 and self._zero == 0.0:
             values = to_float32(stored)
         else:
@@ -60,19 +60,18 @@ class FitsRaster(MappedRaster):
 
 
 class CompressedFitsRaster(BlockRaster[Any]):
-    """A tile-compressed FITS image; astropy decompresses a block of rows at its first use."""
+    """A tile-compressed FITS image; astropy decompresses blocks on demand."""
 
     def __init__(self, path: Path, *, source: str, index: int, hdu: Any) -> None:
         tile_shape = getattr(hdu, "tile_shape", None) or (1, 256)
         super().__init__(
-            shape=hdu.shape,
-            dtype=np.dtype(np.float32),
+            hdu.shape,
+            np.dtype(np.float32),
             block=(int(tile_shape[-2]), int(tile_shape[-1])),
             source=source,
         )
         self.cards = celestial_cards(hdu.header)
         self._path, self._index = path.absolute(), index
-        self._leading = (0,) * max(len(hdu.shape) - 3, 0)
 
     def open_file(self) -> Any:
         """Open the list of HDUs in this process."""
@@ -87,8 +86,8 @@ class CompressedFitsRaster(BlockRaster[Any]):
         """Decompress one block, ``(C, h, w)``; astropy scales it."""
         with quiet():
             section = file[self._index].section
-            values = np.asarray(section[(*self._leading, ..., rows, columns)])
-        return to_float32(values).reshape(self.shape[0], *values.shape[-2:])
+            values = np.asarray(section[(*self.leading, ..., rows, columns)])
+        return to_float32(values)
 
 
 def celestial_cards(header: Any) -> Cards:
@@ -99,7 +98,7 @@ def celestial_cards(header: Any) -> Cards:
         if CELESTIAL.fullmatch(card.keyword)
     }
     for keyword in list(cards):
-        if keyword.startswith("WCSAXES"):  # a cube has a third axis; a map of it has not
+        if keyword.startswith("WCSAXES"):  # a cube has a third axis, a map does not
             cards[keyword] = (2, cards[keyword][1])
     return cards
 
@@ -108,11 +107,11 @@ def open_fits(path: Path, which: str | None) -> FitsRaster | CompressedFitsRaste
     """Open an image of a FITS file.
 
     Args:
-        path: The file; not gzipped, because such a file cannot be read piece by piece.
-        which: The HDU's number, its EXTNAME, or None for the first that holds an image.
+        path: The file; not gzipped, which could not be read in parts.
+        which: The HDU's number, its EXTNAME, or None for the first image.
 
     Raises:
-        DataError: The file is missing, no FITS file, truncated, or has no such image.
+        DataError: The file is missing, truncated, not a FITS file or has no such image.
     """
     source = f"{path}[{which}]" if which else str(path)
     with existing_file(path).open("rb") as file:
@@ -120,7 +119,7 @@ def open_fits(path: Path, which: str | None) -> FitsRaster | CompressedFitsRaste
     if start.startswith((b"\x1f\x8b", b"BZh")):
         raise DataError(f"{path} is compressed as a whole: unpack it first (gunzip or bunzip2)")
     if start != b"SIMPLE  =":
-        raise DataError(f"{path} is no FITS file: it does not begin with the keyword SIMPLE")
+        raise DataError(f"{path} is not a FITS file: it does not begin with the keyword SIMPLE")
     try:
         with quiet(), _open_fits(path) as hdus:
             index, hdu = _pick(hdus, which, path)
@@ -129,14 +128,12 @@ def open_fits(path: Path, which: str | None) -> FitsRaster | CompressedFitsRaste
             offset = hdu.fileinfo()["datLoc"]
             return FitsRaster(path, source=source, offset=offset, header=hdu.header)
     except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
-        # what astropy raises where a header is damaged; it reads them late, one by one
-        raise DataError(
-            f"{path} is damaged, its header cannot be read: {one_line(error)}"
-        ) from error
+        # what astropy raises for damaged headers, which it parses lazily
+        raise DataError(f"the header of {path} is damaged: {one_line(error)}") from error
 
 
 def write_fits(file: IO[bytes], image: NDArray[np.float32], cards: Cards) -> None:
-    """Write an image ``(H, W)`` or ``(C, H, W)`` with the given keywords to an open file."""
+    """Write an image ``(H, W)`` or ``(C, H, W)`` with header cards to an open file."""
     from astropy.io import fits
 
     hdu = fits.PrimaryHDU(image)
@@ -148,7 +145,7 @@ def write_fits(file: IO[bytes], image: NDArray[np.float32], cards: Cards) -> Non
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep astropy's warnings away: a user cannot act on them, and errors are ours to tell."""
+    """Silence astropy's warnings, which a user cannot act on."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -161,17 +158,17 @@ def _open_fits(path: Path) -> Any:
 
 
 def _pick(hdus: Any, which: str | None, path: Path) -> tuple[int, Any]:
-    """Find the HDU that is asked for, with its number."""
+    """The requested HDU with its number."""
     names = [f"{index} {hdu.name or '(no name)'}" for index, hdu in enumerate(hdus)]
     if which is None:
         for index, hdu in enumerate(hdus):
             if _is_image(hdu):
                 return index, hdu
-        raise DataError(f"{path} holds no image: its HDUs are {', '.join(names)}")
+        raise DataError(f"{path} has no image: its HDUs are {', '.join(names)}")
     try:
         name, comma, version = which.partition(",")
-        wanted = (name, int(version)) if comma else int(which) if which.isdecimal() else which
-        index = int(hdus.index_of(wanted))
+        key = (name, int(version)) if comma else int(which) if which.isdecimal() else which
+        index = int(hdus.index_of(key))
         hdu = hdus[index]
     except (KeyError, IndexError, ValueError) as error:
         raise DataError(f"{path} has no HDU {which!r}: it has {', '.join(names)}") from error

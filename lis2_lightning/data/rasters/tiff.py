@@ -1,4 +1,4 @@
-"""TIFF images: mapped where the pixels lie in one piece, else read tile by tile."""
+"""TIFF images: memory-mapped if the pixels are contiguous, else read tile by tile."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from lis2_lightning.data.rasters.arrays import MappedRaster
 from lis2_lightning.data.rasters.blocks import BlockRaster
-from lis2_lightning.data.rasters.contract import existing_file, one_line
-from lis2_lightning.errors import DataError
+from lis2_lightning.data.rasters.contract import existing_file, optional_module
+from lis2_lightning.errors import DataError, one_line
 
 
 class TiffRaster(BlockRaster[tuple[Any, Any]]):
@@ -21,10 +21,11 @@ class TiffRaster(BlockRaster[tuple[Any, Any]]):
         path: The file.
         page: The number of the series of pages.
         array: The pixels as a lazy array, for their shape.
-        axes: What its dimensions are, in tifffile's letters: `S` last means channels last.
+        axes: Its dimensions in tifffile's letters: `S` last means channels last.
+        source: Its name in error messages.
 
     Raises:
-        DataError: The pixels are no image, or compressed in a way that cannot be undone here.
+        DataError: The pixels are not an image.
     """
 
     def __init__(self, path: Path, page: int, *, array: Any, axes: str, source: str) -> None:
@@ -33,18 +34,16 @@ class TiffRaster(BlockRaster[tuple[Any, Any]]):
         shape, chunks = (
             [int(sides[axis]) for axis in order] for sides in (array.shape, array.chunks)
         )
-        super().__init__(
-            shape=shape,
-            dtype=np.dtype(array.dtype),
-            block=(chunks[-2], chunks[-1]),
-            source=source,
-        )
+        block = (chunks[-2], chunks[-1])
+        super().__init__(shape, np.dtype(array.dtype), block=block, source=source)
         self._path, self._page = path.absolute(), page
 
     def open_file(self) -> tuple[Any, Any]:
         """Open the file and its pixels in this process."""
         file = _open(self._path)
-        return file, _zarr(self._path).open(file.series[self._page].aszarr(level=0), mode="r")
+        return file, optional_module("zarr", self._path, "zarr").open(
+            file.series[self._page].aszarr(level=0), mode="r"
+        )
 
     def close_file(self, file: tuple[Any, Any]) -> None:
         """Close the file."""
@@ -56,10 +55,9 @@ class TiffRaster(BlockRaster[tuple[Any, Any]]):
         try:
             if self._last:
                 return np.moveaxis(np.asarray(pixels[..., rows, columns, :]), -1, 0)
-            values = np.asarray(pixels[..., rows, columns])
+            return np.asarray(pixels[..., rows, columns])
         except (ValueError, OSError) as error:
             raise DataError(f"{self.source} cannot be decompressed: {one_line(error)}") from error
-        return values.reshape(self.shape[0], *values.shape[-2:])
 
 
 def open_tiff(path: Path, which: str | None) -> MappedRaster | TiffRaster:
@@ -77,7 +75,7 @@ def open_tiff(path: Path, which: str | None) -> MappedRaster | TiffRaster:
     with _open(existing_file(path)) as file:
         if (which is not None and not which.isdecimal()) or page >= len(file.series):
             raise DataError(
-                f"{path} has no image {which!r}: name one of 0 to {len(file.series) - 1}"
+                f"{path} has no image {which!r}: choose one of 0 to {len(file.series) - 1}"
             )
         series = file.series[page]
         if series.dataoffset is not None:
@@ -89,31 +87,14 @@ def open_tiff(path: Path, which: str | None) -> MappedRaster | TiffRaster:
                 shape=series.shape,
                 channels="last" if series.axes.endswith("S") else "first",
             )
-        zarr = _zarr(path)
+        zarr = optional_module("zarr", path, "zarr")  # tifffile reads single tiles through it
         array = zarr.open(series.aszarr(level=0), mode="r")
         return TiffRaster(path, page, array=array, axes=series.axes, source=source)
 
 
 def _open(path: Path) -> Any:
-    try:
-        import tifffile
-    except ImportError as error:
-        raise DataError(
-            f'{path} needs tifffile to be read: pip install "lis2-lightning[geo]"'
-        ) from error
+    tifffile = optional_module("tifffile", path, "geo")
     try:
         return tifffile.TiffFile(path)
     except (tifffile.TiffFileError, ValueError) as error:
-        raise DataError(f"{path} is no TIFF file, or is damaged: {one_line(error)}") from error
-
-
-def _zarr(path: Path) -> Any:
-    """Give the zarr module, through which tifffile reads single tiles."""
-    try:
-        import zarr
-    except ImportError as error:
-        raise DataError(
-            f"{path} is tiled or compressed and needs zarr to be read: "
-            f'pip install "lis2-lightning[zarr]"'
-        ) from error
-    return zarr
+        raise DataError(f"{path} is damaged or not a TIFF file: {one_line(error)}") from error

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lis2_lightning.data.rasters.blocks import BlockRaster
-from lis2_lightning.data.rasters.contract import one_line
-from lis2_lightning.errors import DataError, did_you_mean
+from lis2_lightning.data.rasters.contract import optional_module
+from lis2_lightning.errors import DataError, did_you_mean, one_line
 
 
 class ZarrRaster(BlockRaster[Any]):
@@ -18,17 +18,18 @@ class ZarrRaster(BlockRaster[Any]):
 
     Args:
         path: The folder of the array.
+        name: The array's name inside a group, or empty.
         array: The array, for its shape.
-        source: What to call it in an error.
+        source: Its name in error messages.
 
     Raises:
-        DataError: The array is no image.
+        DataError: The array is not an image.
     """
 
     def __init__(self, path: Path, name: str, *, array: Any, source: str) -> None:
         super().__init__(
-            shape=array.shape,
-            dtype=np.dtype(array.dtype),
+            array.shape,
+            np.dtype(array.dtype),
             block=tuple(array.chunks[-2:]) if array.ndim > 1 else (1, 1),
             source=source,
         )
@@ -41,9 +42,7 @@ class ZarrRaster(BlockRaster[Any]):
 
     def read_block(self, file: Any, rows: slice, columns: slice) -> NDArray[Any]:
         """Read whole chunks, ``(C, h, w)``."""
-        leading = (0,) * max(file.ndim - 3, 0)
-        values = np.asarray(file[(*leading, ..., rows, columns)])
-        return values.reshape(self.shape[0], *values.shape[-2:])
+        return np.asarray(file[(*self.leading, ..., rows, columns)])
 
 
 def open_zarr(path: Path, which: str | None) -> ZarrRaster:
@@ -51,7 +50,7 @@ def open_zarr(path: Path, which: str | None) -> ZarrRaster:
 
     Args:
         path: A folder that holds an array or a group.
-        which: The array inside the group, or None where the folder is an array or a group of one.
+        which: The array's name inside the group, or None if the folder is, or holds, one array.
 
     Raises:
         DataError: zarr is not installed, or there is no such array.
@@ -63,29 +62,24 @@ def open_zarr(path: Path, which: str | None) -> ZarrRaster:
     if which is None and len(arrays) == 1:
         name = next(iter(arrays))
     if name not in arrays:
-        asked = f"no array {name!r}" if name else f"{len(arrays)} arrays, and none is named"
+        asked = f"no array {name!r}" if name else f"{len(arrays)} arrays and none was selected"
         raise DataError(f"{path} has {asked}: {did_you_mean(name, arrays)}")
     source = f"{path}:/{name}" if name else str(path)
     return ZarrRaster(path, name, array=arrays[name], source=source)
 
 
 def _open(path: Path) -> Any:
-    try:
-        import zarr
-    except ImportError as error:
-        raise DataError(
-            f'{path} needs zarr to be read: pip install "lis2-lightning[zarr]"'
-        ) from error
+    zarr = optional_module("zarr", path, "zarr")
     try:
         return zarr.open(path, mode="r")
     except (ValueError, OSError, KeyError) as error:
         raise DataError(
-            f"{path} is no Zarr array or group, or is damaged: {one_line(error)}"
+            f"{path} is damaged or not a Zarr array or group: {one_line(error)}"
         ) from error
 
 
 def _arrays(node: Any) -> dict[str, Any]:
-    """All arrays in a node with their names; the node itself, where it is one, has none."""
+    """All arrays of a node by name; a node that is an array itself has the empty name."""
     import zarr
 
     if isinstance(node, zarr.Array):

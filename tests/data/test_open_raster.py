@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
-from lis2_lightning.data.formats import ArrayRaster, Raster, open_raster, write_map
+from lis2_lightning.data.open_raster import ArrayRaster, Raster, open_raster, write_map
 from lis2_lightning.data.rasters.arrays import MappedRaster
 from lis2_lightning.data.rasters.fits import FitsRaster
 from lis2_lightning.data.rasters.hdf5 import Hdf5Raster
@@ -142,9 +142,9 @@ def test_reading_outside_of_the_image_is_refused(tmp_path, write):
     for tile in (Tile(-1, 0, 4, 4), Tile(0, WIDTH - 3, 4, 4)):
         with pytest.raises(DataError, match=r"is an image of 90 x 130 px: rows .* inside it"):
             raster.read(tile)
-    with pytest.raises(DataError, match="do not lie inside it"):
+    with pytest.raises(DataError, match="are not inside it"):
         raster.read_many(np.array([0, -1]), np.array([0, 0]), 4)
-    with pytest.raises(DataError, match="do not lie inside it"):
+    with pytest.raises(DataError, match="are not inside it"):
         raster.read_many(np.array([0, 87]), np.array([0, 0]), 4)
 
 
@@ -368,7 +368,7 @@ def test_a_single_data_set_needs_no_name(tmp_path):
     assert open_raster(tmp_path / "map.zarr").shape == (1, 5, 6)
     group.create_array("c", shape=(7, 6), dtype="f4")
     assert open_raster(f"{tmp_path / 'map.zarr'}:c").shape == (1, 7, 6)
-    with pytest.raises(DataError, match="has 2 arrays, and none is named: valid are 'a/b', 'c'"):
+    with pytest.raises(DataError, match="has 2 arrays and none was selected: valid are 'a/b', 'c'"):
         open_raster(tmp_path / "map.zarr")
 
 
@@ -421,28 +421,28 @@ def bad_sources(path: Path):
         ("nothing.fits[2]", "nothing.fits does not exist"),
         ("nothing.zarr", "does not exist: check the path"),
         ("folder.fits", "is a folder"),
-        ("text.fits", "is no FITS file: it does not begin with the keyword SIMPLE"),
+        ("text.fits", "is not a FITS file: it does not begin with the keyword SIMPLE"),
         ("map.fits.gz", "is compressed as a whole: unpack it first"),
         ("zipped.fits", "is compressed as a whole: unpack it first"),
-        ("line.fits", r"has the shape \(5,\), where an image is \(height, width\)"),
-        ("hyper.fits", r"has the shape \(2, 2, 5, 5\)"),
-        ("empty.fits", "holds no image: its HDUs are 0 PRIMARY"),
-        ("text.npy", "is no NumPy file"),
+        ("line.fits", r"has shape \(5,\), an image is \(height, width\)"),
+        ("hyper.fits", r"has shape \(2, 2, 5, 5\)"),
+        ("empty.fits", "has no image: its HDUs are 0 PRIMARY"),
+        ("text.npy", "is not a NumPy file"),
         ("complex.npy", "holds values of type complex128"),
         ("object.npy", "holds values of type object"),
         ("none.npy", "needs at least one pixel"),
         ("cut.npy", "is truncated, 8 bytes are missing"),
-        ("complex.npy[1]", "holds a single array: leave out '1'"),
+        ("complex.npy[1]", "holds a single array: remove '1'"),
         ("map.npz", "which cannot be mapped: save it with numpy.save"),
-        ("map.jpg", "is of no known image format: its name must end in .fits, "),
-        ("map", "is of no known image format"),
-        ("text.h5", "cannot be read as an HDF5 file"),
-        ("cut.h5", "cannot be read as an HDF5 file: it is truncated"),
+        ("map.jpg", "has no known image format: its name must end in .fits, "),
+        ("map", "has no known image format"),
+        ("text.h5", "is damaged or not an HDF5 file"),
+        ("cut.h5", "is truncated"),
         ("two.h5", r"holds 2 data sets \(first, second\): name one, as in .*two.h5:/first"),
         ("two.h5:/fist", "has no data set 'fist': did you mean 'first'"),
-        ("text.tif", "is no TIFF file, or is damaged"),
-        ("one.tif[3]", "has no image '3': name one of 0 to 0"),
-        ("empty.zarr", "is no Zarr array or group"),
+        ("text.tif", "is damaged or not a TIFF file"),
+        ("one.tif[3]", "has no image '3': choose one of 0 to 0"),
+        ("empty.zarr", "is damaged or not a Zarr array or group"),
     ],
 )
 def test_a_bad_source_is_one_sentence_that_names_the_file(tmp_path, name, sentence):
@@ -455,7 +455,7 @@ def test_a_bad_source_is_one_sentence_that_names_the_file(tmp_path, name, senten
 
 
 def test_other_sources_are_refused():
-    with pytest.raises(DataError, match="an image is a path, an array or a raster, not list"):
+    with pytest.raises(DataError, match="an image must be a path, an array or a raster, not list"):
         open_raster([[1, 2], [3, 4]])  # type: ignore[arg-type]  # that is the point
 
 
@@ -514,7 +514,7 @@ def test_a_map_that_cannot_be_written_leaves_the_earlier_one_whole(tmp_path, mon
 
 
 def test_a_map_of_another_shape_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"a map of the shape \(2, 2\) does not fit an array"):
+    with pytest.raises(DataError, match=r"a map of shape \(2, 2\) does not fit an array"):
         write_map(
             tmp_path / "map", np.zeros((2, 2), np.float32), like=ArrayRaster(np.zeros((3, 4)))
         )

@@ -3,11 +3,11 @@
 ====================  ========================================================================
 source                what is read
 ====================  ========================================================================
-``map.fits``          the first image of the file; ``map.fits[2]`` or ``map.fits[NAME]`` another
+``map.fits``          the first image; ``map.fits[2]`` or ``map.fits[NAME]`` selects another
 ``map.npy``           through a memory map
-``map.h5:/a/b``       the data set ``/a/b``; ``map.h5`` alone where it holds a single one
-``map.tif``           the first page, or all where they are of one shape
-``map.zarr``          an array; ``map.zarr:/a/b`` one inside a group
+``map.h5:/a/b``       the data set ``/a/b``; ``map.h5`` if it holds only one
+``map.tif``           the first page, or all pages if they have the same shape
+``map.zarr``          an array; ``map.zarr:/a/b`` selects an array of a group
 an array              as it is
 ====================  ========================================================================
 """
@@ -37,7 +37,7 @@ __all__ = ["ArrayRaster", "Raster", "open_raster", "write_map"]
 
 def _open_npy(path: Path, which: str | None) -> Raster:
     if which is not None:
-        raise DataError(f"{path} holds a single array: leave out {which!r}")
+        raise DataError(f"{path} holds a single array: remove {which!r}")
     return open_npy(path)
 
 
@@ -54,22 +54,21 @@ OPENERS: dict[str, Callable[[Path, str | None], Raster]] = {
     ".tiff": open_tiff,
     ".zarr": open_zarr,
 }
-"""Which suffix means which format."""
+"""The opener for each suffix."""
 
 
 def open_raster(source: str | os.PathLike[str] | NDArray[Any] | Raster) -> Raster:
-    """Open an image lazily; see the table above for what a source may be.
+    """Open an image lazily; the table above lists the sources.
 
     Args:
-        source: A path, with the part inside the file where one is needed, an array ``(H, W)`` or
-            ``(C, H, W)``, or a raster, which is given back.
+        source: A path, with the part inside the file if needed; an array ``(H, W)`` or
+            ``(C, H, W)``; or a raster, which is returned.
 
     Returns:
         A raster that can be pickled and shared by worker processes.
 
     Raises:
-        DataError: The file is missing, of an unknown or the wrong format, damaged, or holds
-            no image.
+        DataError: The file is missing, damaged, of an unknown format or not an image.
 
     >>> open_raster(np.zeros((4, 6))).shape
     (1, 4, 6)
@@ -81,7 +80,7 @@ def open_raster(source: str | os.PathLike[str] | NDArray[Any] | Raster) -> Raste
         return _opener(path)(path, which)
     if isinstance(source, Raster):
         return source
-    raise DataError(f"an image is a path, an array or a raster, not {type(source).__name__}")
+    raise DataError(f"an image must be a path, an array or a raster, not {type(source).__name__}")
 
 
 def split_source(source: str) -> tuple[Path, str | None]:
@@ -100,7 +99,6 @@ def split_source(source: str) -> tuple[Path, str | None]:
 
 
 def _opener(path: Path) -> Callable[[Path, str | None], Raster]:
-    """Find the format by the file's suffix."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes[-1:] in ([".gz"], [".bz2"]):
         raise DataError(f"{path} is compressed as a whole: unpack it first (gunzip or bunzip2)")
@@ -112,7 +110,7 @@ def _opener(path: Path) -> Callable[[Path, str | None], Raster]:
         return OPENERS[suffixes[-1] if suffixes else ""]
     except KeyError as error:
         raise DataError(
-            f"{path} is of no known image format: its name must end in {', '.join(OPENERS)}"
+            f"{path} has no known image format: its name must end in {', '.join(OPENERS)}"
         ) from error
 
 
@@ -120,20 +118,21 @@ def write_map(path: str | os.PathLike[str], image: NDArray[np.float32], *, like:
     """Write a map with the coordinates of a raster, whole or not at all.
 
     Args:
-        path: Where to; without the suffix `.fits` or `.npy` it gets the one that fits `like`.
+        path: The file, which is replaced; without the suffix `.fits` or `.npy`, the one that suits
+            `like` is added.
         image: The map, ``(H, W)`` or ``(C, H, W)``, of the height and width of `like`.
-        like: What the map was made from: of a FITS image its celestial and beam keywords are
-            written too.
+        like: What the map was made from; the celestial and beam keywords of a FITS image are
+            copied.
 
     Returns:
-        The path that was written. A file of that name is replaced.
+        The path that was written.
 
     Raises:
         DataError: The map has another shape, or the file cannot be written.
     """
     if image.shape[-2:] != like.shape[1:]:
         raise DataError(
-            f"a map of the shape {image.shape} does not fit {like.source}, which is "
+            f"a map of shape {image.shape} does not fit {like.source}, which is "
             f"{like.shape[1]} x {like.shape[2]} px"
         )
     cards: Cards | None = getattr(like, "cards", None)
