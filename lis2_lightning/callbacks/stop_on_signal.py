@@ -1,4 +1,4 @@
-"""A signal during a test, a validation or a prediction of its own: nothing is to be saved."""
+"""A signal during a validation, test or prediction of its own: there is nothing to save."""
 
 from __future__ import annotations
 
@@ -15,60 +15,39 @@ from lis2_lightning.parallel.exchange import Exchange
 
 
 class StopOnSignal(pl.Callback):
-    """End a loop that trains nothing at the next batch; what is written is whole.
+    """Stops a loop that trains nothing at the next batch; the files written so far are whole.
 
-    Training ends in :class:`~lis2_lightning.callbacks.Snapshots`, which writes ``last.pt`` first.
-    In every loop without a gradient this sends off, before each batch, what its process was asked
-    for, so that all of them end after the same batch.
+    Training is stopped by :class:`~lis2_lightning.callbacks.SnapshotInsideEpoch`, which writes
+    ``last.pt`` first. In every loop without gradients, the validation inside training included,
+    this sends off each process's requests before a batch, so that all stop after the same one.
 
     Args:
-        exchange: Knows whether a signal asks any process to end.
+        exchange: Knows whether a signal asks any process to stop.
     """
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
 
-    def _start(self, trainer: pl.Trainer) -> None:
+    def on_validation_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        """Send off what this process is asked for."""
         device = trainer.strategy.root_device
         self._exchange.start(torch.zeros((), dtype=torch.int64, device=device))
 
-    def _stop(self, trainer: pl.Trainer) -> None:
-        doing = trainer.state.fn
-        if doing is None or doing == TrainerFn.FITTING:
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        """Stop where any process was asked to."""
+        loop = trainer.state.fn
+        if loop is None or loop == TrainerFn.FITTING:
             return
         if signal := requested(self._exchange.requests()):
             raise Interrupted(
-                f"{Number(signal).name} during {doing.value}: what is written is whole; start the "
-                "same command again",
+                f"{Number(signal).name} during {loop.value}: the files written so far are whole. "
+                "Run the same command again",
                 signal,
             )
 
-    def on_validation_batch_start(  # noqa: D102 - Lightning's hook
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
-    ) -> None:
-        self._start(trainer)
-
-    def on_test_batch_start(  # noqa: D102 - Lightning's hook
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
-    ) -> None:
-        self._start(trainer)
-
-    def on_predict_batch_start(  # noqa: D102 - Lightning's hook
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
-    ) -> None:
-        self._start(trainer)
-
-    def on_validation_batch_end(  # noqa: D102 - Lightning's hook
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
-    ) -> None:
-        self._stop(trainer)
-
-    def on_test_batch_end(  # noqa: D102 - Lightning's hook
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
-    ) -> None:
-        self._stop(trainer)
-
-    def on_predict_batch_end(  # noqa: D102 - Lightning's hook
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
-    ) -> None:
-        self._stop(trainer)
+    on_test_batch_start = on_predict_batch_start = on_validation_batch_start
+    on_test_batch_end = on_predict_batch_end = on_validation_batch_end

@@ -281,12 +281,12 @@ def test_when_a_process_fails_it_tells_why_and_the_run_goes_on_exactly(
 ASKED = {
     "alone import 1": "SIGTERM outside the loops: what is written is whole",
     "1 import 1": ") was ended by SIGTERM",
-    "1s-parent build 1": "last.pt has all of it",
-    "0 step 2": "last.pt has all of it",
-    "1 step 2": "last.pt has all of it",
-    "0 validation 1": "last.pt has all of it",
-    "1 validation 1": "last.pt has all of it",
-    "0 fsync 1": "last.pt has all of it",
+    "1s-parent build 1": "last.pt. Run the same command",
+    "0 step 2": "last.pt. Run the same command",
+    "1 step 2": "last.pt. Run the same command",
+    "0 validation 1": "last.pt. Run the same command",
+    "1 validation 1": "last.pt. Run the same command",
+    "0 fsync 1": "last.pt. Run the same command",
     "1 end 1": ") was ended by SIGTERM",
 }
 
