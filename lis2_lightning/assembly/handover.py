@@ -15,13 +15,11 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lis2_lightning.callbacks import Tracking
-from lis2_lightning.callbacks.progress_bars import ProgressBars, Screen, screen
+from lis2_lightning.callbacks.progress_bars import ProgressBars
 from lis2_lightning.inference import Segmenter
 from lis2_lightning.parallel.workers import Tell
 from lis2_lightning.trackers import Guarded
 
-_SHOW: Final = "show"
-_CLOSE: Final = "close"
 _RUN: Final = "run"
 
 
@@ -39,33 +37,27 @@ class Handovers:
         self._segmenter = segmenter
         self._tracking = tracking
         self._guards = [logger for logger in trainer.loggers if isinstance(logger, Guarded)]
-        self._screen: Screen | None = None
 
     def begin(self) -> None:
-        """Draw new bars for each loop."""
-        self._screen = None
+        """Nothing is kept from one loop to the next."""
 
     def in_worker(self, rank: int, tell: Tell) -> None:
         """Leave screen and couriers to the notebook's process."""
         self._tracking.__enter__()  # that process ends the runs, and not a loop's end
         for guard in self._guards:
             guard.leave_delivery(partial(_tell_of_run, tell, guard.name))
-        if rank == 0:
+        if rank == 0:  # only the kernel can draw bars
             for bars in self._bars():
-                bars.make_screen = lambda: _ToldScreen(tell)
+                bars.disable()
 
     def _bars(self) -> list[ProgressBars]:
         callbacks = cast("Any", self._trainer).callbacks
         return [callback for callback in callbacks if isinstance(callback, ProgressBars)]
 
     def told(self, kind: str, value: Any) -> None:
-        """Draw, or begin to deliver a tracker's run."""
+        """Begin to deliver a tracker's run."""
         if kind == _RUN:
             self._deliver(**value)
-            return
-        self._screen = self._screen or screen()
-        draw = self._screen.show if kind == _SHOW else self._screen.close
-        draw(*value)
 
     def _deliver(self, name: str, key: str, run_id: str) -> None:
         self._tracking.setup(self._trainer, self._trainer.lightning_module, "fit")
@@ -94,18 +86,3 @@ class Handovers:
 
 def _tell_of_run(tell: Tell, name: str, run: Mapping[str, str]) -> None:
     tell(_RUN, {"name": name, **run})
-
-
-class _ToldScreen:
-    """A screen in another process."""
-
-    def __init__(self, tell: Tell) -> None:
-        self._tell = tell
-
-    def show(self, level: int, title: str, done: int, total: int | None, values: str) -> None:
-        """Have a bar drawn anew."""
-        self._tell(_SHOW, (level, title, done, total, values))
-
-    def close(self, level: int) -> None:
-        """Have a bar closed."""
-        self._tell(_CLOSE, (level,))
