@@ -26,7 +26,6 @@ from lis2_lightning.callbacks import (
     SharedFolder,
     SnapshotInsideEpoch,
     StopOnNonFiniteLoss,
-    StopOnSignal,
     TestResults,
     TilePictures,
     Tracking,
@@ -82,7 +81,6 @@ def assemble(settings: Settings, config: Mapping[str, Any], *, seed: int) -> Ass
         SharedFolder(settings.run_dir),
         SeedEachBatch(),
         finite,
-        StopOnSignal(exchange),
         RunFolder(settings.run_dir, config),
         tracking,
         log,
@@ -181,9 +179,7 @@ def build_snapshots(
     inside = SnapshotInsideEpoch(
         last,
         end,
-        finite,
         signals,
-        exchange,
         every_n_steps=settings.save_every_n_steps,
         every_s=None if minutes is None else 60 * minutes,
     )

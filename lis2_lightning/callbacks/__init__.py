@@ -14,7 +14,6 @@ from lis2_lightning.callbacks.progress_bars import ProgressBars
 from lis2_lightning.callbacks.run_folder import RunFolder, is_trial, make_folder
 from lis2_lightning.callbacks.seeding import SeedEachBatch
 from lis2_lightning.callbacks.shared_folder import SharedFolder
-from lis2_lightning.callbacks.stop_on_signal import StopOnSignal
 from lis2_lightning.callbacks.test_results import TestResults
 from lis2_lightning.callbacks.tile_pictures import TilePictures
 from lis2_lightning.callbacks.tracking import Tracking
@@ -32,7 +31,6 @@ __all__ = [
     "SharedFolder",
     "SnapshotInsideEpoch",
     "StopOnNonFiniteLoss",
-    "StopOnSignal",
     "TestResults",
     "TilePictures",
     "Tracking",

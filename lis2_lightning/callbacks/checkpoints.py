@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from lis2_lightning.errors import ConfigError, did_you_mean
 from lis2_lightning.parallel.exchange import Exchange
 
 
+@dataclass(eq=False)
 class EpochEnd:
     """Decides what the end of an epoch calls for, before any file is written.
 
@@ -28,19 +30,16 @@ class EpochEnd:
     Args:
         finite: Knows whether the loss and the weights are finite.
         exchange: Knows which signals the processes have received.
-
-    Attributes:
         snapshots: The callbacks that write at an epoch's end, in the order they are called.
         names: The files due at the epoch's end that is being saved; empty at any other time.
         signal: The signal that asks the run to stop; 0 for none.
     """
 
-    def __init__(self, finite: StopOnNonFiniteLoss, exchange: Exchange) -> None:
-        self._finite = finite
-        self._exchange = exchange
-        self.snapshots: list[Snapshot] = []
-        self.names: list[str] = []
-        self.signal = 0
+    finite: StopOnNonFiniteLoss
+    exchange: Exchange
+    snapshots: list[Snapshot] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    signal: int = 0
 
     def decide(self, trainer: pl.Trainer) -> None:
         """Note which files are due.
@@ -49,8 +48,8 @@ class EpochEnd:
             TrainingError: The loss or a weight is NaN or infinite.
             ConfigError: The monitored value was not logged.
         """
-        self._finite.check(trainer, trainer.lightning_module)
-        self.signal = requested(self._exchange.requests_now(trainer.strategy.root_device))
+        self.finite.check(trainer, trainer.lightning_module)
+        self.signal = requested(self.exchange.requests_now(trainer.strategy.root_device))
         self.names = [s.name_at(trainer) for s in self.snapshots if s.is_due(trainer)]
 
 
@@ -118,8 +117,6 @@ class BestSnapshot(Snapshot):
     """Writes ``best.pt`` when the monitored value is finite and strictly the best so far.
 
     Args:
-        folder: The run's folder.
-        end: Decides what is due.
         monitor: The logged value to follow.
         mode: Whether the best value is the smallest or the largest.
     """
@@ -178,8 +175,6 @@ class EverySnapshot(Snapshot):
     Epochs are counted from 0. Lightning's ``every_n_epochs`` counts them from 1.
 
     Args:
-        folder: The run's folder.
-        end: Decides what is due.
         save_interval: In epochs; 0 for never.
     """
 
@@ -197,12 +192,9 @@ class EverySnapshot(Snapshot):
 class LastSnapshot(Snapshot):
     """Writes ``last.pt`` after every epoch, or only where the run ends.
 
-    A run that is over is still to be tested, and a stopped one to be resumed: until then this file
-    keeps it.
+    Until a run that is over has been tested, and one that was stopped resumed, this file keeps it.
 
     Args:
-        folder: The run's folder.
-        end: Decides what is due.
         every_epoch: Write it after every epoch.
     """
 
@@ -219,6 +211,6 @@ class LastSnapshot(Snapshot):
         return is_wanted and epoch_is_whole(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the file where it is due, and say where it lies in Lightning's word for it."""
+        """Write the file where it is due, and note it under Lightning's own name for it."""
         super().on_train_epoch_end(trainer, pl_module)
         self.last_model_path = self.best_model_path

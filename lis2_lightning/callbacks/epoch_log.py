@@ -1,4 +1,4 @@
-"""An epoch's values: reduced once, shown to every callback, sent to every tracker as one row."""
+"""An epoch's values: computed once, shown to every callback, one row for every tracker."""
 
 from __future__ import annotations
 
@@ -33,12 +33,8 @@ class EpochLog(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The last row, and what the running epoch's row has so far."""
-        return {
-            "row": dict(self.row),
-            "epochs_run": self.epochs_run,
-            "lr": self._lr,
-            "val": dict(self._val),
-        }
+        row, val = dict(self.row), dict(self._val)
+        return {"row": row, "epochs_run": self.epochs_run, "lr": self._lr, "val": val}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore both."""
@@ -55,21 +51,20 @@ class EpochLog(pl.Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note the rate before any scheduler changes it."""
         self._val = {}
-        self._lr = (
-            float(trainer.optimizers[0].param_groups[0]["lr"]) if trainer.optimizers else None
-        )
+        groups = trainer.optimizers[0].param_groups if trainer.optimizers else []
+        self._lr = float(groups[0]["lr"]) if groups else None
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Divide the validation sums."""
-        self._val = _logged_scores(cast("SegmentationModule", pl_module), "val")
+        self._val = _scores(pl_module, "val")
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Divide the test sums."""
-        _logged_scores(cast("SegmentationModule", pl_module), "test")
+        _scores(pl_module, "test")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Divide the training sums and write the row."""
-        train = _scores(cast("SegmentationModule", pl_module), "train")
+        train = _scores(pl_module, "train")
         self.row = {
             "epoch": trainer.current_epoch,
             "train_loss": train["train_loss"],
@@ -88,18 +83,12 @@ class EpochLog(pl.Callback):
             logger.log_metrics(cast("dict[str, float]", row), step=trainer.current_epoch)
 
 
-def _scores(module: SegmentationModule, split: Split) -> dict[str, float]:
-    values: dict[str, Tensor] = module.scores(split).compute()
-    return {f"{split}_{name}": float(value) for name, value in values.items()}
-
-
-def _logged_scores(module: SegmentationModule, split: Split) -> dict[str, float]:
-    """The scores of a split, logged so that Lightning's own ``validate`` and ``test`` return them.
-
-    The sums are those of all processes already.
-    """
-    scores = _scores(module, split)
-    module.log_dict(scores, on_step=False, on_epoch=True, logger=False, batch_size=1)
+def _scores(module: pl.LightningModule, split: Split) -> dict[str, float]:
+    values = cast("SegmentationModule", module).scores(split).compute()
+    scores = {f"{split}_{name}": float(value) for name, value in values.items()}
+    if split != "train":  # Lightning's own validate and test return what is logged
+        # the same in all processes: the sums were reduced already
+        module.log_dict(scores, on_step=False, on_epoch=True, logger=False, batch_size=1)
     return scores
 
 

@@ -1,39 +1,35 @@
-"""``last.pt`` inside an epoch: every few steps or minutes, and where a signal or a limit stops."""
+"""``last.pt`` inside an epoch, and what ends any loop: signals, and limits such as ``max_time``."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from signal import Signals as Number
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor
 
 from lis2_lightning.base.position import batches_done, epoch_is_whole, inside_epoch
 from lis2_lightning.base.signals import Signals, requested
 from lis2_lightning.callbacks.checkpoints import EpochEnd, LastSnapshot
-from lis2_lightning.callbacks.finite import StopOnNonFiniteLoss
 from lis2_lightning.callbacks.run_folder import is_trial
 from lis2_lightning.errors import Interrupted
-from lis2_lightning.parallel.exchange import Exchange
 from lis2_lightning.snapshots import NAMES, settle
 
 
 class SnapshotInsideEpoch(Checkpoint):
-    """Writes ``last.pt`` between two optimizer steps, and stops the run where a signal asks for it.
+    """Writes ``last.pt`` between two optimizer steps, and stops every loop on a signal.
 
-    Requests are looked at after each step and each validation batch. Those of one process reach
-    the others with the next step's count of labelled pixels, so all act after the same step.
+    Requests are looked at after each step, and after each batch of a loop without gradients. Those
+    of one process reach the others with the next step's count of labelled pixels, or are sent off
+    as such a batch begins; so all processes act after the same batch.
 
     Args:
         last: Whose file is written.
-        end: Knows which files are due at an epoch's end, and whether a signal came there.
-        finite: Knows whether the loss and the weights are finite.
+        end: Shared with the snapshots of an epoch's end.
         signals: Knows whether a signal asks this process to stop.
-        exchange: Knows what any process is asked for.
         every_n_steps: Write it every so many optimizer steps; null for never.
         every_s: Write it every so many seconds; null for never.
     """
@@ -42,19 +38,15 @@ class SnapshotInsideEpoch(Checkpoint):
         self,
         last: LastSnapshot,
         end: EpochEnd,
-        finite: StopOnNonFiniteLoss,
         signals: Signals,
-        exchange: Exchange,
         *,
         every_n_steps: int | None = None,
         every_s: float | None = None,
     ) -> None:
         self._last = last
         self._end = end
-        self._finite = finite
         self._signals = signals
-        self._exchange = exchange
-        exchange.asked = self._requests
+        end.exchange.asked = self._requests
         self.every_n_steps = every_n_steps
         self.every_s = every_s
         self._last_step = 0
@@ -78,7 +70,7 @@ class SnapshotInsideEpoch(Checkpoint):
         """Write ``last.pt`` before a batch where it is due, or where the run is to stop."""
         if is_trial(trainer) or not _is_between_steps(trainer):
             return
-        requests = self._exchange.requests()
+        requests = self._end.exchange.requests()
         signal, is_late = requested(requests), any(requests[-1:])
         every, step = self.every_n_steps, trainer.global_step
         has_stepped = step != self._last_step
@@ -88,12 +80,7 @@ class SnapshotInsideEpoch(Checkpoint):
         self._stop(trainer, signal)
 
     def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Tensor | Mapping[str, Any] | None,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
     ) -> None:
         """Write ``last.pt`` where a limit stops the run inside an epoch."""
         has_steps = trainer.max_steps == -1 or trainer.global_step < trainer.max_steps
@@ -102,21 +89,26 @@ class SnapshotInsideEpoch(Checkpoint):
         if not epoch_is_whole(trainer) and _is_between_steps(trainer):
             self._write(trainer)
 
-    def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Tensor | Mapping[str, Any] | None,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+    def on_validation_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
     ) -> None:
-        """Write ``last.pt`` where the run is to stop; a resumed one validates from the start."""
-        fits = trainer.state.fn == TrainerFn.FITTING and not is_trial(trainer)
-        signal = requested(self._exchange.requests()) if fits else 0
-        if signal and _is_between_steps(trainer):
+        """Send off what this process is asked for."""
+        device = trainer.strategy.root_device
+        self._end.exchange.start(torch.zeros((), dtype=torch.int64, device=device))
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        """Stop where a process was asked to; a resumed run validates from the start."""
+        signal = requested(self._end.exchange.requests())
+        if trainer.state.fn != TrainerFn.FITTING:
+            self._stop(trainer, signal)
+        elif signal and _is_between_steps(trainer) and not is_trial(trainer):
             self._write(trainer)
             self._stop(trainer, signal)
+
+    on_test_batch_start = on_predict_batch_start = on_validation_batch_start
+    on_test_batch_end = on_predict_batch_end = on_validation_batch_end
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Close the epoch's end: what is saved from here on is a file of its own."""
@@ -131,20 +123,22 @@ class SnapshotInsideEpoch(Checkpoint):
         return [*self._signals.requests(), int(bool(is_late))]
 
     def _write(self, trainer: pl.Trainer) -> None:
-        self._finite.check(trainer, trainer.lightning_module)
+        self._end.finite.check(trainer, trainer.lightning_module)
         trainer.save_checkpoint(self._last.path, weights_only=False)
         self._last_step, self._last_time = trainer.global_step, time.monotonic()
 
     def _stop(self, trainer: pl.Trainer, signal: int) -> None:
-        if signal:
-            epoch, batch = trainer.current_epoch, batches_done(trainer)
-            inside = f"in epoch {epoch}, batch {batch}"
-            where = inside if inside_epoch(trainer) else f"after epoch {epoch}"
-            raise Interrupted(
-                f"{Number(signal).name} {where}: saved {self._last.path}. Run the same command "
-                "with resume: auto to continue",
-                signal,
-            )
+        if not signal:
+            return
+        loop, epoch = trainer.state.fn, trainer.current_epoch
+        where = f"after epoch {epoch}"
+        advice = f"saved {self._last.path}. Run the same command with resume: auto to continue"
+        if loop is not None and loop != TrainerFn.FITTING:
+            where = f"during {loop.value}"
+            advice = "the files written so far are whole. Run the same command again"
+        elif inside_epoch(trainer):
+            where = f"in epoch {epoch}, batch {batches_done(trainer)}"
+        raise Interrupted(f"{Number(signal).name} {where}: {advice}", signal)
 
 
 def _is_between_steps(trainer: pl.Trainer) -> bool:

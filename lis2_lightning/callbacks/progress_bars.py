@@ -44,7 +44,7 @@ class NotebookBar(tqdm):  # type: ignore[type-arg]  # generic in the stubs alone
         if self._above is not None:
             self._above.below = text
             self._above.display()
-        else:
+        elif self._output is not None:  # it is where a program imports ipykernel but is no kernel
             self._output.update(_Text("\n".join(filter(None, [text, self.below]))))
 
 
@@ -75,7 +75,7 @@ class ProgressBars(ProgressBar):
 
     def _open(self, title: str, done: int, total: float | None) -> tqdm[Any] | None:
         """A new bar; null where a line in the log takes its place."""
-        options = {
+        options: dict[str, Any] = {
             "desc": title,
             "initial": done,
             "total": None if total is None or not 0 <= total < math.inf else int(total),

@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import Logger
 
 from lis2_lightning import SnapshotError, Trainer
 from lis2_lightning.callbacks import BestSnapshot, EverySnapshot, LastSnapshot
-from lis2_lightning.snapshots import io, read_snapshot
+from lis2_lightning.snapshots import io, link_snapshot, read_snapshot
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 Make = Callable[..., dict[str, Any]]
@@ -119,9 +119,8 @@ def test_a_name_that_a_crash_left_out_is_made_good(
             and "save_2.pt" in read_snapshot(source)["LIGHTNING"]["checkpoint"]["names"]
         ):
             raise SnapshotError(str(target))
-        link(source, target)
+        link_snapshot(source, target)
 
-    link = io.link_snapshot
     given = tiny(**{**ALL, "epochs": 4}, **ALWAYS_BETTER)
     crashing = Trainer.from_config(given)
     monkeypatch.setattr(io, "link_snapshot", dies)
