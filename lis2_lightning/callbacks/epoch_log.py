@@ -76,7 +76,8 @@ class EpochLog(pl.Callback):
         # an epoch that max_steps or max_time cut short has a row, and is resumed
         self.epochs_run = trainer.current_epoch + int(epoch_is_whole(trainer))
         known = {key: value for key, value in self.row.items() if value is not None}
-        trainer.callback_metrics.update(_tensors(known))
+        # not the epoch: a ModelCheckpoint that saves after validation would take the last number
+        trainer.callback_metrics.update(_tensors({k: v for k, v in known.items() if k != "epoch"}))
         for logger in trainer.loggers:
             # a table has a column for what is not known yet; services refuse a None
             row = self.row if isinstance(logger, CsvRows) else known
