@@ -44,7 +44,7 @@ class NotebookBar(tqdm):  # type: ignore[type-arg]  # generic in the stubs alone
         if self._above is not None:
             self._above.below = text
             self._above.display()
-        elif self._output is not None:  # it is where a program imports ipykernel but is no kernel
+        elif self._output is not None:  # None where ipykernel is imported and no kernel runs
             self._output.update(_Text("\n".join(filter(None, [text, self.below]))))
 
 

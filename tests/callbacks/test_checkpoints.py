@@ -19,6 +19,7 @@ from lis2_lightning.snapshots import io, link_snapshot, read_snapshot
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 Make = Callable[..., dict[str, Any]]
+Log = Callable[[Path], list[dict[str, float]]]
 # three epochs, so that the last one is due under all three names
 ALL = {"epochs": 3, "save_interval": 2, "save_last": True}
 FALLS = {"scheduler": {"type": "StepLR", "step_size": 1, "gamma": 0.5}, "monitor": "lr"}
@@ -63,14 +64,17 @@ def test_lightning_has_three_model_checkpoints_and_an_early_stopping(tiny: Make)
     assert isinstance(trainer.early_stopping_callback, EarlyStopping)
 
 
-def test_best_model_score_and_path_are_those_of_the_run(tiny: Make, tmp_path: Path) -> None:
+def test_best_model_score_and_path_are_those_of_the_run(
+    tiny: Make, tmp_path: Path, read_log: Log
+) -> None:
     given = tiny(save_last=True)
     trainer = Trainer.from_config(given)
     best = best_of(trainer)
     assert (best.best_model_score, best.best_model_path, best.best_loss) == (None, "", math.inf)
     info = trainer.train()
     assert best.best_model_score is not None
-    assert float(best.best_model_score) == info["best_loss"]
+    losses = [row["train_loss"] for row in read_log(tmp_path / "runs/tiny/logs_train.csv")]
+    assert float(best.best_model_score) == info["best_loss"] == min(losses)  # all of its digits
     assert best.best_model_path == info["final_model_path"]
 
     # a moved folder: nothing in a snapshot says where it was written
