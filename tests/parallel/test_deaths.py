@@ -254,7 +254,7 @@ def test_when_a_process_is_killed_all_end_and_the_run_goes_on_exactly(
     for death, (code, sentence) in KILLED.items():
         ended = command(given, f"kill {death}")
         assert_ended(ended, code, sentence)
-        assert "the same command with resume: auto goes on" in ended.sentences[0]
+        assert "the same command with resume: auto" in ended.sentences[0]
     assert_goes_on(command, given, undisturbed)
 
 
@@ -299,5 +299,5 @@ def test_when_a_process_is_asked_to_end_all_end_and_the_run_goes_on_exactly(
         ended = command(given, f"term {death}")
         assert_ended(ended, 128 + signal.SIGTERM, sentence)
         assert "SIGTERM" in ended.sentences[0]
-        assert "the same command with resume: auto goes on" in ended.sentences[0]
+        assert "the same command with resume: auto" in ended.sentences[0]
     assert_goes_on(command, given, undisturbed)
