@@ -113,7 +113,7 @@ class Ended:
     @property
     def sentences(self) -> list[str]:
         """What was told of the end."""
-        return [line for line in self.told.splitlines() if "goes on" in line or "lis2: " in line]
+        return [line for line in self.told.splitlines() if "resume: auto" in line or "lis2: " in line]
 
 
 @pytest.fixture
@@ -254,7 +254,7 @@ def test_when_a_process_is_killed_all_end_and_the_run_goes_on_exactly(
     for death, (code, sentence) in KILLED.items():
         ended = command(given, f"kill {death}")
         assert_ended(ended, code, sentence)
-        assert "the same command with resume: auto" in ended.sentences[0]
+        assert "the same command with resume: auto goes on" in ended.sentences[0]
     assert_goes_on(command, given, undisturbed)
 
 
