@@ -113,7 +113,8 @@ class Ended:
     @property
     def sentences(self) -> list[str]:
         """What was told of the end."""
-        return [line for line in self.told.splitlines() if "resume: auto" in line or "lis2: " in line]
+        lines = self.told.splitlines()
+        return [line for line in lines if "resume: auto" in line or "lis2: " in line]
 
 
 @pytest.fixture
