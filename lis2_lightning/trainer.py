@@ -364,8 +364,7 @@ class Trainer:
 
     @property
     def _named(self) -> dict[str, Path]:
-        snapshots = self._built.snapshots
-        return {"best": snapshots.best_path, "last": snapshots.last_path}
+        return {name: self._settings.run_dir / f"{name}.pt" for name in ("best", "last")}
 
     @property
     def _best_or_none(self) -> str | None:
@@ -423,4 +422,4 @@ class Trainer:
     @property
     def best_loss(self) -> float:
         """The best monitored value so far; infinite before the first epoch."""
-        return float(self._result.get("best_loss", self._built.snapshots.best_loss))
+        return float(self._result.get("best_loss", self._built.best.best_loss))

@@ -14,14 +14,17 @@ from lis2_lightning.assembly.lightning_trainer import build_lightning
 from lis2_lightning.assembly.settings import Settings
 from lis2_lightning.base.signals import Signals
 from lis2_lightning.callbacks import (
+    BestSnapshot,
+    EpochEnd,
     EpochLog,
+    EverySnapshot,
+    LastSnapshot,
     LossEarlyStopping,
     RunFolder,
     SeedEachBatch,
     SharedFolder,
-    Snapshots,
+    SnapshotInsideEpoch,
     StopOnNonFiniteLoss,
-    StopOnSignal,
     TestResults,
     TilePictures,
     Tracking,
@@ -43,7 +46,7 @@ class Assembly:
     data: SegmentationData
     lightning: pl.Trainer
     log: EpochLog
-    snapshots: Snapshots
+    best: BestSnapshot
     segmenter: Segmenter
     test_results: TestResults
     early_stopper: EarlyStopping | None
@@ -66,33 +69,33 @@ def assemble(settings: Settings, config: Mapping[str, Any], *, seed: int) -> Ass
     config = {**config, "seed": seed}  # so that a run without a seed can be told and resumed, too
     data = build_data(settings, seed)
     log, finite, signals, exchange = EpochLog(), StopOnNonFiniteLoss(), Signals(), Exchange()
-    snapshots = build_snapshots(settings, log, finite, signals, exchange)
+    snapshots = build_snapshots(settings, finite, signals, exchange)
+    best = snapshots[0]
     segmenter = Segmenter(image_shape(data.predict))
     test_results = TestResults(settings.run_dir / "test_results.csv")
     early_stopper = build_early_stopper(settings.early_stopper)
-    tracking = build_tracking(settings, config, log, snapshots)
+    tracking = build_tracking(settings, config, log, best)
     callbacks: list[pl.Callback] = [
         SharedFolder(settings.run_dir),
         SeedEachBatch(),
         finite,
-        StopOnSignal(exchange),
         RunFolder(settings.run_dir, config),
         tracking,
         log,
         TilePictures(settings.run_dir),
         test_results,
         segmenter,
-        snapshots,
+        *snapshots,
     ]
     callbacks += [early_stopper] if early_stopper is not None else []
-    io = SnapshotIO(snapshot_writer(config, snapshots), config)
+    io = SnapshotIO(snapshot_writer(config, best), config)
     trainer = build_lightning(settings, config, callbacks, io)
     return Assembly(
         module=build_module(settings, exchange),
         data=data,
         lightning=trainer,
         log=log,
-        snapshots=snapshots,
+        best=best,
         segmenter=segmenter,
         test_results=test_results,
         early_stopper=early_stopper,
@@ -159,30 +162,28 @@ def build_early_stopper(given: bool | EarlyStopping | None) -> EarlyStopping | N
 
 def build_snapshots(
     settings: Settings,
-    log: EpochLog,
     finite: StopOnNonFiniteLoss,
     signals: Signals,
     exchange: Exchange,
-) -> Snapshots:
-    """The callback which writes the snapshots."""
-    minutes = settings.save_every_minutes
-    return Snapshots(
-        settings.run_dir,
-        log,
-        finite,
+) -> tuple[BestSnapshot, EverySnapshot, LastSnapshot, SnapshotInsideEpoch]:
+    """The callbacks that write snapshots, in the order in which Lightning is to call them."""
+    folder, minutes = settings.run_dir, settings.save_every_minutes
+    end = EpochEnd(finite, exchange)
+    best = BestSnapshot(folder, end, monitor=settings.monitor, mode=settings.mode)
+    every = EverySnapshot(folder, end, save_interval=settings.save_interval)
+    last = LastSnapshot(folder, end, every_epoch=settings.save_last)
+    inside = SnapshotInsideEpoch(
+        last,
+        end,
         signals,
-        exchange,
-        monitor=settings.monitor,
-        mode=settings.mode,
-        save_interval=settings.save_interval,
-        save_last=settings.save_last,
         every_n_steps=settings.save_every_n_steps,
         every_s=None if minutes is None else 60 * minutes,
     )
+    return best, every, last, inside
 
 
 def snapshot_writer(
-    config: Mapping[str, Any], snapshots: Snapshots
+    config: Mapping[str, Any], best: BestSnapshot
 ) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     """What turns a checkpoint of this run into a snapshot."""
 
@@ -192,7 +193,7 @@ def snapshot_writer(
             checkpoint,
             model_config=to_lis2("model", config["model"]),
             global_config=config,
-            best_loss=snapshots.best_loss,
+            best_loss=best.best_loss,
             next_epoch=next_epoch,
             next_batch=next_batch,
         )
@@ -201,11 +202,11 @@ def snapshot_writer(
 
 
 def build_tracking(
-    settings: Settings, config: Mapping[str, Any], log: EpochLog, snapshots: Snapshots
+    settings: Settings, config: Mapping[str, Any], log: EpochLog, best: BestSnapshot
 ) -> Tracking:
     """The callback which tells trackers of the run."""
 
     def summary() -> dict[str, float]:
-        return {"best_loss": snapshots.best_loss, "epochs_run": log.epochs_run}
+        return {"best_loss": best.best_loss, "epochs_run": log.epochs_run}
 
     return Tracking(settings.run_dir, config, summary)

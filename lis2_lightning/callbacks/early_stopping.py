@@ -1,4 +1,4 @@
-"""LIS2's early stopping, as Lightning's callback set up for it."""
+"""LIS2's early stopping: Lightning's callback, set up for it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from lis2_lightning.training.module import validates
 class LossEarlyStopping(EarlyStopping):
     """Stop after ``patience`` epochs without an improvement of more than ``min_delta``.
 
-    It sees the validation loss, or the training loss where there is no validation. Unlike
+    It follows the validation loss, or the training loss where there is no validation. Unlike
     Lightning's, it counts a NaN as an epoch without improvement, and a run that it has stopped
     stays stopped when it is resumed.
 
     Args:
-        patience: How many such epochs are borne.
-        min_delta: How much lower the loss must be to count as lower.
-        monitor: Another logged value to follow; it is to become small.
+        patience: Epochs without improvement to tolerate.
+        min_delta: By how much the loss must fall to count as an improvement.
+        monitor: Another logged value to follow; smaller is better.
     """
 
     def __init__(
@@ -48,12 +48,12 @@ class LossEarlyStopping(EarlyStopping):
         return {**super().state_dict(), "has_validated": self._has_validated}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the count and the best loss; patience is what is configured now."""
+        """Restore the count and the best loss; the patience is the one configured now."""
         self._has_validated = state_dict.get("has_validated", False)
         super().load_state_dict({**state_dict, "patience": self.patience})
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Choose the loss to follow, and stop a resumed run at once that had been stopped."""
+        """Choose the loss to follow; stop a resumed run at once if it had been stopped."""
         self._validates = validates(trainer)
         if self._follows_validation:
             self.monitor = "val_loss" if self._validates else "train_loss"
@@ -65,7 +65,7 @@ class LossEarlyStopping(EarlyStopping):
         self._has_validated = True
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look at the loss; an epoch without the validation that is followed is no epoch here."""
+        """Look at the loss; where validation is followed, an epoch without one does not count."""
         waits = self._validates and self.monitor.startswith("val_") and not self._has_validated
         self._has_validated = False
         if not waits:

@@ -1,7 +1,8 @@
-"""An epoch's values: reduced once, shown to every callback, sent to every tracker as one row."""
+"""An epoch's values: computed once, shown to every callback, one row for every tracker."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 import lightning.pytorch as pl
@@ -18,9 +19,10 @@ Row = dict[str, float | None]
 class EpochLog(pl.Callback):
     """Divides the sums when an epoch ends, and writes one row for it.
 
-    It stands first among the callbacks, so that the others find ``train_loss``, ``val_loss`` and
-    the metrics in ``trainer.callback_metrics``. The row is ``epoch, train_loss, val_loss, lr,
-    train_<metric>…, val_<metric>…``; ``lr`` is the rate that the epoch began with.
+    The row is ``epoch, train_loss, val_loss, lr, train_<metric>…, val_<metric>…``; ``lr`` is the
+    rate at the epoch's start. Early stopping, snapshots and the user's callbacks, all of which
+    Lightning calls later, find the same values in ``trainer.callback_metrics``: in double
+    precision, where ``log`` keeps single.
     """
 
     def __init__(self) -> None:
@@ -31,44 +33,38 @@ class EpochLog(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The last row, and what the running epoch's row has so far."""
-        return {
-            "row": dict(self.row),
-            "epochs_run": self.epochs_run,
-            "lr": self._lr,
-            "val": dict(self._val),
-        }
+        row, val = dict(self.row), dict(self._val)
+        return {"row": row, "epochs_run": self.epochs_run, "lr": self._lr, "val": val}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the last row, and what the running epoch's row has so far."""
+        """Restore both."""
         self.row = dict(state_dict["row"])
         self.epochs_run = state_dict["epochs_run"]
         self._lr = state_dict["lr"]
         self._val = dict(state_dict["val"])
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show other callbacks what an epoch was validated with before it was interrupted."""
+        """Show other callbacks the validation that an interrupted epoch has had."""
         if inside_epoch(trainer):
-            shown = {key: torch.tensor(value).float() for key, value in self._val.items()}
-            trainer.callback_metrics.update(shown)
+            trainer.callback_metrics.update(_tensors(self._val))
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note the rate before any scheduler changes it."""
         self._val = {}
-        self._lr = (
-            float(trainer.optimizers[0].param_groups[0]["lr"]) if trainer.optimizers else None
-        )
+        groups = trainer.optimizers[0].param_groups if trainer.optimizers else []
+        self._lr = float(groups[0]["lr"]) if groups else None
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Divide the validation sums."""
-        self._val = _log(cast("SegmentationModule", pl_module), "val")
+        self._val = _scores(pl_module, "val")
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Divide the test sums."""
-        _log(cast("SegmentationModule", pl_module), "test")
+        _scores(pl_module, "test")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Divide the training sums and write the row."""
-        train = _log(cast("SegmentationModule", pl_module), "train")
+        train = _scores(pl_module, "train")
         self.row = {
             "epoch": trainer.current_epoch,
             "train_loss": train["train_loss"],
@@ -77,18 +73,25 @@ class EpochLog(pl.Callback):
             **train,
             **self._val,
         }
-        # an epoch that max_steps or max_time cut short has a row, and goes on when it is resumed
+        # an epoch that max_steps or max_time cut short has a row, and is resumed
         self.epochs_run = trainer.current_epoch + int(epoch_is_whole(trainer))
         known = {key: value for key, value in self.row.items() if value is not None}
+        # not the epoch: a ModelCheckpoint that saves after validation would take the last number
+        trainer.callback_metrics.update(_tensors({k: v for k, v in known.items() if k != "epoch"}))
         for logger in trainer.loggers:
-            # a table has a column for what is not there yet; services refuse a None
+            # a table has a column for what is not known yet; services refuse a None
             row = self.row if isinstance(logger, CsvRows) else known
             logger.log_metrics(cast("dict[str, float]", row), step=trainer.current_epoch)
 
 
-def _log(module: SegmentationModule, split: Split) -> dict[str, float]:
-    values: dict[str, Tensor] = module.scores(split).compute()
-    named = {f"{split}_{name}": value.float() for name, value in values.items()}
-    # one number for each name, the same in all processes: the sums were reduced already
-    module.log_dict(named, on_step=False, on_epoch=True, logger=False, batch_size=1)
-    return {f"{split}_{name}": float(value) for name, value in values.items()}
+def _scores(module: pl.LightningModule, split: Split) -> dict[str, float]:
+    values = cast("SegmentationModule", module).scores(split).compute()
+    scores = {f"{split}_{name}": float(value) for name, value in values.items()}
+    if split != "train":  # Lightning's own validate and test return what is logged
+        # the same in all processes: the sums were reduced already
+        module.log_dict(scores, on_step=False, on_epoch=True, logger=False, batch_size=1)
+    return scores
+
+
+def _tensors(values: Mapping[str, float]) -> dict[str, Tensor]:
+    return {key: torch.tensor(value, dtype=torch.float64) for key, value in values.items()}

@@ -1,4 +1,4 @@
-"""A run whose loss is no number any more is over: better now than at the end of the night."""
+"""A run whose loss is NaN or infinite is over: better now than at the end of the night."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from torch import Tensor
 from lis2_lightning.errors import TrainingError
 
 CHECK_EVERY: Final = 100
+_ADVICE: Final = (
+    "lower the learning rate or set lightning.gradient_clip_val; earlier files are whole"
+)
 
 
 class StopOnNonFiniteLoss(pl.Callback):
@@ -24,13 +27,11 @@ class StopOnNonFiniteLoss(pl.Callback):
     def __init__(self) -> None:
         self._first_bad: Tensor | None = None
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin with nothing wrong, also where a run goes on inside an epoch."""
-        self.on_train_epoch_start(trainer, pl_module)
-
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin an epoch in which nothing is wrong."""
         self._first_bad = torch.full((), -1, device=pl_module.device)
+
+    on_train_start = on_train_epoch_start  # a run may be resumed inside an epoch
 
     def check(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look at the loss of all steps so far, and at every weight.
@@ -39,12 +40,9 @@ class StopOnNonFiniteLoss(pl.Callback):
             TrainingError: One of them is NaN or infinite.
         """
         self._check(trainer)
-        is_finite = all(bool(torch.isfinite(p).all()) for p in pl_module.parameters())
-        # all processes must end together
-        if not trainer.strategy.reduce_boolean_decision(is_finite):
+        if not all(bool(torch.isfinite(p).all()) for p in pl_module.parameters()):
             raise TrainingError(
-                f"a weight became NaN or infinite in epoch {trainer.current_epoch}: lower the "
-                "learning rate or set lightning.gradient_clip_val; earlier files are whole"
+                f"a weight became NaN or infinite in epoch {trainer.current_epoch}: {_ADVICE}"
             )
 
     def on_train_batch_end(
@@ -55,7 +53,7 @@ class StopOnNonFiniteLoss(pl.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Remember the first step whose loss is no number."""
+        """Remember the first step whose loss is not finite."""
         loss = outputs["loss"] if isinstance(outputs, Mapping) else outputs
         if loss is None or self._first_bad is None:
             return
@@ -71,11 +69,10 @@ class StopOnNonFiniteLoss(pl.Callback):
     def _check(self, trainer: pl.Trainer) -> None:
         if self._first_bad is None:
             return
-        # of any process: one that ended alone would leave the others waiting for it
+        # of any process: if one stopped alone, the others would wait for it
         step = int(trainer.strategy.reduce(self._first_bad.clone(), reduce_op="max"))
         if step >= 0:
             raise TrainingError(
                 f"the training loss became NaN or infinite in epoch {trainer.current_epoch}, step "
-                f"{step}: lower the learning rate or set lightning.gradient_clip_val; earlier "
-                "files are whole"
+                f"{step}: {_ADVICE}"
             )

@@ -1,209 +1,152 @@
-"""Progress: two bars in a terminal, two lines in a notebook, one line an epoch in a log file."""
+"""Progress: two bars in a terminal or a notebook, one line an epoch in a log file."""
 
 from __future__ import annotations
 
 import logging
+import math
 import sys
-import time
-from collections.abc import Callable
 from importlib import import_module
-from typing import Any, Final, Protocol
+from io import StringIO
+from typing import Any, Final, cast
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.trainer.states import RunningStage
 from tqdm import tqdm
 
 _log = logging.getLogger("lis2_lightning")
-_GOING: Final = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+_RUNNING: Final = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 _DONE: Final = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
-_REFRESH_S: Final = 0.2  # a bar drawn at each step doubles the cost of a small one
+_REFRESH_S: Final = 0.2  # drawing a bar at each step would double the cost of a small one
 
 
-class Screen(Protocol):
-    """Where progress is shown; ``level`` 0 is the epochs' bar, 1 the batches'."""
+class NotebookBar(tqdm):  # type: ignore[type-arg]  # generic in the stubs alone
+    """A bar of text below the cell, drawn over; the saved notebook keeps the last state.
 
-    def show(self, level: int, title: str, done: int, total: int | None, values: str) -> None:
-        """Draw a bar anew."""
+    tqdm's own for notebooks is a widget, of which a saved notebook shows nothing.
 
-    def close(self, level: int) -> None:
-        """Remove the batches' bar, or leave the epochs' bar as it is."""
+    Args:
+        above: The bar below which this one is shown.
+        options: Those of tqdm.
+    """
 
+    def __init__(self, above: NotebookBar | None, **options: Any) -> None:
+        self._above = above
+        self.below = ""
+        if above is None:
+            display = import_module("IPython.display").display  # it is there in a notebook only
+            self._output = display(_Text(""), display_id=True)
+        super().__init__(ncols=100, file=StringIO(), **options)
 
-class TerminalScreen:
-    """Two tqdm bars, one below the other."""
-
-    def __init__(self) -> None:
-        self._bars: dict[int, tqdm[Any]] = {}
-
-    def show(self, level: int, title: str, done: int, total: int | None, values: str) -> None:
-        """Draw a bar anew."""
-        bar = self._bars.get(level)
-        if bar is not None and (bar.desc.rstrip(": ") != title or done < bar.n):
-            self.close(level)  # another loop, or another epoch: its own clock
-            bar = None
-        if bar is None:
-            position = len(self._bars)
-            bar = tqdm(position=position, leave=level == 0, dynamic_ncols=True, file=sys.stderr)
-            bar.initial = done
-            self._bars[level] = bar
-        bar.set_description_str(title, refresh=False)
-        bar.set_postfix_str(values, refresh=False)
-        bar.total, bar.n = total, done
-        bar.refresh()
-
-    def close(self, level: int) -> None:
-        """Remove the batches' bar, or leave the epochs' bar as it is."""
-        if bar := self._bars.pop(level, None):
-            bar.close()
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        """Draw both bars anew."""
+        text = str(self) if msg is None else msg
+        if self._above is not None:
+            self._above.below = text
+            self._above.display()
+        elif self._output is not None:  # None where ipykernel is imported and no kernel runs
+            self._output.update(_Text("\n".join(filter(None, [text, self.below]))))
 
 
-class NotebookScreen:
-    """Lines of text under the cell, drawn over; the saved notebook keeps the last state."""
-
-    def __init__(self) -> None:
-        display = import_module("IPython.display").display  # it is there in a notebook only
-        self._lines: dict[int, str] = {}
-        self._begun: dict[int, tuple[str, int, float]] = {}
-        self._last: dict[int, int] = {}
-        self._handle = display(_Text(""), display_id=True)
-
-    def show(self, level: int, title: str, done: int, total: int | None, values: str) -> None:
-        """Draw a line anew."""
-        now = time.monotonic()
-        if done < self._last.get(level, 0) or self._begun.get(level, (title,))[0] != title:
-            del self._begun[level]  # another loop, or another epoch: its own clock
-        _, initial, begun = self._begun.setdefault(level, (title, done, now))
-        self._last[level] = done
-        self._lines[level] = tqdm.format_meter(
-            done,
-            total or 0,
-            now - begun,
-            ncols=100,
-            prefix=title,
-            postfix=values,
-            initial=initial,
-            bar_format=_DONE if done == total else _GOING,
-        )
-        self._draw()
-
-    def close(self, level: int) -> None:
-        """Remove the batches' line where the epochs' one says it all; else leave it as it is."""
-        if level > 0 and 0 in self._lines:
-            self._lines.pop(level, None)
-        self._draw()
-
-    def _draw(self) -> None:
-        if self._handle is not None:
-            self._handle.update(_Text("\n".join(self._lines[key] for key in sorted(self._lines))))
-
-
-class _Text:
+class _Text(str):
     """Text that a notebook shows without quotes."""
 
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def __repr__(self) -> str:
-        return self._text
-
-
-class LogScreen:
-    """One line in the log for each epoch, for files and schedulers."""
-
-    def __init__(self) -> None:
-        self._last = 0
-
-    def show(self, level: int, title: str, done: int, total: int | None, values: str) -> None:
-        """Write a line when an epoch is done."""
-        if level == 0 and values and done != self._last:
-            self._last = done
-            _log.info("%s %d/%s: %s", title, done, total or "?", values)
-
-    def close(self, level: int) -> None:
-        """Nothing is open."""
-
-
-def screen() -> Screen:
-    """What suits the place: a terminal, a notebook, or a file."""
-    if "ipykernel" in sys.modules:
-        return NotebookScreen()
-    return TerminalScreen() if sys.stderr.isatty() else LogScreen()
+    __slots__ = ()
+    __repr__ = str.__str__
 
 
 class ProgressBars(ProgressBar):
-    """A bar over epochs with losses and rate, and one over the batches inside it."""
+    """A bar over epochs with losses and rate, and one over the batches of an epoch."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.make_screen: Callable[[], Screen] = screen  # a forked process has another one
-        self._screen: Screen | None = None
-        self._drawn = 0.0
+        self._is_enabled = True
+        self._epochs: tqdm[Any] | None = None
+        self._batches: tqdm[Any] | None = None
         self._lr = 0.0
-        self._enabled = True
 
     def disable(self) -> None:
         """Show nothing (Lightning calls this in all processes but the main one)."""
-        self._enabled = False
+        self._is_enabled = False
 
     def enable(self) -> None:
         """Show the bars."""
-        self._enabled = True
+        self._is_enabled = True
 
-    def _show(self, level: int, title: str, done: int, total: float, values: str = "") -> None:
-        if not self._enabled:
-            return
-        self._screen = self._screen or self.make_screen()
-        known = int(total) if total != float("inf") else None
-        self._screen.show(level, title, done, known, values)
+    def _open(self, title: str, done: int, total: float | None) -> tqdm[Any] | None:
+        """A new bar; null where a line in the log takes its place."""
+        options: dict[str, Any] = {
+            "desc": title,
+            "initial": done,
+            "total": None if total is None or not 0 <= total < math.inf else int(total),
+            "leave": self._epochs is None,
+            "mininterval": _REFRESH_S,
+            "miniters": 1,
+            "bar_format": _RUNNING,
+        }
+        if self._is_enabled and "ipykernel" in sys.modules:
+            above = self._epochs if isinstance(self._epochs, NotebookBar) else None
+            return NotebookBar(above, **options)
+        if self._is_enabled and sys.stderr.isatty():
+            return tqdm(dynamic_ncols=True, **options)
+        return None
 
-    def _close(self, *levels: int) -> None:
-        for level in levels:
-            if self._screen is not None:
-                self._screen.close(level)
-
-    def _batch(self, title: str, done: int, total: float) -> None:
-        now = time.monotonic()
-        if now - self._drawn > _REFRESH_S or done >= total:
-            self._drawn = now
-            self._show(1, title, done, total)
+    def _close_batches(self) -> None:
+        if self._batches is not None:
+            self._batches.close()
+        self._batches = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show how many epochs are done."""
-        self._show(0, "epochs", trainer.current_epoch, trainer.max_epochs or 0)
+        self._epochs = self._open("epochs", trainer.current_epoch, trainer.max_epochs)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note the rate of the epoch before a scheduler changes it."""
         self._lr = float(trainer.optimizers[0].param_groups[0]["lr"])
 
-    def on_train_batch_end(  # noqa: D102 - Lightning's hook
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
     ) -> None:
-        self._batch("training", args[2] + 1, trainer.num_training_batches)
+        """Show that one more batch of a loop is done."""
+        title, total = {
+            RunningStage.TRAINING: ("training", trainer.num_training_batches),
+            RunningStage.VALIDATING: ("validation", sum(trainer.num_val_batches)),
+            RunningStage.TESTING: ("test", sum(trainer.num_test_batches)),
+            RunningStage.PREDICTING: ("prediction", sum(trainer.num_predict_batches)),
+        }[cast("RunningStage", trainer.state.stage)]
+        done, bar = args[2] + 1, self._batches
+        if bar is None or bar.desc != f"{title}: " or done < bar.n:  # another loop or epoch
+            self._close_batches()
+            bar = self._batches = self._open(title, done - 1, total)
+        if bar is not None:
+            _show(bar, done)
 
-    def on_validation_batch_end(  # noqa: D102 - Lightning's hook
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
-    ) -> None:
-        self._batch("validation", args[2] + 1, sum(trainer.num_val_batches))
-
-    def on_test_batch_end(  # noqa: D102 - Lightning's hook
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
-    ) -> None:
-        self._batch("test", args[2] + 1, sum(trainer.num_test_batches))
-
-    def on_predict_batch_end(  # noqa: D102 - Lightning's hook
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
-    ) -> None:
-        self._batch("prediction", args[2] + 1, sum(trainer.num_predict_batches))
+    on_validation_batch_end = on_test_batch_end = on_predict_batch_end = on_train_batch_end
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the epoch's losses and rate."""
         logged = trainer.callback_metrics
         values = [f"{k}={float(logged[k]):.4g}" for k in ("train_loss", "val_loss") if k in logged]
         values.append(f"lr={self._lr:.3g}")
-        done, total = trainer.current_epoch + 1, trainer.max_epochs or 0
-        self._show(0, "epochs", done, total, " ".join(values))
+        done, text = trainer.current_epoch + 1, " ".join(values)
+        if self._epochs is not None:
+            self._epochs.set_postfix_str(text, refresh=False)
+            _show(self._epochs, done)
+            self._epochs.refresh()
+        elif self._is_enabled:
+            _log.info("epochs %d/%s: %s", done, trainer.max_epochs or "?", text)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Close what is open, also after a failure."""
-        self._close(1, 0)
-        self._screen = None
+        self._close_batches()
+        if self._epochs is not None:
+            self._epochs.close()
+        self._epochs = None
+
+
+def _show(bar: tqdm[Any], done: int) -> None:
+    """Advance a bar; it is drawn when it is complete, or some time after it was drawn last."""
+    bar.bar_format = _DONE if done == bar.total else _RUNNING
+    bar.update(done - bar.n)
+    if done == bar.total:
+        bar.refresh()

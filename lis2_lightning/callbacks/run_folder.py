@@ -1,4 +1,4 @@
-"""What a run folder says of its run: ``config.yaml`` and ``environment.json``."""
+"""What a run folder says about its run: ``config.yaml`` and ``environment.json``."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class RunFolder(pl.Callback):
 
 
 def is_trial(trainer: pl.Trainer) -> bool:
-    """Whether ``lightning.fast_dev_run`` only tries the loops: nothing is kept then."""
+    """Whether ``lightning.fast_dev_run`` only tries the loops, and nothing is written."""
     return bool(getattr(trainer, "fast_dev_run", False))
 
 
@@ -62,8 +62,7 @@ def make_folder(folder: Path) -> None:
     """
     try:
         make(folder)
-        with tempfile.TemporaryFile(dir=folder):  # it has no name, and so leaves nothing behind
-            pass
+        tempfile.TemporaryFile(dir=folder).close()  # it has no name, so nothing is left behind
     except OSError as error:
         raise ConfigError(
             f"the run folder {folder} cannot be written ({error.strerror}): "
@@ -78,12 +77,12 @@ def environment(trainer: pl.Trainer) -> dict[str, Any]:
         "command": sys.argv,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: found for name in _PACKAGES if (found := _version(name))},
+        "packages": {name: text for name in _PACKAGES if (text := _version(name))},
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "accelerator": type(trainer.accelerator).__name__,
-        "devices": _devices(),
+        "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "world_size": trainer.world_size,
         "git_commit": _git_commit(),
     }
@@ -96,15 +95,11 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _devices() -> list[str]:
-    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-
-
 def _git_commit() -> str | None:
     git = shutil.which("git")
     if git is None:
         return None
-    asked = subprocess.run(  # noqa: S603 - a fixed command
+    head = subprocess.run(  # noqa: S603 - a fixed command
         [git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False, timeout=10
     )
-    return asked.stdout.strip() or None
+    return head.stdout.strip() or None

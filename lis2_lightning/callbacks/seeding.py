@@ -1,4 +1,4 @@
-"""Dropout and the like draw from a state that follows from (seed, epoch, batch, process)."""
+"""Dropout and the like draw from a state that depends on (seed, epoch, batch, process) alone."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from lis2_lightning.data import SegmentationData
 class SeedEachBatch(pl.Callback):
     """Seed the global random generators at the start of each epoch and of each training batch.
 
-    A resumed run then draws what the uninterrupted one drew, from an epoch's end or from the
-    middle of one, and no random state need be kept.
+    A resumed run then draws what an uninterrupted one draws, and no random state is saved.
     """
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

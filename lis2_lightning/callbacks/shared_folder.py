@@ -1,4 +1,4 @@
-"""Several hosts write and read one folder: a run that they do not share is refused at its start."""
+"""Several hosts write and read one folder: where they do not share it, the run is refused."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from tempfile import NamedTemporaryFile
 from typing import Final
 
 import lightning.pytorch as pl
-from torch import distributed
 
 from lis2_lightning.callbacks.run_folder import is_trial, make_folder
 from lis2_lightning.errors import ConfigError
+from lis2_lightning.parallel.exchange import of_all_processes
 
 _PATIENCE_S: Final = 5.0  # a network file system may show a new file to other hosts a little later
 
 
 class SharedFolder(pl.Callback):
-    """Refuses a run of several hosts that do not see one folder, before a snapshot is read.
+    """Refuses a run of several hosts that do not see the same folder, before a snapshot is read.
 
-    The main process would write into its own, and the others would resume from and test what lies
-    in theirs: other weights, or none.
+    The main process would write into its own, and the others would resume from what is in theirs.
 
     Args:
         folder: The run's folder.
@@ -32,7 +31,7 @@ class SharedFolder(pl.Callback):
         self.folder = folder
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Let every process look for a file that the main one makes.
+        """Have every process look for a file that the main one makes.
 
         Raises:
             ConfigError: A host does not see it.
@@ -45,27 +44,21 @@ class SharedFolder(pl.Callback):
                 make_folder(self.folder)
                 made = stack.enter_context(NamedTemporaryFile(dir=self.folder, prefix=".shared-"))
                 name = Path(made.name).name
-            name, host = trainer.strategy.broadcast((name, socket.gethostname()))
-            blind = _gathered(None if _appears(self.folder / name) else socket.gethostname())
-        if hosts := sorted({each for each in blind if each is not None}):
+            name, main_host = trainer.strategy.broadcast((name, socket.gethostname()))
+            # when this returns, every process has looked
+            sees = of_all_processes((socket.gethostname(), _appears(self.folder / name)))
+        if hosts := sorted({host for host, appears in sees if not appears}):
             raise ConfigError(
-                f"{self.folder} of host {host} is not there on {', '.join(hosts)}: set output_dir "
-                "to a folder that all hosts share"
+                f"{self.folder} of host {main_host} is not visible on {', '.join(hosts)}: set "
+                "output_dir to a folder that all hosts share"
             )
 
 
 def _appears(path: Path) -> bool:
-    """Whether a file is there, or comes within a few seconds."""
+    """Whether a file is there, or appears within a few seconds."""
     end = time.monotonic() + _PATIENCE_S
     while not path.exists():
         if time.monotonic() > end:
             return False
         time.sleep(0.1)
     return True
-
-
-def _gathered(value: str | None) -> list[str | None]:
-    """The values of all processes; when it returns, each of them has looked."""
-    values: list[str | None] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(values, value)
-    return values

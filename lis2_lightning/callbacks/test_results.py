@@ -1,10 +1,12 @@
-"""``test_results.csv``: the loss and the metrics of every test batch, a row each."""
+"""``test_results.csv``: the loss and the metrics of each test batch."""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Mapping
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, cast
 
@@ -42,19 +44,15 @@ class TestResults(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep a batch's values on the device."""
+        """Keep a batch's values, on the device."""
         number = batch_number(cast("DataLoader[Any]", trainer.test_dataloaders), batch_idx)
         if number is not None:
             self._rows.append({"batch": number, **outputs})
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the rows of all processes at once."""
-        mine = [
-            {**{k: float(v) for k, v in row.items()}, "batch": row["batch"]} for row in self._rows
-        ]
-        rows = sorted(
-            (row for each in of_all_processes(mine) for row in each), key=lambda row: row["batch"]
-        )
+        own = [{k: float(v) if k != "batch" else v for k, v in r.items()} for r in self._rows]
+        rows = sorted(chain(*of_all_processes(own)), key=itemgetter("batch"))
         if not trainer.is_global_zero or not rows:
             return
         text = io.StringIO()

@@ -26,14 +26,13 @@ def final_info(
     settings: Settings, built: Assembly, test_scores: Mapping[str, float]
 ) -> dict[str, Any]:
     """What ``Trainer.get_final_info`` returns."""
-    snapshots = built.snapshots
     return {
-        "best_loss": snapshots.best_loss,
+        "best_loss": built.best.best_loss,
         "epochs_run": built.log.epochs_run,
         "run_name": settings.run_name,
         "output_dir": str(settings.output_dir),
-        "final_model_path": _existing(snapshots.best_path),
-        "last_model_path": _existing(snapshots.last_path),
+        "final_model_path": _existing(settings.run_dir / "best.pt"),
+        "last_model_path": _existing(settings.run_dir / "last.pt"),
         "metrics_train": _split(built.log.row, "train_"),
         "metrics_val": _split(built.log.row, "val_"),
         "metrics_test": _split(test_scores, "test_"),
@@ -86,10 +85,11 @@ def store(settings: Settings, built: Assembly, info: Mapping[str, Any], seconds:
 
 
 def remove_temporary(settings: Settings, built: Assembly) -> None:
-    """Remove a ``last.pt`` that nobody asked for, where the run that it kept is over."""
+    """Remove a ``last.pt`` that no key asked for, once the run that it kept is over."""
     is_over = _stopped_early(built) or built.log.epochs_run >= settings.epochs
-    if is_over and built.lightning.is_global_zero:
-        built.snapshots.remove_temporary()
+    is_wanted = settings.save_last or settings.save_every_n_steps or settings.save_every_minutes
+    if is_over and not is_wanted and built.lightning.is_global_zero:
+        (settings.run_dir / "last.pt").unlink(missing_ok=True)
 
 
 def _stopped_early(built: Assembly) -> bool:

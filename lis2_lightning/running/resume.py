@@ -17,6 +17,7 @@ from lis2_lightning.errors import (
 )
 from lis2_lightning.parallel import is_main
 from lis2_lightning.snapshots import (
+    NAMES,
     Peek,
     differences,
     link_snapshot,
@@ -68,9 +69,8 @@ def starting_point(
 def _complete(path: Path) -> None:
     """Give a snapshot the names that it was to have, where a kill came between them."""
     snapshot = read_snapshot(path)
-    callbacks = snapshot["LIGHTNING"]["checkpoint"].get("callbacks", {})
     reached = snapshot["LIGHTNING"]["next_epoch"], snapshot["LIGHTNING"].get("next_batch", 0)
-    for name in callbacks.get("Snapshots", {}).get("names", []):
+    for name in snapshot["LIGHTNING"]["checkpoint"].get(NAMES, []):
         target = path.with_name(Path(name).name)
         try:
             told = peek(target)

@@ -61,7 +61,7 @@ def _told(snapshot: Mapping[str, Any]) -> dict[str, Any]:
     ours, info, config = (snapshot[key] for key in ("LIGHTNING", "TRAIN_INFO", "GLOBAL_CONFIG"))
     checkpoint = _mapping(ours["checkpoint"])
     callbacks = _mapping(checkpoint.get("callbacks"))
-    best = _mapping(callbacks.get("Snapshots"))
+    best = _mapping(callbacks.get("BestSnapshot"))
     done = info["EPOCHS_RUN"]
     return {
         "last_epoch": done if done >= 0 else None,

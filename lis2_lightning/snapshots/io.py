@@ -1,22 +1,27 @@
-"""Lightning's checkpoints, written and read as snapshots."""
+"""Lightning's plugin for checkpoints: it writes and reads snapshots."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from lightning.fabric.plugins import CheckpointIO
 
 from lis2_lightning.snapshots.format import from_snapshot
 from lis2_lightning.snapshots.overrides import reconcile
 from lis2_lightning.snapshots.read import read_snapshot
-from lis2_lightning.snapshots.write import write_snapshot
+from lis2_lightning.snapshots.write import link_snapshot, write_snapshot
+
+NAMES: Final = "names"
 
 
 class SnapshotIO(CheckpointIO):
-    """Lightning's checkpoints, written and read as snapshots.
+    """Writes Lightning's checkpoints as snapshots, and reads them back.
+
+    A checkpoint may list, as ``names``, the files that are to hold the same bytes. The first of
+    them is written; the others become hard links to it.
 
     Args:
         to_snapshot: Turns a checkpoint into a snapshot; it knows the configuration.
@@ -30,6 +35,8 @@ class SnapshotIO(CheckpointIO):
     ) -> None:
         self._to_snapshot = to_snapshot
         self._config = config
+        self._names: list[str] = []
+        self._written = Path()
 
     def save_checkpoint(
         self,
@@ -37,8 +44,13 @@ class SnapshotIO(CheckpointIO):
         path: str | os.PathLike[str],
         storage_options: Any = None,  # noqa: ARG002 - Lightning's signature
     ) -> None:
-        """Write the checkpoint as a snapshot."""
+        """Write the checkpoint as a snapshot, or link it where its bytes have been written."""
+        names = checkpoint.get(NAMES)
+        if names and names is self._names:  # the same list, not an equal one of another epoch
+            link_snapshot(self._written, Path(path))
+            return
         write_snapshot(self._to_snapshot(checkpoint), path)
+        self._names, self._written = names or [], Path(path)
 
     def load_checkpoint(
         self,

@@ -146,13 +146,8 @@ def _checkpoint(done: int, steps: int, best_loss: float) -> dict[str, Any]:
         },
         "callbacks": {
             "EpochLog": {"row": {"epoch": done - 1}, "epochs_run": done, "lr": None, "val": {}},
-            "Snapshots": {
-                "best_loss": best_loss,
-                "monitor": "train_loss",  # LIS2 follows no other
-                "mode": "min",
-                "is_temporary": False,
-                "names": [],
-            },
+            # LIS2 follows no other value
+            "BestSnapshot": {"best_loss": best_loss, "monitor": "train_loss", "mode": "min"},
         },
     }
 

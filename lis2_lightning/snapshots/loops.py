@@ -1,9 +1,9 @@
-"""Where a run stands, in the progress counters of Lightning's loops as a checkpoint holds them.
+"""Where a run stands: the progress counters of Lightning's loops, as a checkpoint holds them.
 
-Lightning 2.6 has counters for a batch or an epoch that is ready, started, processed and completed,
-and infers from their differences at which hook a checkpoint was taken. What it infers inside an
-epoch is not always true: it forgets a validation that was under way, and takes an epoch that
-``max_steps`` cut short for a whole one. Here the counters are set so that nothing is left to infer.
+Lightning 2.6 counts the batches and epochs that are ready, started, processed and completed, and
+infers from the differences at which hook a checkpoint was taken. Inside an epoch it can be wrong:
+it forgets a validation that was under way, and takes an epoch that ``max_steps`` cut short for a
+whole one. Here the counters are set so that nothing is left to infer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _STEPS: Final = "epoch_loop.automatic_optimization.optim_progress"
 
 
 def position(checkpoint: Mapping[str, Any]) -> tuple[int, int]:
-    """The epoch at which a resumed run goes on, and the batch inside it, both counted from 0."""
+    """The epoch from which a resumed run continues, and the batch inside it, counted from 0."""
     fit = checkpoint["loops"]["fit_loop"]
     epochs = fit["epoch_progress"]["current"]
     inside = epochs["started"] > epochs["processed"]
@@ -26,11 +26,11 @@ def position(checkpoint: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def settle(loops: Mapping[str, Any], *, validate: bool) -> None:
-    """Say of an epoch that is not over which batches are done, and that it is not over.
+    """Mark an epoch as not over, with the batches that are done.
 
     Args:
-        loops: A checkpoint's counters; they are changed.
-        validate: Whether a validation was under way, which is to begin again.
+        loops: A checkpoint's counters, changed in place.
+        validate: Whether a validation was under way, which then runs again from its start.
     """
     fit = loops["fit_loop"]
     for counter in fit["epoch_progress"].values():
@@ -42,13 +42,13 @@ def settle(loops: Mapping[str, Any], *, validate: bool) -> None:
         fit[_BATCHES]["is_last_batch"] = False  # Lightning sets it before the batch is trained
     else:
         for name in ("total", "current"):
-            # one batch begun and not done: Lightning runs the validation again from there
+            # one batch started and not processed: Lightning runs the validation again
             fit[_VALIDATION][name] = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
         fit[_VALIDATION]["is_last_batch"] = False
 
 
 def rewind(checkpoint: dict[str, Any]) -> None:
-    """Let the epoch which a checkpoint is inside of begin again with its first batch."""
+    """Let the epoch that a checkpoint lies inside begin again with its first batch."""
     fit = checkpoint["loops"]["fit_loop"]
     batches = fit[_BATCHES]
     _set_all(batches["total"], batches["total"]["processed"] - batches["current"]["processed"])
@@ -59,7 +59,7 @@ def rewind(checkpoint: dict[str, Any]) -> None:
     _set_all(fit[_VALIDATION]["total"], 0)
     _set_all(fit[_VALIDATION]["current"], 0)
     checkpoint.pop(INSIDE_EPOCH, None)
-    # nothing is counted: the epoch is told to begin, not to go on
+    # the epoch begins, and is not resumed
     for counter in fit["epoch_progress"].values():
         counter["ready"] = counter["started"] = counter["completed"]
 

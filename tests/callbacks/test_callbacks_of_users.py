@@ -100,10 +100,17 @@ def test_lightnings_own_checkpoint_and_rate_monitor_work_beside_ours(
     tiny: Make, tmp_path: Path
 ) -> None:
     monitor = LearningRateMonitor(logging_interval="epoch")
-    checkpoint = ModelCheckpoint(dirpath=tmp_path / "theirs", monitor="val_loss", save_top_k=1)
+    checkpoint = ModelCheckpoint(
+        dirpath=tmp_path / "theirs",
+        filename="{epoch}",
+        monitor="val_loss",
+        save_top_k=-1,
+        save_on_train_epoch_end=False,
+    )
     lightning = {**QUIET, "callbacks": [monitor, checkpoint]}
     info = build(tiny(), lightning=lightning, scheduler=ConstantLR).train()
-    assert len(list((tmp_path / "theirs").glob("*.ckpt"))) == 1
+    names = sorted(path.name for path in (tmp_path / "theirs").iterdir())
+    assert names == ["epoch=0.ckpt", "epoch=1.ckpt"]
     assert checkpoint.best_model_score is not None
     assert info["epochs_run"] == 2
     header = (tmp_path / "runs/tiny/logs_train.csv").read_text(encoding="utf-8").splitlines()

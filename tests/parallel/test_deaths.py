@@ -112,9 +112,8 @@ class Ended:
     @property
     def sentences(self) -> list[str]:
         """What was told of the end."""
-        return [
-            line for line in self.told.splitlines() if "resume: auto" in line or "lis2: " in line
-        ]
+        lines = self.told.splitlines()
+        return [line for line in lines if "resume: auto" in line or "lis2: " in line]
 
 
 @pytest.fixture
@@ -278,12 +277,12 @@ def test_when_a_process_fails_it_tells_why_and_the_run_goes_on_exactly(
 ASKED = {
     "alone import 1": "SIGTERM outside the loops: what is written is whole",
     "1 import 1": ") was ended by SIGTERM",
-    "1s-parent build 1": "last.pt has all of it",
-    "0 step 2": "last.pt has all of it",
-    "1 step 2": "last.pt has all of it",
-    "0 validation 1": "last.pt has all of it",
-    "1 validation 1": "last.pt has all of it",
-    "0 fsync 1": "last.pt has all of it",
+    "1s-parent build 1": "last.pt. Run the same command",
+    "0 step 2": "last.pt. Run the same command",
+    "1 step 2": "last.pt. Run the same command",
+    "0 validation 1": "last.pt. Run the same command",
+    "1 validation 1": "last.pt. Run the same command",
+    "0 fsync 1": "last.pt. Run the same command",
     "1 end 1": ") was ended by SIGTERM",
 }
 
@@ -296,5 +295,5 @@ def test_when_a_process_is_asked_to_end_all_end_and_the_run_goes_on_exactly(
         ended = command(given, f"term {death}")
         assert_ended(ended, 128 + signal.SIGTERM, sentence)
         assert "SIGTERM" in ended.sentences[0]
-        assert "resume: auto" in ended.sentences[0]
+        assert "the same command with resume: auto" in ended.sentences[0]
     assert_goes_on(command, given, undisturbed)

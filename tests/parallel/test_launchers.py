@@ -197,7 +197,7 @@ def test_hosts_that_share_no_folder_are_told_so_in_a_sentence(
     told = "".join(process.communicate(timeout=ENDS_WITHIN_S)[0] for process in started)
     assert all(process.returncode for process in started)
     sentences = [line for line in told.splitlines() if line.startswith("lis2: ")]
-    there = f"is not there on {socket.gethostname()}: set output_dir to a folder that all"
+    there = f"is not visible on {socket.gethostname()}: set output_dir to a folder that all"
     assert sentences
     assert all(there in sentence for sentence in sentences), told
     assert [path.name for path in (runs / "apart").iterdir() if path.name != ".lock"] == []
