@@ -18,7 +18,8 @@ from torch import Tensor
 from lis2_lightning.base.files import size_text
 from lis2_lightning.errors import SnapshotError
 from lis2_lightning.snapshots.compare import dtype_name, printable
-from lis2_lightning.snapshots.read import peek, read_snapshot
+from lis2_lightning.snapshots.format import checkpoint_state
+from lis2_lightning.snapshots.read import read_as_ours
 
 _WIDTH: Final = 96
 # what optimizers keep for each weight, the more telling ones first
@@ -48,8 +49,8 @@ def summary(path: str | os.PathLike[str]) -> dict[str, Any]:
         SnapshotError: The file is missing, damaged or no snapshot.
     """
     source = Path(path)
-    snapshot = read_snapshot(source)
-    origin = "LIS2" if peek(source).is_lis2 else f"lis2_lightning {snapshot['LIGHTNING']['format']}"
+    snapshot, dropped = read_as_ours(source)
+    origin = f"lis2_lightning {snapshot['LIGHTNING']['format']}" if dropped is None else "LIS2"
     try:
         told = _told(snapshot)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
@@ -61,7 +62,7 @@ def _told(snapshot: Mapping[str, Any]) -> dict[str, Any]:
     ours, info, config = (snapshot[key] for key in ("LIGHTNING", "TRAIN_INFO", "GLOBAL_CONFIG"))
     checkpoint = _mapping(ours["checkpoint"])
     callbacks = _mapping(checkpoint.get("callbacks"))
-    best = _mapping(callbacks.get("Snapshots"))
+    best = checkpoint_state(checkpoint)
     done = info["EPOCHS_RUN"]
     return {
         "last_epoch": done if done >= 0 else None,
@@ -69,8 +70,8 @@ def _told(snapshot: Mapping[str, Any]) -> dict[str, Any]:
         "next_batch": ours.get("next_batch", 0),
         "steps": checkpoint.get("global_step"),
         "best_loss": float(info["BEST_LOSS"]),
-        "monitor": best.get("monitor", config.get("monitor")),
-        "mode": best.get("mode", config.get("mode")),
+        "monitor": best["monitor"] or config.get("monitor"),
+        "mode": best["mode"] or config.get("mode"),
         "last_row": dict(_mapping(_mapping(callbacks.get("EpochLog")).get("row"))),
         "weights": _weights(snapshot["MODEL"]["MODEL_STATE"]),
         "optimizer": _optimizer(_mapping(info["OPTIMIZER_STATE"]), config),

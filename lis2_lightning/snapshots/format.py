@@ -1,9 +1,9 @@
 """The snapshot as a mapping: Lightning's checkpoint to LIS2's snapshot and back, without a file.
 
 The layout is that of LIS2's ``Trainer`` page, with one entry of ours, ``LIGHTNING``, which holds
-what Lightning needs to go on. All values are plain ones or tensors, so ``weights_only=True`` reads
-them. No key but the two in ``MODEL`` is called ``MODEL_CONFIG`` or ``MODEL_STATE``: LIS2 searches
-for these recursively.
+what Lightning needs to continue. All values are plain ones or tensors, so ``weights_only=True``
+reads them. No key but the two in ``MODEL`` is called ``MODEL_CONFIG`` or ``MODEL_STATE``: LIS2
+searches for these recursively.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def to_snapshot(
         model_config: The model's configuration in LIS2's spelling.
         global_config: The whole resolved configuration; it builds the same trainer again.
         best_loss: The best monitored value so far.
-        next_epoch: The epoch, counted from 0, at which a resumed run goes on.
+        next_epoch: The epoch, counted from 0, at which a resumed run continues.
         next_batch: The batch of that epoch, counted from 0; more than 0 inside an epoch.
 
     Raises:
@@ -122,6 +122,21 @@ def check_entries(snapshot: Any, *, name: str) -> None:
             f"{name} has snapshot format {written}, this version reads {FORMAT}: "
             "update lis2-lightning"
         )
+
+
+def checkpoint_state(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the callbacks that write snapshots say of them in Lightning's checkpoint.
+
+    Args:
+        checkpoint: Lightning's checkpoint, or the part of it that a snapshot keeps.
+
+    Returns:
+        ``monitor``, ``mode``, ``best_loss`` and ``names`` (of files that the snapshot was to
+        have), null or empty where it does not say.
+    """
+    callbacks = checkpoint.get("callbacks") or {}
+    nothing = {"monitor": None, "mode": None, "best_loss": None, "names": ()}
+    return {**nothing, **callbacks.get("Snapshots", {})}
 
 
 def _split(state: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

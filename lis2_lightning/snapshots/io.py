@@ -10,6 +10,7 @@ from typing import Any
 from lightning.fabric.plugins import CheckpointIO
 
 from lis2_lightning.snapshots.format import from_snapshot
+from lis2_lightning.snapshots.header import Snapshot
 from lis2_lightning.snapshots.overrides import reconcile
 from lis2_lightning.snapshots.read import read_snapshot
 from lis2_lightning.snapshots.write import write_snapshot
@@ -46,8 +47,17 @@ class SnapshotIO(CheckpointIO):
         map_location: Any = "cpu",
         weights_only: bool | None = True,  # noqa: ARG002, FBT001, FBT002 - never anything else
     ) -> dict[str, Any]:
-        """Read a snapshot as the checkpoint it was."""
-        snapshot = read_snapshot(path, map_location=map_location)
+        """Read a snapshot as the checkpoint it was; one that has been read is not read again.
+
+        Args:
+            path: A file, or a snapshot that may have been read.
+            map_location: The device where the tensors of a file go.
+            weights_only: Ignored: it is never anything else.
+        """
+        if isinstance(path, Snapshot):
+            snapshot = path.take()
+        else:
+            snapshot = read_snapshot(path, map_location=map_location)
         checkpoint = from_snapshot(snapshot)
         reconcile(checkpoint, snapshot["GLOBAL_CONFIG"], self._config)
         return checkpoint

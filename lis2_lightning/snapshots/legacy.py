@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from pathlib import PurePath
 from typing import Any, Final
 
 from lightning import __version__ as lightning_version
 
+from lis2_lightning.snapshots.foreign import Stub
 from lis2_lightning.snapshots.format import FORMAT
-from lis2_lightning.snapshots.notes import Stub
 
 _WRAPPERS: Final = ("module.", "_orig_mod.")  # of parallel training and of torch.compile
 # what the schedulers of torch keep in their states; LIS2's add everything that hangs on them
@@ -50,23 +51,24 @@ def from_lis2(loaded: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     >>> snapshot["LIGHTNING"]["next_epoch"], snapshot["MODEL"]["MODEL_STATE"], dropped
     (5, {'w': 1}, [])
     """
-    info, dropped = loaded["TRAIN_INFO"], _Dropped()
-    done = int(info["EPOCHS_RUN"]) + 1
-    scheduler = dropped.scheduler(info["SCHEDULER_STATE"])
-    optimizer = dropped.plain(info["OPTIMIZER_STATE"], "OPTIMIZER_STATE")
-    best_loss = float(info["BEST_LOSS"])
+    info, model = loaded["TRAIN_INFO"], loaded["MODEL"]
+    done, best_loss = int(info["EPOCHS_RUN"]) + 1, float(info["BEST_LOSS"])
+    scheduler = info["SCHEDULER_STATE"] or {}
+    unknown = {key: value for key, value in scheduler.items() if key not in _SCHEDULER_KEYS}
+    known = {key: value for key, value in scheduler.items() if key not in unknown}
+    optimizer = plain(info["OPTIMIZER_STATE"])
     snapshot = {
         "MODEL": {
-            "MODEL_CONFIG": dropped.plain(loaded["MODEL"]["MODEL_CONFIG"], "MODEL_CONFIG"),
-            "MODEL_STATE": _without_wrappers(loaded["MODEL"]["MODEL_STATE"]),
+            "MODEL_CONFIG": plain(model["MODEL_CONFIG"]),
+            "MODEL_STATE": _without_wrappers(model["MODEL_STATE"]),
         },
         "TRAIN_INFO": {
             "EPOCHS_RUN": done - 1,
             "BEST_LOSS": best_loss,
             "OPTIMIZER_STATE": optimizer,
-            "SCHEDULER_STATE": scheduler,
+            "SCHEDULER_STATE": plain(known) if scheduler else None,
         },
-        "GLOBAL_CONFIG": dropped.plain(loaded["GLOBAL_CONFIG"], "GLOBAL_CONFIG"),
+        "GLOBAL_CONFIG": plain(loaded["GLOBAL_CONFIG"]),
         "LIGHTNING": {
             "format": FORMAT,
             "next_epoch": done,
@@ -75,40 +77,29 @@ def from_lis2(loaded: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
             "checkpoint": _checkpoint(done, _num_steps(optimizer), best_loss),
         },
     }
-    return snapshot, dropped.lines
+    return snapshot, [f"SCHEDULER_STATE.{key}: {_kind(item)}" for key, item in unknown.items()]
 
 
-class _Dropped:
-    """Keeps plain values, and notes what else there was."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def plain(self, value: Any, path: str) -> Any:
-        """The value without other programs' objects."""
-        if isinstance(value, Counter):
-            return value
-        if isinstance(value, dict):
-            kept = {key: self.plain(value[key], f"{path}.{key}") for key in value}
-            return {key: kept[key] for key in kept if not isinstance(value[key], Stub)}
-        if isinstance(value, list | tuple):
-            items = [self.plain(item, f"{path}[{place}]") for place, item in enumerate(value)]
-            return tuple(items) if isinstance(value, tuple) else items
+def plain(value: Any) -> Any:
+    """A value of a snapshot of LIS2's with paths as text and without other programs' objects."""
+    if isinstance(value, Counter):
         return value
-
-    def scheduler(self, state: Mapping[str, Any] | None) -> dict[str, Any] | None:
-        """The part of a scheduler's state that torch's schedulers know."""
-        if state is None:
-            return None
-        unknown = {key: value for key, value in state.items() if key not in _SCHEDULER_KEYS}
-        self.lines += [f"SCHEDULER_STATE.{key}: {_kind(value)}" for key, value in unknown.items()]
-        known = {key: value for key, value in state.items() if key not in unknown}
-        kept: dict[str, Any] = self.plain(known, "SCHEDULER_STATE")
-        return kept
+    if isinstance(value, Stub):
+        value = value.attributes
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, dict):
+        return {k: plain(item) for k, item in value.items() if not isinstance(item, Stub)}
+    if isinstance(value, list | tuple):
+        items = [plain(item) for item in value]
+        return tuple(items) if isinstance(value, tuple) else items
+    return value
 
 
 def _kind(value: Any) -> str:
-    return f"an object of {value.path}" if isinstance(value, Stub) else type(value).__name__
+    if isinstance(value, Stub):
+        return f"an object of {value.kind}"
+    return "str" if isinstance(value, PurePath) else type(value).__name__
 
 
 def _without_wrappers(state: Mapping[str, Any]) -> dict[str, Any]:

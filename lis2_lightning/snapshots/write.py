@@ -15,8 +15,8 @@ import torch
 
 from lis2_lightning.base.files import atomic, link, size_text
 from lis2_lightning.errors import SnapshotError
-from lis2_lightning.snapshots.directory import Refusal
-from lis2_lightning.snapshots.guard import scan
+from lis2_lightning.snapshots.outline import read_outline
+from lis2_lightning.snapshots.read import opened
 
 _ADVICE: Final = "check the folder and its disk, and start the command again"
 _FREE: Final = "free some space and start the command again"
@@ -45,13 +45,14 @@ def write_snapshot(snapshot: Mapping[str, Any], path: str | os.PathLike[str]) ->
 
 
 def _check_that_it_reads(written: Path, target: Path) -> None:
-    """Look at all but the tensors' bytes, as a reader will: there may be more than it takes."""
+    """Judge all but the tensors' bytes, as a reader will: there may be more than it takes."""
     try:
-        with written.open("rb", buffering=0) as file:
-            scan(file)
-    except Refusal as error:
+        with opened(written) as file:
+            read_outline(file)
+    except SnapshotError as error:
+        reason = str(error).removeprefix(f"{written} ")
         raise SnapshotError(
-            f"{target} is not written, for it could not be read back: it {error}; look for large "
+            f"{target} is not written, for it could not be read back: it {reason}; look for large "
             "or many values in a callback's state_dict()"
         ) from error
 

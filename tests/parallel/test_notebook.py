@@ -192,7 +192,7 @@ def assert_shown_once(text: str) -> None:
         "validation",
     ]
     assert all(done == total for _, done, total in loops)
-    assert text.count("starting afresh in runs/tiny") == 1
+    assert text.count("starting a new run in runs/tiny") == 1
     assert text.count("best train_loss") == 1
     assert "Initializing" not in text
 

@@ -48,7 +48,7 @@ def told(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], str]]:
     logger = logging.getLogger("lis2_lightning")
     logger.addHandler(caplog.handler)
     caplog.set_level(logging.INFO, "lis2_lightning")
-    yield lambda: next(m for m in caplog.messages if m.startswith("going on from"))
+    yield lambda: next(m for m in caplog.messages if m.startswith("resuming from"))
     logger.removeHandler(caplog.handler)
 
 
@@ -73,7 +73,7 @@ def go_on(path: Path, **overrides: Any) -> tuple[Trainer, Sees]:
 
 def test_the_same_values_are_not_worth_a_word(halfway: Path, told: Callable[[], str]) -> None:
     _, sees = go_on(halfway)
-    assert told() == f"going on from {halfway} at epoch 1, batch 2"
+    assert told() == f"resuming from {halfway} at epoch 1, batch 2"
     assert sees.batches[0][:2] == (1, 2)
 
 
