@@ -18,11 +18,37 @@ import torch
 
 from lis2_lightning._version import __version__
 from lis2_lightning.errors import SnapshotError
+from lis2_lightning.snapshots.outline import Note
 
 FORMAT: Final = 1
 _MODEL_PREFIX: Final = "model."
 COMPILED: Final = "_orig_mod."
-_REQUIRED: Final = ("MODEL", "TRAIN_INFO", "GLOBAL_CONFIG")
+# what is where, and of which type; a note stands for a tensor that has not been read
+_TYPES: Final[Mapping[str, Any]] = {
+    "MODEL": Mapping,
+    "MODEL.MODEL_CONFIG": object,
+    "MODEL.MODEL_STATE": Mapping,
+    "TRAIN_INFO": Mapping,
+    "TRAIN_INFO.EPOCHS_RUN": int,
+    "TRAIN_INFO.BEST_LOSS": int | float | torch.Tensor | Note,
+    "TRAIN_INFO.OPTIMIZER_STATE": Mapping | None,
+    "TRAIN_INFO.SCHEDULER_STATE": Mapping | None,
+    "GLOBAL_CONFIG": Mapping,
+}
+_OUR_TYPES: Final[Mapping[str, Any]] = {
+    "LIGHTNING": Mapping,
+    "LIGHTNING.format": int,
+    "LIGHTNING.next_epoch": int,
+    "LIGHTNING.next_batch": int,
+    "LIGHTNING.other_state": Mapping,
+    "LIGHTNING.checkpoint": Mapping,
+    "LIGHTNING.checkpoint.loops": Mapping,
+}
+_MAX_COUNT: Final = 1 << 31
+# what torch's safe reader builds besides numbers, text and tensors; MultiStepLR has a Counter
+_READABLE: Final = (
+    bool | Counter | bytes | bytearray | complex | set | torch.dtype | torch.device | None
+)
 _SPECIFIED: Final = frozenset({"state_dict", "optimizer_states", "lr_schedulers"})
 
 
@@ -88,7 +114,7 @@ def from_snapshot(snapshot: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         SnapshotError: An entry is missing, or the format is newer than this package.
     """
-    check_entries(snapshot, name="the snapshot")
+    check_content(snapshot, name="the snapshot", is_lis2=False)
     ours, info = snapshot["LIGHTNING"], snapshot["TRAIN_INFO"]
     state = {
         f"{_MODEL_PREFIX}{name}": value for name, value in snapshot["MODEL"]["MODEL_STATE"].items()
@@ -102,24 +128,37 @@ def from_snapshot(snapshot: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def check_entries(snapshot: Any, *, name: str) -> None:
-    """Refuse what is no snapshot of ours, naming the entry that is missing.
+def check_content(content: Any, *, name: str, is_lis2: bool) -> None:
+    """Refuse what is no snapshot, naming the entry that is missing or wrong.
+
+    Args:
+        content: What a file holds.
+        name: The file's name.
+        is_lis2: Whether LIS2 itself wrote it, which has no entry of ours.
 
     Raises:
-        SnapshotError: As said.
+        SnapshotError: As said; also where the format is newer than this package.
 
-    >>> check_entries({"MODEL": {}}, name="last.pt")
+    >>> check_content({"MODEL": {}}, name="last.pt", is_lis2=True)
     Traceback (most recent call last):
-    lis2_lightning.errors.SnapshotError: last.pt is no snapshot: TRAIN_INFO is missing
+    lis2_lightning.errors.SnapshotError: last.pt is no snapshot: MODEL_CONFIG is missing
     """
-    entries = snapshot if isinstance(snapshot, Mapping) else {}
-    for key in (*_REQUIRED, "LIGHTNING"):
-        if key not in entries:
-            raise SnapshotError(f"{name} is no snapshot: {key} is missing")
-    written = entries["LIGHTNING"].get("format")
-    if written != FORMAT:
+    for place, types in (_TYPES if is_lis2 else {**_TYPES, **_OUR_TYPES}).items():
+        value = content
+        for key in place.split("."):
+            if not isinstance(value, Mapping) or key not in value:
+                raise SnapshotError(f"{name} is no snapshot: {key} is missing")
+            value = value[key]
+        lowest = -1 if key == "EPOCHS_RUN" else 0
+        if not isinstance(value, types) or (types is int and not lowest <= value < _MAX_COUNT):
+            raise SnapshotError(f"{name} is no snapshot: {place} is {repr(value)[:20]}")
+    for key in (*content["GLOBAL_CONFIG"], *content["MODEL"]["MODEL_STATE"]):
+        if not isinstance(key, str):
+            raise SnapshotError(f"{name} is no snapshot: it has the key {str(key)[:20]}")
+    version = FORMAT if is_lis2 else content["LIGHTNING"]["format"]
+    if version != FORMAT:
         raise SnapshotError(
-            f"{name} has snapshot format {written}, this version reads {FORMAT}: "
+            f"{name} has snapshot format {version}, this version reads {FORMAT}: "
             "update lis2-lightning"
         )
 
@@ -167,8 +206,7 @@ def _leaf(value: Any, path: str) -> Any:
         return str(value)
     if isinstance(value, np.generic):
         return value.item()
-    # MultiStepLR counts its milestones; torch's safe reader knows the class
-    if value is None or isinstance(value, bool | Counter):
+    if isinstance(value, _READABLE):
         return value
     for kind in (int, float, str):
         if isinstance(value, kind):

@@ -16,7 +16,7 @@ from lis2_lightning.snapshots.archive import read_entry
 from lis2_lightning.snapshots.format import checkpoint_state
 from lis2_lightning.snapshots.legacy import plain
 from lis2_lightning.snapshots.outline import Note, read_outline
-from lis2_lightning.snapshots.read import check_content, opened, read_snapshot
+from lis2_lightning.snapshots.read import check_outline, opened, read_snapshot
 
 _log = logging.getLogger("lis2_lightning")
 
@@ -86,16 +86,18 @@ def peek(path: str | os.PathLike[str]) -> Snapshot:
     """
     with opened(path) as file:
         outline = read_outline(file)
-        is_lis2 = check_content(outline, path)
+        is_lis2 = check_outline(outline, path)
         content, info = outline.content, outline.content["TRAIN_INFO"]
-        ours = content.get("LIGHTNING", {"next_epoch": info["EPOCHS_RUN"] + 1, "checkpoint": {}})
+        ours = content.get("LIGHTNING", {"next_epoch": info["EPOCHS_RUN"] + 1, "next_batch": 0})
         return Snapshot(
             path=Path(path),
             next_epoch=ours["next_epoch"],
-            next_batch=ours.get("next_batch", 0),
+            next_batch=ours["next_batch"],
             best_loss=_number(info["BEST_LOSS"], file),
             config=plain(content["GLOBAL_CONFIG"]),
-            names=tuple(Path(name).name for name in checkpoint_state(ours["checkpoint"])["names"]),
+            names=tuple(
+                Path(name).name for name in checkpoint_state(ours.get("checkpoint", {}))["names"]
+            ),
             is_lis2=is_lis2,
         )
 

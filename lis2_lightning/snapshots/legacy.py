@@ -1,7 +1,7 @@
 """Snapshots that LIS2 itself wrote, in our form.
 
 LIS2 keeps no counters of Lightning's, so these are made up from the number of its last epoch: as
-Lightning itself writes them at the end of an epoch, so that a run goes on with the next one.
+Lightning itself writes them at the end of an epoch, so that a run continues with the next one.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from lightning import __version__ as lightning_version
 from lis2_lightning.snapshots.foreign import Stub
 from lis2_lightning.snapshots.format import FORMAT
 
+_ALL: Final = ("ready", "started", "processed", "completed")
+_ENDS: Final = ("ready", "completed")
 _WRAPPERS: Final = ("module.", "_orig_mod.")  # of parallel training and of torch.compile
 # what the schedulers of torch keep in their states; LIS2's add everything that hangs on them
 _SCHEDULER_KEYS: Final = frozenset(
@@ -39,8 +41,8 @@ def from_lis2(loaded: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         loaded: Its content, with stubs in the places of other programs' objects.
 
     Returns:
-        A snapshot from which Lightning goes on with the epoch after ``EPOCHS_RUN``, and what was
-        left out, a line each.
+        A snapshot from which Lightning continues with the epoch after ``EPOCHS_RUN``, and what was
+        left out, a line for each.
 
     >>> import torch
     >>> loaded = {"MODEL": {"MODEL_CONFIG": {"type": "unet"}, "MODEL_STATE": {"module.w": 1}},
@@ -133,7 +135,7 @@ def _checkpoint(done: int, steps: int, best_loss: float) -> dict[str, Any]:
             "fit_loop": _fit_loop(done, steps),
             "validate_loop": _evaluation(),
             "test_loop": _evaluation(),
-            "predict_loop": {"state_dict": {}, "batch_progress": _both(_batches(0))},
+            "predict_loop": {"state_dict": {}, "batch_progress": _progress(_ALL)},
         },
         "callbacks": {
             "EpochLog": {"row": {"epoch": done - 1}, "epochs_run": done, "lr": None, "val": {}},
@@ -149,51 +151,31 @@ def _checkpoint(done: int, steps: int, best_loss: float) -> dict[str, Any]:
 
 
 def _fit_loop(done: int, steps: int) -> dict[str, Any]:
-    last_epoch = steps // done if done else 0
+    last = steps // done if done else 0
     # the callbacks hear of an epoch's end before it counts as completed
-    epochs = {"ready": done, "started": done, "processed": done, "completed": done - 1}
+    epochs = {**dict.fromkeys(_ALL, done), "completed": done - 1}
     optimizer = {
-        "step": _two(_steps(steps), _steps(last_epoch)),
-        "zero_grad": _two(
-            {**_steps(steps), "started": steps}, {**_steps(last_epoch), "started": last_epoch}
-        ),
+        "step": _progress(_ENDS, steps, last),
+        "zero_grad": _progress(("ready", "started", "completed"), steps, last),
     }
     return {
         "state_dict": {},
-        "epoch_progress": _both(epochs),
+        "epoch_progress": {"total": epochs, "current": dict(epochs)},
         "epoch_loop.state_dict": {"_batches_that_stepped": steps},
-        "epoch_loop.batch_progress": {
-            **_two(_batches(steps), _batches(last_epoch)),
-            "is_last_batch": True,
-        },
-        "epoch_loop.scheduler_progress": _two(_steps(done), _steps(1)),
+        "epoch_loop.batch_progress": {**_progress(_ALL, steps, last), "is_last_batch": True},
+        "epoch_loop.scheduler_progress": _progress(_ENDS, done, 1),
         "epoch_loop.automatic_optimization.state_dict": {},
         "epoch_loop.automatic_optimization.optim_progress": {"optimizer": optimizer},
         "epoch_loop.manual_optimization.state_dict": {},
-        "epoch_loop.manual_optimization.optim_step_progress": _both(_steps(0)),
+        "epoch_loop.manual_optimization.optim_step_progress": _progress(_ENDS),
         "epoch_loop.val_loop.state_dict": {},
-        "epoch_loop.val_loop.batch_progress": {**_both(_batches(0)), "is_last_batch": True},
+        "epoch_loop.val_loop.batch_progress": {**_progress(_ALL), "is_last_batch": True},
     }
 
 
 def _evaluation() -> dict[str, Any]:
-    return {
-        "state_dict": {},
-        "batch_progress": {**_both(_batches(0)), "is_last_batch": False},
-    }
+    return {"state_dict": {}, "batch_progress": {**_progress(_ALL), "is_last_batch": False}}
 
 
-def _steps(count: int) -> dict[str, int]:
-    return {"ready": count, "completed": count}
-
-
-def _batches(count: int) -> dict[str, int]:
-    return {"ready": count, "started": count, "processed": count, "completed": count}
-
-
-def _two(total: Mapping[str, int], current: Mapping[str, int]) -> dict[str, Any]:
-    return {"total": dict(total), "current": dict(current)}
-
-
-def _both(counter: Mapping[str, int]) -> dict[str, Any]:
-    return _two(counter, counter)
+def _progress(names: Iterable[str], total: int = 0, current: int = 0) -> dict[str, dict[str, int]]:
+    return {"total": dict.fromkeys(names, total), "current": dict.fromkeys(names, current)}

@@ -9,39 +9,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 
 from lis2_lightning.errors import SnapshotError
 from lis2_lightning.snapshots.archive import CheckedFile, Refusal
-from lis2_lightning.snapshots.foreign import FOREIGN, Stub
-from lis2_lightning.snapshots.format import check_entries
+from lis2_lightning.snapshots.foreign import FOREIGN
+from lis2_lightning.snapshots.format import check_content
 from lis2_lightning.snapshots.legacy import from_lis2
-from lis2_lightning.snapshots.outline import Note, Outline, read_outline
+from lis2_lightning.snapshots.outline import Outline, read_outline
 
 _log = logging.getLogger("lis2_lightning")
-
-_OURS: Final = "LIGHTNING"
-# what is where, and of which type
-_TYPES: Final[Mapping[str, Any]] = {
-    "MODEL": dict,
-    "MODEL.MODEL_STATE": dict,
-    "TRAIN_INFO": dict,
-    "TRAIN_INFO.EPOCHS_RUN": int,
-    "TRAIN_INFO.BEST_LOSS": int | float | Note,
-    "TRAIN_INFO.OPTIMIZER_STATE": dict | None,
-    "TRAIN_INFO.SCHEDULER_STATE": dict | None,
-    "GLOBAL_CONFIG": dict | Stub,
-}
-_OUR_TYPES: Final[Mapping[str, Any]] = {
-    "LIGHTNING": dict,
-    "LIGHTNING.format": int,
-    "LIGHTNING.next_epoch": int,
-    "LIGHTNING.other_state": dict,
-    "LIGHTNING.checkpoint": dict,
-    "LIGHTNING.checkpoint.loops": dict,
-}
 
 
 def read_snapshot(path: str | os.PathLike[str], *, map_location: Any = "cpu") -> dict[str, Any]:
@@ -81,7 +60,7 @@ def read_as_ours(
     """
     with opened(path) as file:
         outline = read_outline(file)
-        is_lis2 = check_content(outline, path)
+        is_lis2 = check_outline(outline, path)
         checked = CheckedFile(file, outline.entries)
         checked.seek(0)
         stubs: Any = [(FOREIGN[name], name) for name in outline.foreign]
@@ -122,56 +101,19 @@ def opened(path: str | os.PathLike[str]) -> Iterator[io.FileIO]:
         raise SnapshotError(f"{path} cannot be read safely: {reason}") from error
 
 
-def check_content(outline: Outline, path: str | os.PathLike[str]) -> bool:
-    """Refuse what is no snapshot.
-
-    Args:
-        outline: What the file holds.
-        path: The file's name.
-
-    Returns:
-        Whether it is one that LIS2 wrote.
+def check_outline(outline: Outline, path: str | os.PathLike[str]) -> bool:
+    """Refuse what is no snapshot; whether it is one that LIS2 wrote.
 
     Raises:
-        Refusal: An entry is missing, or is not what it should be.
-        SnapshotError: Its format is newer than this package.
+        Refusal: It is one of ours, and names what only those of LIS2 do.
+        SnapshotError: An entry is missing or wrong, or the format is newer than this package.
     """
-    content = outline.content
-    is_lis2 = isinstance(content, dict) and _OURS not in content
-    for place, types in (_TYPES if is_lis2 else {**_TYPES, **_OUR_TYPES}).items():
-        value = content
-        for key in place.split("."):
-            if not isinstance(value, dict) or key not in value:
-                raise Refusal(f"is no snapshot: {key} is missing")
-            value = value[key]
-        if not isinstance(value, types):
-            raise Refusal(f"is no snapshot: {place} is a {type(value).__name__}")
-    if not is_lis2:
-        check_entries(content, name=str(path))
+    is_lis2 = isinstance(outline.content, Mapping) and "LIGHTNING" not in outline.content
+    check_content(outline.content, name=str(path), is_lis2=is_lis2)
     if outline.foreign and not is_lis2:
-        raise Refusal(
-            f"cannot be read safely: it names {outline.foreign[0]!r}, which ours never do"
-        )
-    _check_values(content)
+        name = outline.foreign[0]
+        raise Refusal(f"cannot be read safely: it names {name!r}, which our snapshots never do")
     return is_lis2
-
-
-def _check_values(content: Mapping[str, Any]) -> None:
-    ours = content.get(_OURS, {})
-    numbers = {key: ours.get(key, 0) for key in ("next_epoch", "next_batch")}
-    numbers["EPOCHS_RUN"] = content["TRAIN_INFO"]["EPOCHS_RUN"] + 1
-    for key, number in numbers.items():
-        if type(number) is not int or not 0 <= number < 1 << 31:
-            raise Refusal(f"is no snapshot: {key} is {str(number)[:20]}")
-    config = content["GLOBAL_CONFIG"]
-    names = {
-        "MODEL_STATE": content["MODEL"]["MODEL_STATE"],
-        "GLOBAL_CONFIG": config.attributes if isinstance(config, Stub) else config,
-    }
-    for place, mapping in names.items():
-        for key in mapping:
-            if type(key) is not str:
-                raise Refusal(f"is no snapshot: {place} has the key {str(key)[:20]}")
 
 
 @lru_cache(maxsize=100)
