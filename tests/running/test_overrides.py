@@ -98,7 +98,7 @@ def test_another_argument_of_the_optimizer_wins(halfway: Path, told: Callable[[]
 
 def test_another_optimizer_begins_afresh(halfway: Path, told: Callable[[], str]) -> None:
     trainer, _ = go_on(halfway, optimizer={"type": "SGD", "lr": 0.1})
-    assert "the optimizer is another one: it begins afresh" in told()
+    assert "another optimizer: it starts anew" in told()
     assert isinstance(trainer.optimizer, torch.optim.SGD)
 
 
@@ -106,7 +106,7 @@ def test_another_scheduler_begins_afresh(
     halfway: Path, told: Callable[[], str], read_log: Log
 ) -> None:
     go_on(halfway, scheduler={"type": "StepLR", "step_size": 1, "gamma": 0.1})
-    assert "the scheduler is another one: it begins afresh" in told()
+    assert "another scheduler: it starts anew" in told()
     rates = [row["lr"] for row in read_log(halfway.with_name("logs_train.csv"))]
     assert rates == pytest.approx([0.01, 0.005, 0.0005])
 
