@@ -30,7 +30,7 @@ from lis2_lightning.errors import ConfigError
 from lis2_lightning.inference import Map
 from lis2_lightning.report import run_pictures
 from lis2_lightning.running import checks, loop, results, resume
-from lis2_lightning.snapshots import peek
+from lis2_lightning.snapshots import Snapshot, peek
 from lis2_lightning.trackers import Tracker
 from lis2_lightning.training.module import OptimizerCallable, SchedulerCallable, SegmentationModule
 
@@ -218,7 +218,7 @@ class Trainer:
             run_pictures.draw_map(self.data.predict, maps, self._settings.run_dir)
         return self.get_final_info()
 
-    def fit(self, checkpoint: str | os.PathLike[str] | None = None) -> None:
+    def fit(self, checkpoint: Path | Snapshot | None = None) -> None:
         """Run Lightning's training loop and nothing else: no evaluation, no stored result.
 
         Args:
@@ -230,7 +230,8 @@ class Trainer:
             SystemExit: SIGTERM or SIGUSR1 did; the same holds.
         """
         with self._lightning_loop():
-            self.lightning.fit(self.module, ckpt_path=checkpoint, **self._loop)
+            path: Any = checkpoint  # Lightning takes whatever can be used as a path
+            self.lightning.fit(self.module, ckpt_path=path, **self._loop)
 
     def validate(self, ckpt_path: str | os.PathLike[str] | None = "best") -> dict[str, float]:
         """Measure loss and metrics on the validation set.

@@ -86,7 +86,7 @@ def read_entry(file: io.FileIO, entry: Entry) -> bytes:
     return content
 
 
-class CheckedFile(io.RawIOBase):
+class CheckedFile(io.FileIO):
     """A snapshot's file that compares the checksum of every entry that is read from it.
 
     The bytes that are checked are the very bytes that are used, and are read only once.
@@ -97,35 +97,26 @@ class CheckedFile(io.RawIOBase):
     """
 
     def __init__(self, file: io.FileIO, entries: Mapping[str, Entry]) -> None:
-        self._file = file
+        super().__init__(file.fileno(), closefd=False)
         self._unread = {entry.start: entry for entry in entries.values() if entry.size}
-        self._damaged: list[tuple[int, Entry]] = []
+        self._damaged: list[Refusal] = []
+        self.seek(0)
 
     def readinto(self, buffer: Any) -> int:
         """Fill a buffer, as far as the file goes."""
         view = memoryview(buffer).cast("B")
-        entry = self._unread.get(self._file.tell())
+        entry = self._unread.get(self.tell())
         checksum = done = 0
-        while size := self._file.readinto(view[done : done + _CHUNK]):
+        while size := super().readinto(view[done : done + _CHUNK]):
             checksum = zlib.crc32(view[done : done + size], checksum)
             done += size
         if entry is not None and entry.size == done:
             del self._unread[entry.start]
-            if checksum != entry.checksum:  # torch, which calls this, would hide an exception
-                self._damaged.append((checksum, entry))
+            try:
+                _check(checksum, entry)
+            except Refusal as error:  # torch, which calls this, would hide it
+                self._damaged.append(error)
         return done
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Move to a place in the file."""
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        """The place in the file."""
-        return self._file.tell()
-
-    def readable(self) -> bool:
-        """It is."""
-        return True
 
     def finish(self) -> None:
         """Compare the checksums of whatever has not been read.
@@ -135,13 +126,13 @@ class CheckedFile(io.RawIOBase):
         """
         buffer = memoryview(bytearray(_CHUNK))
         for entry in self._unread.values():
-            self._file.seek(entry.start)
+            self.seek(entry.start)
             checksum, rest = 0, entry.size
-            while rest and (size := self._file.readinto(buffer[:rest])):
+            while rest and (size := super().readinto(buffer[:rest])):
                 checksum, rest = zlib.crc32(buffer[:size], checksum), rest - size
             _check(checksum, entry)
-        for checksum, entry in self._damaged:
-            _check(checksum, entry)
+        if self._damaged:
+            raise self._damaged[0]
 
 
 def _check(checksum: int, entry: Entry) -> None:
