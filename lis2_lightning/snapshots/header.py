@@ -32,7 +32,6 @@ class Snapshot(os.PathLike[str]):
         best_loss: The best monitored value so far.
         config: The configuration that builds the same trainer again.
         names: The names of files that the run was to give this snapshot.
-        is_lis2: Whether LIS2 itself wrote the file.
     """
 
     path: Path
@@ -41,7 +40,6 @@ class Snapshot(os.PathLike[str]):
     best_loss: float
     config: dict[str, Any]
     names: tuple[str, ...]
-    is_lis2: bool
     _content: dict[str, Any] | None = field(default=None, repr=False)
 
     def __fspath__(self) -> str:
@@ -86,7 +84,7 @@ def peek(path: str | os.PathLike[str]) -> Snapshot:
     """
     with opened(path) as file:
         outline = read_outline(file)
-        is_lis2 = check_outline(outline, path)
+        check_outline(outline, path)
         content, info = outline.content, outline.content["TRAIN_INFO"]
         ours = content.get("LIGHTNING", {"next_epoch": info["EPOCHS_RUN"] + 1, "next_batch": 0})
         return Snapshot(
@@ -98,7 +96,6 @@ def peek(path: str | os.PathLike[str]) -> Snapshot:
             names=tuple(
                 Path(name).name for name in checkpoint_state(ours.get("checkpoint", {}))["names"]
             ),
-            is_lis2=is_lis2,
         )
 
 

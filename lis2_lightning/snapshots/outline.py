@@ -226,9 +226,10 @@ class _Unpickler(pickle.Unpickler):
             self._left -= _ITEM_BYTES + size * (1 if isinstance(value, str) else _ITEM_BYTES)
         if self._left < 0:
             raise _unsafe("its pickle asks for too much")
+        check: Callable[..., bool] = _CHECKS.get(path, _is_harmless)
         if path in _VIEWS:
             _check_view(*arguments)
-        elif not _CHECKS.get(path, _is_harmless)(path, *arguments):
+        elif not check(path, *arguments):
             raise _unsafe(f"its pickle calls {path[:80]!r} with other arguments than torch writes")
 
 

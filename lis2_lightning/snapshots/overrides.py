@@ -86,11 +86,15 @@ def _changed_arguments(
     written: Mapping[str, Any], now: Mapping[str, Any]
 ) -> dict[str, tuple[Any, Any]]:
     """The optimizer's arguments that differ, each with its old and its new value."""
-    components = written.get("optimizer"), now.get("optimizer")
-    if _class_of(written) != _class_of(now) or not isinstance(components[0], Mapping):
+    if _class_of(written) != _class_of(now):
         return {}
-    old, new = ((component.get("init_args") or {}) for component in components)
+    old, new = _arguments(written), _arguments(now)
     return {name: (old[name], new[name]) for name in old if name in new and old[name] != new[name]}
+
+
+def _arguments(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    optimizer = config.get("optimizer")
+    return (optimizer.get("init_args") or {}) if isinstance(optimizer, Mapping) else {}
 
 
 def _set_argument(checkpoint: Mapping[str, Any], name: str, old: Any, new: Any) -> None:

@@ -171,7 +171,7 @@ def test_a_run_goes_on_from_it_with_the_next_epoch_and_skips_no_batch(
     assert info["epochs_run"] == 7
     assert info["best_loss"] <= 0.625
     last = peek(tmp_path / "runs/theirs/last.pt")
-    assert (last.next_epoch, last.is_lis2) == (7, False)
+    assert last.next_epoch == 7
 
 
 def test_a_converted_file_is_one_of_ours(
@@ -235,7 +235,7 @@ def test_a_run_without_a_scheduler_and_with_sgd_is_read_too(
     assert snapshot["TRAIN_INFO"]["SCHEDULER_STATE"] is None
     assert snapshot["LIGHTNING"]["checkpoint"]["global_step"] == 0
     told = peek(tmp_path / "theirs.pt")
-    assert (told.next_epoch, told.best_loss, told.is_lis2) == (3, 0.625, True)
+    assert (told.next_epoch, told.best_loss) == (3, 0.625)
 
 
 def test_what_lis2_does_not_write_is_refused_by_its_name(write_lis2: Write, tmp_path: Path) -> None:

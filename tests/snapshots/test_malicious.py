@@ -167,8 +167,8 @@ def ours(harm: bytes) -> bytes:
         + text("TRAIN_INFO") + part({"EPOCHS_RUN": 0, "BEST_LOSS": 0.5})[:-1]
         + text("OPTIMIZER_STATE") + b"}" + text("SCHEDULER_STATE") + b"}" + text("x") + harm + b"su"
         + text("GLOBAL_CONFIG") + part({"epochs": 2})
-        + text("LIGHTNING") + part({"format": 1, "next_epoch": 1, "next_batch": 0, "other_state": {},
-                                    "checkpoint": {"loops": {}}})
+        + text("LIGHTNING") + part({"format": 1, "next_epoch": 1, "next_batch": 0,
+                                    "other_state": {}, "checkpoint": {"loops": {}}})
         + b"u."
     )  # fmt: skip
 

@@ -204,7 +204,7 @@ def test_a_peek_has_what_a_run_needs_to_continue(snapshot: Make, tmp_path: Path)
     write_snapshot(snapshot(next_epoch=3, next_batch=7, **state), tmp_path / "a.pt")
     header = peek(tmp_path / "a.pt")
     assert header.path == tmp_path / "a.pt"
-    assert (header.position, header.best_loss, header.is_lis2) == ((3, 7), 0.5, False)
+    assert (header.position, header.best_loss) == ((3, 7), 0.5)
     assert header.config == {"epochs": 9, "model": {"type": "unet"}}
     assert header.names == ("save_3.pt", "last.pt")  # in the same folder, whatever the file says
 
