@@ -21,7 +21,7 @@ from lis2_lightning.errors import SnapshotError
 from lis2_lightning.snapshots.outline import Note
 
 FORMAT: Final = 1
-_MODEL_PREFIX: Final = "model."
+MODEL_PREFIX: Final = "model."
 COMPILED: Final = "_orig_mod."
 # what is where, and of which type; a note stands for a tensor that has not been read
 _TYPES: Final[Mapping[str, Any]] = {
@@ -117,7 +117,7 @@ def from_snapshot(snapshot: Mapping[str, Any]) -> dict[str, Any]:
     check_content(snapshot, name="the snapshot", is_lis2=False)
     ours, info = snapshot["LIGHTNING"], snapshot["TRAIN_INFO"]
     state = {
-        f"{_MODEL_PREFIX}{name}": value for name, value in snapshot["MODEL"]["MODEL_STATE"].items()
+        f"{MODEL_PREFIX}{name}": value for name, value in snapshot["MODEL"]["MODEL_STATE"].items()
     }
     optimizer, scheduler = info["OPTIMIZER_STATE"], info["SCHEDULER_STATE"]
     return {
@@ -181,8 +181,8 @@ def checkpoint_state(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
 def _split(state: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     weights, others = {}, {}
     for name, value in state.items():
-        if name.startswith(_MODEL_PREFIX):
-            weights[name.removeprefix(_MODEL_PREFIX).replace(COMPILED, "")] = value
+        if name.startswith(MODEL_PREFIX):
+            weights[name.removeprefix(MODEL_PREFIX).replace(COMPILED, "")] = value
         else:
             others[name] = value
     return weights, others

@@ -14,24 +14,22 @@ from typing import Any, Final
 from lightning import __version__ as lightning_version
 
 from lis2_lightning.snapshots.foreign import Stub
-from lis2_lightning.snapshots.format import FORMAT
+from lis2_lightning.snapshots.format import MODEL_PREFIX, to_snapshot
 
 _ALL: Final = ("ready", "started", "processed", "completed")
 _ENDS: Final = ("ready", "completed")
 _WRAPPERS: Final = ("module.", "_orig_mod.")  # of parallel training and of torch.compile
 # what the schedulers of torch keep in their states; LIS2's add everything that hangs on them
-_SCHEDULER_KEYS: Final = frozenset(
-    {"last_epoch", "base_lrs", "_last_lr", "_step_count"}
-    | {"_is_initial", "_get_lr_called_within_step"}
-    | {"step_size", "milestones", "gamma", "lr_lambdas", "factor", "power"}
-    | {"start_factor", "end_factor", "total_iters", "T_max", "eta_min"}
-    | {"T_0", "T_i", "T_mult", "T_cur"}
-    | {"mode", "mode_worse", "threshold", "threshold_mode", "patience", "cooldown", "eps", "best"}
-    | {"cooldown_counter", "num_bad_epochs", "min_lrs", "default_min_lr"}
-    | {"max_lrs", "total_size", "step_ratio", "scale_mode", "_scale_fn_custom"}
-    | {"cycle_momentum", "use_beta1", "base_momentums", "max_momentums"}
-    | {"total_steps", "_schedule_phases", "_anneal_func_type"}
-)
+_SCHEDULER_KEYS: Final = frozenset({
+    "last_epoch", "base_lrs", "_last_lr", "_step_count", "_is_initial",
+    "_get_lr_called_within_step", "step_size", "milestones", "gamma", "lr_lambdas", "factor",
+    "power", "start_factor", "end_factor", "total_iters", "T_max", "eta_min", "T_0", "T_i",
+    "T_mult", "T_cur", "mode", "mode_worse", "threshold", "threshold_mode", "patience",
+    "cooldown", "eps", "best", "cooldown_counter", "num_bad_epochs", "min_lrs",
+    "default_min_lr", "max_lrs", "total_size", "step_ratio", "scale_mode", "_scale_fn_custom",
+    "cycle_momentum", "use_beta1", "base_momentums", "max_momentums", "total_steps",
+    "_schedule_phases", "_anneal_func_type",
+})  # fmt: skip
 
 
 def from_lis2(loaded: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -55,31 +53,25 @@ def from_lis2(loaded: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """
     info, model = loaded["TRAIN_INFO"], loaded["MODEL"]
     done, best_loss = int(info["EPOCHS_RUN"]) + 1, float(info["BEST_LOSS"])
-    scheduler = info["SCHEDULER_STATE"] or {}
-    unknown = {key: value for key, value in scheduler.items() if key not in _SCHEDULER_KEYS}
-    known = {key: value for key, value in scheduler.items() if key not in unknown}
-    optimizer = plain(info["OPTIMIZER_STATE"])
-    snapshot = {
-        "MODEL": {
-            "MODEL_CONFIG": plain(model["MODEL_CONFIG"]),
-            "MODEL_STATE": _without_wrappers(model["MODEL_STATE"]),
-        },
-        "TRAIN_INFO": {
-            "EPOCHS_RUN": done - 1,
-            "BEST_LOSS": best_loss,
-            "OPTIMIZER_STATE": optimizer,
-            "SCHEDULER_STATE": plain(known) if scheduler else None,
-        },
-        "GLOBAL_CONFIG": plain(loaded["GLOBAL_CONFIG"]),
-        "LIGHTNING": {
-            "format": FORMAT,
-            "next_epoch": done,
-            "next_batch": 0,
-            "other_state": {},
-            "checkpoint": _checkpoint(done, _num_steps(optimizer), best_loss),
-        },
+    scheduler, optimizer = info["SCHEDULER_STATE"] or {}, plain(info["OPTIMIZER_STATE"])
+    known = {key: plain(value) for key, value in scheduler.items() if key in _SCHEDULER_KEYS}
+    weights = _without_wrappers(model["MODEL_STATE"])
+    checkpoint = {
+        "state_dict": {f"{MODEL_PREFIX}{name}": value for name, value in weights.items()},
+        "optimizer_states": [] if optimizer is None else [optimizer],
+        "lr_schedulers": [known] if known else [],
+        **_checkpoint(done, _num_steps(optimizer), best_loss),
     }
-    return snapshot, [f"SCHEDULER_STATE.{key}: {_kind(item)}" for key, item in unknown.items()]
+    snapshot = to_snapshot(
+        checkpoint,
+        model_config=plain(model["MODEL_CONFIG"]),
+        global_config=plain(loaded["GLOBAL_CONFIG"]),
+        best_loss=best_loss,
+        next_epoch=done,
+    )
+    del snapshot["LIGHTNING"]["versions"]  # it was not we who wrote it
+    dropped = {key: value for key, value in scheduler.items() if key not in known}
+    return snapshot, [f"SCHEDULER_STATE.{key}: {_kind(value)}" for key, value in dropped.items()]
 
 
 def plain(value: Any) -> Any:
