@@ -46,8 +46,8 @@ _OUR_TYPES: Final[Mapping[str, Any]] = {
 }
 _MAX_COUNT: Final = 1 << 31
 # what torch's safe reader builds besides numbers, text and tensors; MultiStepLR has a Counter
-_READABLE: Final = (
-    bool | Counter | bytes | bytearray | complex | set | torch.dtype | torch.device | None
+_READABLE: Final = frozenset(
+    {bool, bytes, bytearray, complex, set, Counter, torch.dtype, torch.device, type(None)}
 )
 _SPECIFIED: Final = frozenset({"state_dict", "optimizer_states", "lr_schedulers"})
 
@@ -206,7 +206,7 @@ def _leaf(value: Any, path: str) -> Any:
         return str(value)
     if isinstance(value, np.generic):
         return value.item()
-    if isinstance(value, _READABLE):
+    if type(value) in _READABLE:
         return value
     for kind in (int, float, str):
         if isinstance(value, kind):

@@ -238,9 +238,12 @@ def _ordered() -> OrderedDict[Any, Any]:
 
 
 def _is_harmless(path: str, *_: Any) -> bool:
-    # classes of tensors would make new ones of any size; the last calls whatever it is given
-    is_class = path.startswith("torch.") and path.endswith(("Tensor", "Storage"))
-    return not is_class and path != "torch._tensor._rebuild_from_type_v2"
+    # classes of tensors would make new ones of any size
+    return not (path.startswith("torch.") and path.endswith(("Tensor", "Storage")))
+
+
+def _is_tensor_with_attributes(_: str, function: Any, __: Any, inner: Any, *___: Any) -> bool:
+    return isinstance(function, type) and issubclass(function, Note) and bool(function(*inner))
 
 
 def _are_bytes(_: str, text: Any = "", *encoding: Any) -> bool:
@@ -266,6 +269,7 @@ _CHECKS: Final[Mapping[str, Callable[..., bool]]] = {
     "builtins.bytearray": _are_bytes,
     "builtins.set": _are_fast_to_hash,
     "collections.Counter": _are_counts,
+    "torch._tensor._rebuild_from_type_v2": _is_tensor_with_attributes,
 }
 
 

@@ -76,6 +76,47 @@ def test_sparse_tensors_are_read(layout: str, snapshot: Make, tmp_path: Path) ->
         assert torch.equal(found["EXTRA"].to_dense(), given.to_dense())
 
 
+class Unheard:
+    """What a program has told torch is safe."""
+
+    def __init__(self) -> None:
+        self.number = 5
+
+
+def tensor_with_attributes() -> torch.Tensor:
+    """A tensor that carries something along."""
+    tensor = torch.ones(2)
+    tensor.note = "text"  # type: ignore[attr-defined]
+    return tensor
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Unheard,
+        tensor_with_attributes,
+        lambda: torch.nn.Parameter(torch.ones(2)),
+        lambda: torch.empty(2, device="meta"),
+        lambda: torch.complex(torch.ones(2), torch.ones(2)).conj(),
+        lambda: torch.Size([1, 2]),
+        lambda: {1, "a", None},
+        set,
+        lambda: 1 + 2j,
+        lambda: [bytearray(b"abc"), bytearray()],
+        lambda: torch.device("cpu"),
+        lambda: torch.float16,
+    ],
+)
+def test_what_torch_takes_for_safe_is_never_refused(
+    make: Callable[[], Any], snapshot: Make, tmp_path: Path
+) -> None:
+    value, path = make(), tmp_path / "a.pt"
+    with torch.serialization.safe_globals([Unheard]):
+        write_snapshot({**snapshot(), "EXTRA": value}, path)
+        assert peek(path).next_epoch == 1
+        assert type(read_snapshot(path)["EXTRA"]) is type(loaded(path)["EXTRA"]) is type(value)
+
+
 def test_tensors_that_share_their_memory_still_do(snapshot: Make, tmp_path: Path) -> None:
     write_snapshot(snapshot(), tmp_path / "a.pt")
     state = read_snapshot(tmp_path / "a.pt")["MODEL"]["MODEL_STATE"]
