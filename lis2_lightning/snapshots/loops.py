@@ -18,7 +18,7 @@ _STEPS: Final = "epoch_loop.automatic_optimization.optim_progress"
 
 
 def position(checkpoint: Mapping[str, Any]) -> tuple[int, int]:
-    """The epoch at which a resumed run goes on, and the batch inside it, both counted from 0."""
+    """The epoch at which a resumed run continues, and the batch inside it, both counted from 0."""
     fit = checkpoint["loops"]["fit_loop"]
     epochs = fit["epoch_progress"]["current"]
     inside = epochs["started"] > epochs["processed"]
@@ -59,7 +59,7 @@ def rewind(checkpoint: dict[str, Any]) -> None:
     _set_all(fit[_VALIDATION]["total"], 0)
     _set_all(fit[_VALIDATION]["current"], 0)
     checkpoint.pop(INSIDE_EPOCH, None)
-    # nothing is counted: the epoch is told to begin, not to go on
+    # nothing is counted: the epoch begins, and does not continue
     for counter in fit["epoch_progress"].values():
         counter["ready"] = counter["started"] = counter["completed"]
 

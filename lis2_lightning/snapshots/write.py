@@ -112,10 +112,10 @@ def _explained(path: Path, content: Mapping[str, Any] | Path) -> Iterator[None]:
 
 def _identity(path: Path) -> tuple[int, int] | None:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_ino, found.st_mtime_ns
+    return status.st_ino, status.st_mtime_ns
 
 
 def _state(earlier: tuple[int, int] | None, now: tuple[int, int] | None) -> str:

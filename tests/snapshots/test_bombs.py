@@ -18,6 +18,8 @@ Make = Callable[..., Any]
 COUNTER = b"ccollections\nCounter\nq\x00"
 ORDERED = b"ccollections\nOrderedDict\nq\x00"
 ENCODE = b"c_codecs\nencode\nq\x00"
+SET = b"c__builtin__\nset\n"
+COMPLEX = b"c__builtin__\ncomplex\n"
 TENSOR = b"ctorch._utils\n_rebuild_tensor_v2\n"
 PRIME = (1 << 61) - 1  # whole numbers that differ by it have one hash
 
@@ -72,6 +74,14 @@ BOMBS = {
     + b"h\x00h\x01R" * 60_000 + b"t",
     "a text copied often": ENCODE + text("a" * 1_000_000) + text("latin1") + b"\x86q\x01("
     + b"h\x00h\x01R" * 90_000 + b"t",
+    "a far place to remember": b"Nr\xf0\xff\xff\xff",
+    "a set of one hash": SET + b"](" + b"".join(number(i * PRIME) for i in range(1, 90_000))
+    + b"e\x85R",
+    "a set of tuples": SET + b"](" + b"".join(number(i) + b"\x85" for i in range(50_000))
+    + b"e\x85R",
+    "keys that a call makes": keys([COMPLEX + b"K\x01K\x02\x86R"] * 20_000),
+    "a counter by its old name": b"cUserList\nCounter\n](K\x01K\x02e\x85R",
+    "a tensor that is changed": tensor([4], [1]) + b"(" + number(10**12) + b"tb",
     "a bytearray": b"c__builtin__\nbytearray\n" + number(10**12) + b"\x85R",
     "a range": b"c__builtin__\nxrange\n" + number(10**12) + b"\x85R",
     "keys of one hash": keys([number(i * PRIME) for i in range(1, 90_000)]),
