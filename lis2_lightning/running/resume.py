@@ -58,21 +58,16 @@ def starting_point(
     if snapshot is None:
         _log.info("starting a new run in %s", folder)
         return None
-    _check_epochs(snapshot, settings)
+    if (epoch := snapshot.next_epoch) > settings.epochs:
+        raise ConfigError(
+            f"{snapshot} has {epoch} epochs behind it, and epochs is {settings.epochs}: "
+            f"set epochs to at least {epoch}"
+        )
     snapshot.read()
     if is_main():
         _complete_names(snapshot, folder)
     _report(snapshot, config)
     return snapshot
-
-
-def _check_epochs(snapshot: Snapshot, settings: Settings) -> None:
-    epoch = snapshot.next_epoch
-    if epoch > settings.epochs:
-        raise ConfigError(
-            f"{snapshot.path} has {epoch} epochs behind it, and epochs is {settings.epochs}: "
-            f"set epochs to at least {epoch}"
-        )
 
 
 def _complete_names(snapshot: Snapshot, folder: Path) -> None:
