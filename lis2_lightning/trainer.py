@@ -31,7 +31,7 @@ from lis2_lightning.errors import ConfigError
 from lis2_lightning.inference import Map
 from lis2_lightning.report import run_pictures
 from lis2_lightning.running import checks, loop, results, resume
-from lis2_lightning.snapshots import read_snapshot
+from lis2_lightning.snapshots import Snapshot, peek
 from lis2_lightning.trackers import Tracker
 from lis2_lightning.training.module import OptimizerCallable, SchedulerCallable, SegmentationModule
 
@@ -77,8 +77,8 @@ class Trainer:
         save_every_minutes: Write last.pt inside an epoch every so many minutes.
         monitor: The logged value that best.pt follows.
         mode: Whether the best value is the smallest or the largest.
-        resume: False starts afresh and refuses a folder that holds a run; auto goes on from the
-            newest whole snapshot of this run, or starts afresh where there is none; or a path.
+        resume: False starts a new run and refuses a folder that holds one; auto resumes from the
+            newest whole snapshot of this run, or starts a new one where there is none; or a path.
         compile: Run the network through torch.compile.
         trackers: Where numbers go besides logs_train.csv, which is always written.
         metrics: What is measured; average precision, Dice and ROC AUC where it is null.
@@ -161,7 +161,7 @@ class Trainer:
 
     @classmethod
     def from_snapshot(cls, path: str | os.PathLike[str], **overrides: Any) -> Self:
-        """Build the trainer that wrote a snapshot; its ``train`` goes on after that epoch.
+        """Build the trainer that wrote a snapshot; its ``train`` continues after that epoch.
 
         Args:
             path: A snapshot.
@@ -173,7 +173,7 @@ class Trainer:
                 object when the snapshot was written and is not passed again, or where the
                 snapshot names something that none may import.
         """
-        config = read_snapshot(path)["GLOBAL_CONFIG"]
+        config = peek(path).config
         with trusted(config, source=str(path), overrides=overrides):
             return cls.from_config(config, **{"resume": str(path), **overrides})
 
@@ -219,11 +219,11 @@ class Trainer:
             run_pictures.draw_map(self.data.predict, maps, self._settings.run_dir)
         return self.get_final_info()
 
-    def fit(self, checkpoint: Path | None = None) -> None:
+    def fit(self, checkpoint: Path | Snapshot | None = None) -> None:
         """Run Lightning's training loop and nothing else: no evaluation, no stored result.
 
         Args:
-            checkpoint: A snapshot to go on from; null to start afresh.
+            checkpoint: A snapshot to resume from; null to start from the beginning.
 
         Raises:
             TrainingError: The loss is NaN or infinite.
@@ -231,7 +231,8 @@ class Trainer:
             SystemExit: SIGTERM or SIGUSR1 did; the same holds.
         """
         with self._lightning_loop():
-            self.lightning.fit(self.module, ckpt_path=checkpoint, **self._loop)
+            path: Any = checkpoint  # Lightning takes whatever can be used as a path
+            self.lightning.fit(self.module, ckpt_path=path, **self._loop)
 
     def validate(self, ckpt_path: str | os.PathLike[str] | None = "best") -> dict[str, float]:
         """Measure loss and metrics on the validation set.

@@ -45,7 +45,7 @@ def verify_resume(config: Mapping[str, Any], *, batches: int = 4) -> list[Differ
     """Train a few batches twice, once interrupted in the middle of an epoch, and compare.
 
     Two epochs of a few batches each are trained in a temporary folder, with two batches of
-    validation. Nothing is written elsewhere, and no tracker is told.
+    validation. Nothing is written elsewhere, and no tracker receives anything.
 
     Args:
         config: A configuration, as for :meth:`Trainer.from_config`.
@@ -70,7 +70,7 @@ def verify_resume(config: Mapping[str, Any], *, batches: int = 4) -> list[Differ
         _log.info("the same once more, interrupted before batch %d of the first epoch", middle)
         _interrupt(Trainer.from_config(short, run_name="parts"), middle)
         torch.rand(3)  # what is drawn in between must not matter
-        _log.info("going on")
+        _log.info("resuming")
         Trainer.from_config(short, run_name="parts").fit(Path(folder) / "parts" / "last.pt")
         whole, parts = (_contents(Path(folder) / name) for name in ("whole", "parts"))
         return differences(whole, parts)
@@ -89,7 +89,7 @@ def _interrupt(trainer: Trainer, batch: int) -> None:
     loops: Any = trainer.lightning  # its callbacks are no typed attribute
     loops.callbacks.append(_Stops(batch))
     level = _log.level
-    _log.setLevel(logging.ERROR)  # how to go on is no news here
+    _log.setLevel(logging.ERROR)  # how to resume is no news here
     try:
         with suppress(SystemExit):
             trainer.fit()

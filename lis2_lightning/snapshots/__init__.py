@@ -1,17 +1,18 @@
 """Snapshots: one file which LIS2 reads and Lightning resumes from."""
 
-from lis2_lightning.snapshots.format import COMPILED, from_snapshot, to_snapshot
-from lis2_lightning.snapshots.io import NAMES, SnapshotIO
+from lis2_lightning.snapshots.format import COMPILED, NAMES, from_snapshot, to_snapshot
+from lis2_lightning.snapshots.header import Snapshot, newest_snapshot, peek, snapshots_in
+from lis2_lightning.snapshots.io import SnapshotIO
 from lis2_lightning.snapshots.loops import INSIDE_EPOCH, position, rewind, settle
 from lis2_lightning.snapshots.overrides import differences
-from lis2_lightning.snapshots.read import Peek, newest_snapshot, peek, read_snapshot
+from lis2_lightning.snapshots.read import read_snapshot
 from lis2_lightning.snapshots.write import link_snapshot, write_snapshot
 
 __all__ = [
     "COMPILED",
     "INSIDE_EPOCH",
     "NAMES",
-    "Peek",
+    "Snapshot",
     "SnapshotIO",
     "differences",
     "from_snapshot",
@@ -22,6 +23,7 @@ __all__ = [
     "read_snapshot",
     "rewind",
     "settle",
+    "snapshots_in",
     "to_snapshot",
     "write_snapshot",
 ]

@@ -1,147 +1,155 @@
-"""The zip file that a snapshot is: its layout taken to the letter, its checksums compared.
+"""The zip file that a snapshot is: its layout, and its checksums, which torch never compares.
 
-torch reads a zip file leniently: it takes entries that lie over one another or were compressed,
-and never compares a checksum. Here every byte must belong to exactly one entry or to the directory
-at the end, so that nothing but the one thing that is checked can be meant.
+torch's reader takes entries that overlap or are compressed. Here these are refused, so that what
+is checked is what torch reads.
 """
 
 from __future__ import annotations
 
+import io
 import re
 import struct
-import sys
+import zipfile
 import zlib
 from collections.abc import Mapping
-from itertools import pairwise
-from typing import IO, Any, Final, NamedTuple, cast
-
-from lis2_lightning.snapshots.directory import (
-    DESCRIPTOR,
-    Line,
-    Refusal,
-    read_bytes,
-    read_directory,
-    shown,
-)
+from typing import Any, Final, NamedTuple
 
 PICKLE: Final = "data.pkl"
-STORAGE: Final = "data/"
-_HEAD: Final = struct.Struct("<4s5H3L2H")
-_STEP: Final = 1 << 18  # fits a processor's cache, so that each byte is fetched once
+_MAX_ENTRIES: Final = 100_000  # a network of 25,000 parameter tensors under Adam
+_MAX_DIRECTORY: Final = 16_000_000  # bytes
+_CHUNK: Final = 1 << 18  # fits a processor's cache
+_PART: Final = r"\.?[\w-][\w.-]*"
 _NAME: Final = re.compile(
-    r"([^/\\\0]+)/(data\.pkl|data/\d{1,9}|version|byteorder|\.format_version|\.storage_alignment"
-    r"|\.data/serialization_id)"
+    rf"((?!\.\./)[^/\\\0]+)/((?!constants\.pkl){_PART}(?:/{_PART})*)", re.ASCII
 )
+_FLAGS: Final = 0x0808  # sizes after the bytes; a name in UTF-8
 _OLD_FORMAT: Final = b"\x80\x02\x8a\nl\xfc\x9cF"  # the number that older files began with
 
 
-class Entry(NamedTuple):
-    """Where an entry's bytes lie in the file, and their checksum."""
+class Refusal(Exception):  # noqa: N818 - becomes a SnapshotError as soon as the file is named
+    """What is wrong with a file: the rest of a sentence that begins with its name."""
 
+
+class Entry(NamedTuple):
+    """Where an entry's bytes are in the file, and their checksum."""
+
+    name: str
     start: int
     size: int
     checksum: int
 
 
-def read_layout(file: IO[bytes]) -> dict[str, Entry]:
-    """Find the entries of a snapshot, and refuse whatever torch would not have written.
-
-    Args:
-        file: Open for reading, best without a buffer.
-
-    Returns:
-        The entries by name, without the folder that all of them lie in.
-
-    Raises:
-        Refusal: The file is no snapshot, was cut short, or holds what none holds.
-    """
-    _refuse_other_formats(read_bytes(file, 0, 16))
-    lines, end = read_directory(file)
-    entries: dict[str, Entry] = {}
-    folders = set()
-    for line, (_, following) in zip(
-        lines, pairwise([*(line.start for line in lines), end]), strict=True
-    ):
-        found = _NAME.fullmatch(line.name.decode("utf-8", "replace"))
-        if found is None:
-            raise Refusal(f"holds an entry named {shown(line.name)}, which no snapshot holds")
-        folder, name = found.groups()
-        if name in entries:
-            raise Refusal(f"holds the entry {name} twice: a snapshot holds each once")
-        folders.add(folder)
-        entries[name] = Entry(_start(file, line, following), line.size, line.checksum)
-    if len(folders) != 1 or lines[0].start != 0:
-        raise Refusal("is damaged: its entries do not lie in one folder from its start on")
-    _check_small_entries(file, entries)
-    return entries
-
-
-def check_sums(file: IO[bytes], entries: Mapping[str, Entry]) -> None:
-    """Compare the checksums of entries; memory stays flat.
+def read_layout(file: io.FileIO) -> dict[str, Entry]:
+    """List the entries of a snapshot.
 
     Args:
         file: Open for reading.
-        entries: Which ones.
+
+    Returns:
+        The entries by name, without the folder that all of them are in.
 
     Raises:
-        Refusal: One is wrong, or the writer left them out.
+        Refusal: The file is no snapshot, was cut short, or its layout is not torch's.
     """
-    buffer = memoryview(bytearray(_STEP))
-    for name, entry in entries.items():
-        file.seek(entry.start)
-        found, left = 0, entry.size
-        while left:
-            part = buffer[: min(left, _STEP)]
-            fill(file, part, name)
-            found = zlib.crc32(part, found)
-            left -= len(part)
-        check_sum(found, name, entry)
+    _refuse_other_formats(_read_at(file, 0, 16))
+    end = _directory_start(file)
+    try:
+        with zipfile.ZipFile(file) as archive:
+            infos = sorted(archive.infolist(), key=lambda info: info.header_offset)
+    except (zipfile.BadZipFile, NotImplementedError, struct.error) as error:
+        raise Refusal(f"is damaged: {error}") from error
+    entries: dict[str, Entry] = {}
+    folders, names = set(), set()
+    for info, limit in zip(infos, [*(i.header_offset for i in infos[1:]), end], strict=True):
+        match = _NAME.fullmatch(info.orig_filename)
+        if match is None:
+            raise Refusal(f"holds an entry {info.orig_filename[:60]!r}, which torch never writes")
+        folder, name = match.groups()
+        if name.lower() in names:  # torch finds entries in either case
+            raise Refusal(f"holds the entry {name} twice")
+        entries[name] = Entry(name, _start(file, info, limit), info.file_size, info.CRC)
+        folders.add(folder)
+        names.add(name.lower())
+    if len(folders) != 1 or infos[0].header_offset:
+        raise Refusal("is damaged: its entries are not in one folder")
+    return entries
 
 
-def check_sum(found: int, name: str, entry: Entry) -> None:
-    """Compare a checksum with the one that the file tells.
+def read_entry(file: io.FileIO, entry: Entry) -> bytes:
+    """One entry's bytes.
 
     Raises:
-        Refusal: They differ.
+        Refusal: Their checksum is wrong.
     """
-    if found == entry.checksum:
-        return
-    if entry.checksum == 0:
-        raise Refusal("was written without checksums: write it again with torch's crc32 option on")
-    raise Refusal(f"is damaged: the checksum of {name} is wrong")
-
-
-def fill(file: IO[bytes], buffer: memoryview, name: str) -> None:
-    """Read as many bytes as the buffer has room for.
-
-    Raises:
-        Refusal: The file ends before.
-    """
-    done = 0
-    while done < len(buffer):
-        # one call gives two gigabytes at most
-        num_bytes = cast("Any", file).readinto(buffer[done:])
-        if not num_bytes:
-            raise Refusal(f"is damaged: it ends inside {name}")
-        done += num_bytes
-
-
-def read_entry(file: IO[bytes], entries: Mapping[str, Entry], name: str) -> bytes:
-    """One entry's bytes, after comparing its checksum.
-
-    Raises:
-        Refusal: It is not there, or its checksum is wrong.
-    """
-    if name not in entries:
-        raise Refusal(f"is no snapshot: it holds no {name}")
-    content = read_bytes(file, entries[name].start, entries[name].size)
-    check_sum(zlib.crc32(content), name, entries[name])
+    content = _read_at(file, entry.start, entry.size)
+    _check(zlib.crc32(content), entry)
     return content
+
+
+class CheckedFile(io.FileIO):
+    """A snapshot's file that compares the checksum of every entry that is read from it.
+
+    The bytes that are checked are the very bytes that are used, and are read only once.
+
+    Args:
+        file: Open for reading.
+        entries: The entries.
+    """
+
+    def __init__(self, file: io.FileIO, entries: Mapping[str, Entry]) -> None:
+        super().__init__(file.fileno(), closefd=False)
+        self._unread = {entry.start: entry for entry in entries.values() if entry.size}
+        self._damaged: list[Refusal] = []
+        self.seek(0)
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer, as far as the file goes."""
+        view = memoryview(buffer).cast("B")
+        entry = self._unread.get(self.tell())
+        checksum = done = 0
+        while size := super().readinto(view[done : done + _CHUNK]):
+            checksum = zlib.crc32(view[done : done + size], checksum)
+            done += size
+        if entry is not None and entry.size == done:
+            del self._unread[entry.start]
+            try:
+                _check(checksum, entry)
+            except Refusal as error:  # torch, which calls this, would hide it
+                self._damaged.append(error)
+        return done
+
+    def finish(self) -> None:
+        """Compare the checksums of whatever has not been read.
+
+        Raises:
+            Refusal: A checksum is wrong.
+        """
+        buffer = memoryview(bytearray(_CHUNK))
+        for entry in self._unread.values():
+            self.seek(entry.start)
+            checksum, rest = 0, entry.size
+            while rest and (size := super().readinto(buffer[:rest])):
+                checksum, rest = zlib.crc32(buffer[:size], checksum), rest - size
+            _check(checksum, entry)
+        if self._damaged:
+            raise self._damaged[0]
+
+
+def _check(checksum: int, entry: Entry) -> None:
+    if checksum != entry.checksum and not entry.checksum:
+        raise Refusal("was written without checksums: write it again with torch's crc32 option on")
+    if checksum != entry.checksum:
+        raise Refusal(f"is damaged: the checksum of {entry.name} is wrong")
+
+
+def _read_at(file: io.FileIO, start: int, size: int) -> bytes:
+    file.seek(start)
+    return file.read(size)
 
 
 def _refuse_other_formats(head: bytes) -> None:
     if not head:
-        raise Refusal("is no whole snapshot: it is empty")
+        raise Refusal("is no snapshot: it is empty")
     if head.startswith(_OLD_FORMAT):
         raise Refusal(
             "is in the format of torch before 1.6: if you trust it, write it again with "
@@ -151,32 +159,33 @@ def _refuse_other_formats(head: bytes) -> None:
         raise Refusal("is no snapshot: it is no zip file as torch.save writes it")
 
 
-def _start(file: IO[bytes], line: Line, following: int) -> int:
-    """Where the entry's bytes begin; they must end where the next entry begins."""
-    head = read_bytes(file, line.start, _HEAD.size + len(line.name))
-    if len(head) < _HEAD.size or not head.startswith(b"PK\x03\x04"):
-        raise Refusal(f"is damaged: {shown(line.name)} does not begin where it should")
-    fields = _HEAD.unpack_from(head)
-    method, name_length, extra_length = int(fields[3]), int(fields[9]), int(fields[10])
-    if head[_HEAD.size :] != line.name or name_length != len(line.name) or method:
-        raise Refusal(f"is damaged: {shown(line.name)} is told of in two ways")
-    start = line.start + _HEAD.size + name_length + extra_length
-    # after the bytes, checksum and sizes may stand once more
-    gaps = {16, 24} if line.flags & DESCRIPTOR else {0}
-    if following - start - line.size not in gaps:
-        raise Refusal(f"is damaged: {shown(line.name)} does not end where it should")
+def _directory_start(file: io.FileIO) -> int:
+    """Where the directory begins, which must fill the rest of the file, and be of a sane size."""
+    length = file.seek(0, 2)
+    tail = _read_at(file, max(length - 98, 0), 98)
+    if tail[-22:-18] != b"PK\x05\x06" or tail[-2:] != b"\0\0":
+        raise Refusal("is cut short: the end of the zip file is missing")
+    size, start = struct.unpack_from("<2L", tail, len(tail) - 10)
+    end = length - 22
+    if tail[-42:-38] == b"PK\x06\x07":  # the numbers of large files
+        size, start = struct.unpack_from("<2Q", tail, 40)
+        end = length - 98
+    if start + size != end:
+        raise Refusal("is damaged: its directory is not where its end says")
+    count = _read_at(file, start, size).count(b"PK\x01\x02") if size <= _MAX_DIRECTORY else None
+    if not count or count > _MAX_ENTRIES:
+        raise Refusal(f"is no snapshot: it must hold from 1 to {_MAX_ENTRIES} entries")
+    return int(start)
+
+
+def _start(file: io.FileIO, info: zipfile.ZipInfo, limit: int) -> int:
+    """Where an entry's bytes begin; they must end before the next entry begins."""
+    if info.compress_type or info.compress_size != info.file_size or info.flag_bits & ~_FLAGS:
+        raise Refusal(f"holds {info.filename} compressed or encrypted, which torch never writes")
+    header = _read_at(file, info.header_offset, 30)
+    if len(header) < 30 or not header.startswith(b"PK\x03\x04"):
+        raise Refusal(f"is damaged: {info.filename} does not begin where the directory says")
+    start: int = info.header_offset + 30 + sum(struct.unpack_from("<2H", header, 26))
+    if start + info.file_size > limit:
+        raise Refusal(f"is damaged: {info.filename} overlaps the next entry")
     return start
-
-
-def _check_small_entries(file: IO[bytes], entries: Mapping[str, Entry]) -> None:
-    """Refuse what torch's reader would stumble over besides the pickle."""
-    order = sys.byteorder.encode()
-    for name, pattern in (("version", rb"[0-9]{1,3}\n?"), ("byteorder", order)):
-        if name in entries and not re.fullmatch(pattern, _small(file, entries[name])):
-            raise Refusal(f"cannot be read here: its {name} is not one that this machine reads")
-    if "version" not in entries:
-        raise Refusal("is no snapshot: it holds no version")
-
-
-def _small(file: IO[bytes], entry: Entry) -> bytes:
-    return read_bytes(file, entry.start, min(entry.size, 100))

@@ -5,7 +5,6 @@ What a file says is not trusted: text from it is shown without control character
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,10 +36,13 @@ class Difference:
     right: str
     extent: str = ""
 
+    @property
+    def values(self) -> str:
+        """Both values, or how far two tensors differ."""
+        return f"{self.extent} ({self.left})" if self.extent else f"{self.left} | {self.right}"
+
     def __str__(self) -> str:
-        if self.extent:
-            return f"{self.path}: {self.extent} ({self.left})"
-        return f"{self.path}: {self.left} | {self.right}"
+        return f"{self.path}: {self.values}"
 
 
 def differences(left: Source, right: Source) -> list[Difference]:
@@ -53,25 +55,33 @@ def differences(left: Source, right: Source) -> list[Difference]:
     Raises:
         SnapshotError: A file is missing, damaged or no snapshot.
 
-    >>> one = {"w": torch.tensor([1.0, 2.0, float("nan")]), "epoch": 3}
-    >>> for found in differences(one, {"w": torch.tensor([1.0, 2.5, float("nan")]), "lr": 0.1}):
-    ...     print(found)
+    >>> before = {"w": torch.tensor([1.0, 2.0, float("nan")]), "epoch": 3}
+    >>> after = {"w": torch.tensor([1.0, 2.5, float("nan")]), "lr": 0.1}
+    >>> for difference in differences(before, after):
+    ...     print(difference)
     w: 1 of 3 values differ, by at most 0.5 (float32 [3])
     epoch: 3 | missing
     lr: missing | 0.1
     """
-    one, other = (s if isinstance(s, Mapping) else read_snapshot(s) for s in (left, right))
-    return list(_compared(one, other, ()))
+    before, after = (s if isinstance(s, Mapping) else read_snapshot(s) for s in (left, right))
+    return list(_differences(before, after, ()))
 
 
-def _compared(left: Any, right: Any, keys: tuple[Any, ...]) -> Iterator[Difference]:
-    one, other = _parts(left), _parts(right)
-    if one is not None and other is not None:
-        for key in dict.fromkeys([*one, *other]):
-            yield from _compared(one.get(key, _MISSING), other.get(key, _MISSING), (*keys, key))
-    elif not _same(left, right):
-        path = printable("/".join(str(key) for key in keys))
-        yield Difference(path, _brief(left), _brief(right), _extent(left, right))
+def _differences(left: Any, right: Any, keys: tuple[Any, ...]) -> Iterator[Difference]:
+    before, after = _parts(left), _parts(right)
+    if before is not None and after is not None:
+        for key in {**before, **after}:
+            values = before.get(key, _MISSING), after.get(key, _MISSING)
+            yield from _differences(*values, (*keys, key))
+    elif isinstance(left, Tensor) and isinstance(right, Tensor) and _kind(left) == _kind(right):
+        if extent := _extent(_numbers(left), _numbers(right)):
+            yield Difference(_path(keys), _kind(left), _kind(right), extent)
+    elif not _equal(left, right):
+        yield Difference(_path(keys), _brief(left), _brief(right))
+
+
+def _path(keys: tuple[Any, ...]) -> str:
+    return printable("/".join(map(str, keys)))
 
 
 def _parts(value: Any) -> Mapping[Any, Any] | None:
@@ -80,18 +90,11 @@ def _parts(value: Any) -> Mapping[Any, Any] | None:
     return value if isinstance(value, Mapping) else None
 
 
-def _same(left: Any, right: Any) -> bool:
-    if type(left) is not type(right):
-        return False
-    if isinstance(left, Tensor):
-        return _kind(left) == _kind(right) and not bool(_unequal(left, right).any())
-    both_nan = isinstance(left, float) and math.isnan(left) and math.isnan(right)
-    return both_nan or bool(left == right)
-
-
-def _unequal(left: Tensor, right: Tensor) -> Tensor:
-    one, other = _numbers(left), _numbers(right)
-    return (one != other) & ~(one.isnan() & other.isnan())
+def _equal(left: Any, right: Any) -> bool:
+    both_nan = isinstance(left, float) and left != left and right != right  # noqa: PLR0124
+    return (
+        type(left) is type(right) and not isinstance(left, Tensor) and (both_nan or left == right)
+    )
 
 
 def _numbers(tensor: Tensor) -> Tensor:
@@ -102,19 +105,18 @@ def _numbers(tensor: Tensor) -> Tensor:
     return dense.to(torch.float64) if dense.is_floating_point() else dense
 
 
-def _extent(left: Any, right: Any) -> str:
-    """How far two tensors of one kind differ."""
-    if not (isinstance(left, Tensor) and isinstance(right, Tensor) and _kind(left) == _kind(right)):
+def _extent(left: Tensor, right: Tensor) -> str:
+    """How far two tensors of one kind differ; empty where they do not."""
+    unequal = (left != right) & ~(left.isnan() & right.isnan())
+    if not unequal.any():
         return ""
-    unequal = _unequal(left, right)
-    one, other = (_numbers(tensor)[unequal] for tensor in (left, right))
-    apart = (one - other).abs() if one.is_complex() else (one.double() - other.double()).abs()
+    left, right = left[unequal], right[unequal]
+    apart = (left - right).abs() if left.is_complex() else (left.double() - right.double()).abs()
     finite = apart[~apart.isnan()]
-    told = f"{len(apart):,} of {unequal.numel():,} values differ"
-    if len(finite):
-        told += f", by at most {float(finite.max()):.3g}"
-    nan = len(apart) - len(finite)
-    return told + (f", {nan:,} by being NaN in one alone" if nan else "")
+    num_nan = len(apart) - len(finite)
+    extent = f"{len(apart):,} of {unequal.numel():,} values differ"
+    extent += f", by at most {float(finite.max()):.3g}" if len(finite) else ""
+    return extent + (f", {num_nan:,} by being NaN in one alone" if num_nan else "")
 
 
 def _kind(tensor: Tensor) -> str:
@@ -137,21 +139,22 @@ def _brief(value: Any) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
-def render_differences(found: Sequence[Difference], *, limit: int = 40) -> str:
+def render_differences(items: Sequence[Difference], *, limit: int = 40) -> str:
     """Differences as aligned lines.
 
     Args:
-        found: What :func:`differences` gives.
+        items: What :func:`differences` gives.
         limit: How many are shown; of the others their number.
     """
-    if not found:
+    if not items:
         return "no difference"
-    shown = found[:limit]
+    shown = items[:limit]
     width = max(len(difference.path) for difference in shown) + 2
-    lines = [f"{d.path:<{width}}{str(d).removeprefix(f'{d.path}: ')}" for d in shown]
-    if len(found) > limit:
-        lines.append(f"and {len(found) - limit} more")
-    return "\n".join([f"{len(found)} differences" if len(found) > 1 else "1 difference", *lines])
+    lines = [f"{len(items)} differences" if len(items) > 1 else "1 difference"]
+    lines += [f"{difference.path:<{width}}{difference.values}" for difference in shown]
+    if len(items) > limit:
+        lines.append(f"and {len(items) - limit} more")
+    return "\n".join(lines)
 
 
 def printable(text: str) -> str:

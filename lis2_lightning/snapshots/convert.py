@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from lis2_lightning.errors import SnapshotError
-from lis2_lightning.snapshots.read import read_lis2
+from lis2_lightning.snapshots.read import read_as_ours
 from lis2_lightning.snapshots.write import write_snapshot
 
 
@@ -18,14 +18,16 @@ def convert(old: str | os.PathLike[str], new: str | os.PathLike[str]) -> list[st
         new: The file to write, which must not exist.
 
     Returns:
-        What was left out, a line each.
+        What was left out, a line for each.
 
     Raises:
         SnapshotError: The old file is no snapshot of LIS2's, or the new one exists or cannot be
             written.
     """
     if Path(new).exists():
-        raise SnapshotError(f"{new} exists already: choose another name, nothing is overwritten")
-    snapshot, dropped = read_lis2(old)
+        raise SnapshotError(f"{new} exists already: choose another name")
+    snapshot, dropped = read_as_ours(old)
+    if dropped is None:
+        raise SnapshotError(f"{old} has our form already: use it as it is")
     write_snapshot(snapshot, new)
     return dropped

@@ -18,7 +18,8 @@ from torch import Tensor
 from lis2_lightning.base.files import size_text
 from lis2_lightning.errors import SnapshotError
 from lis2_lightning.snapshots.compare import dtype_name, printable
-from lis2_lightning.snapshots.read import peek, read_snapshot
+from lis2_lightning.snapshots.format import checkpoint_state
+from lis2_lightning.snapshots.read import read_as_ours
 
 _WIDTH: Final = 96
 # what optimizers keep for each weight, the more telling ones first
@@ -41,40 +42,38 @@ def summary(path: str | os.PathLike[str]) -> dict[str, Any]:
         first), ``next_epoch``, ``next_batch``, ``steps``, ``best_loss``, ``monitor``, ``mode``,
         ``last_row`` (of the log), ``weights`` (``values``, buffers among them, ``tensors``,
         ``dtypes``), ``optimizer`` (``class``, ``learning_rates``, ``tensors``) and ``scheduler``
-        (``class``, ``steps``), null where there is none, ``lightning`` (its version) and
-        ``config``. What the file does not say is null.
+        (``class``, ``steps``), null where there is none, ``versions`` and ``config``. What the
+        file does not say is null.
 
     Raises:
         SnapshotError: The file is missing, damaged or no snapshot.
     """
-    source = Path(path)
-    snapshot = read_snapshot(source)
-    origin = "LIS2" if peek(source).is_lis2 else f"lis2_lightning {snapshot['LIGHTNING']['format']}"
+    snapshot, dropped = read_as_ours(path)
+    origin = f"lis2_lightning {snapshot['LIGHTNING']['format']}" if dropped is None else "LIS2"
     try:
-        told = _told(snapshot)
+        facts = _facts(snapshot)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise SnapshotError(f"{path} is no snapshot of a training: {error!r}") from error
-    return {"file": str(source), "size": source.stat().st_size, "format": origin, **told}
+    return {"file": str(path), "size": Path(path).stat().st_size, "format": origin, **facts}
 
 
-def _told(snapshot: Mapping[str, Any]) -> dict[str, Any]:
+def _facts(snapshot: Mapping[str, Any]) -> dict[str, Any]:
     ours, info, config = (snapshot[key] for key in ("LIGHTNING", "TRAIN_INFO", "GLOBAL_CONFIG"))
-    checkpoint = _mapping(ours["checkpoint"])
-    callbacks = _mapping(checkpoint.get("callbacks"))
-    best = _mapping(callbacks.get("BestSnapshot"))
-    done = info["EPOCHS_RUN"]
+    checkpoint, done = ours["checkpoint"], info["EPOCHS_RUN"]
+    best = checkpoint_state(checkpoint)
+    log = _mapping(_mapping(checkpoint.get("callbacks")).get("EpochLog"))
     return {
         "last_epoch": done if done >= 0 else None,
         "next_epoch": ours["next_epoch"],
-        "next_batch": ours.get("next_batch", 0),
+        "next_batch": ours["next_batch"],
         "steps": checkpoint.get("global_step"),
         "best_loss": float(info["BEST_LOSS"]),
-        "monitor": best.get("monitor", config.get("monitor")),
-        "mode": best.get("mode", config.get("mode")),
-        "last_row": dict(_mapping(_mapping(callbacks.get("EpochLog")).get("row"))),
+        "monitor": best["monitor"] or config.get("monitor"),
+        "mode": best["mode"] or config.get("mode"),
+        "last_row": dict(_mapping(log.get("row"))),
         "weights": _weights(snapshot["MODEL"]["MODEL_STATE"]),
-        "optimizer": _optimizer(_mapping(info["OPTIMIZER_STATE"]), config),
-        "scheduler": _scheduler(_mapping(info["SCHEDULER_STATE"]), config),
+        "optimizer": _optimizer(info["OPTIMIZER_STATE"], config),
+        "scheduler": _scheduler(info["SCHEDULER_STATE"], config),
         "versions": {
             **ours.get("versions", {}),
             "lightning": checkpoint.get("pytorch-lightning_version"),
@@ -90,11 +89,11 @@ def _weights(state: Mapping[str, Tensor]) -> dict[str, Any]:
     return {"values": sizes.total(), "tensors": len(state), "dtypes": dict(sizes)}
 
 
-def _optimizer(state: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any] | None:
+def _optimizer(state: Mapping[str, Any] | None, config: Mapping[str, Any]) -> dict[str, Any] | None:
     if not state:
         return None
-    groups = [_mapping(group) for group in state.get("param_groups", [])]
-    kept = {key for value in _mapping(state.get("state")).values() for key in _mapping(value)}
+    groups = state.get("param_groups", [])
+    kept = {key for value in _mapping(state.get("state")).values() for key in value}
     guess = next((name for key, name in _BY_STATE.items() if key in kept), None)
     return {
         "class": _class(config.get("optimizer")) or guess,
@@ -103,7 +102,7 @@ def _optimizer(state: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str,
     }
 
 
-def _scheduler(state: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any] | None:
+def _scheduler(state: Mapping[str, Any] | None, config: Mapping[str, Any]) -> dict[str, Any] | None:
     if not state:
         return None
     return {"class": _class(config.get("scheduler")), "steps": state.get("last_epoch")}
@@ -111,8 +110,7 @@ def _scheduler(state: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str,
 
 def _class(component: Any) -> str | None:
     """The class that a configuration names in one of its spellings, without its module."""
-    given = _mapping(component)
-    names = (given.get(key) for key in ("class_path", "type", "object"))
+    names = map(_mapping(component).get, ("class_path", "type", "object"))
     return next((str(name).rpartition(".")[2] for name in names if name), None)
 
 
@@ -120,54 +118,49 @@ def _mapping(value: Any) -> Mapping[Any, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def render(told: Mapping[str, Any]) -> str:
+def render(facts: Mapping[str, Any]) -> str:
     """A summary as lines of at most about 100 characters, the configuration as YAML below.
 
     Args:
-        told: What :func:`summary` gives.
+        facts: What :func:`summary` gives.
     """
-    rows = {printable(name): printable(value) for name, value in _rows(told) if value}
+    rows = {printable(name): printable(value) for name, value in _rows(facts) if value}
     width = max(map(len, rows)) + 2
-    lines = [printable(told["file"])]
+    lines = [printable(facts["file"])]
     for name, value in rows.items():
         hanging = " " * (width + 2)
         lines += textwrap.wrap(
             value, _WIDTH, initial_indent=f"  {name:<{width}}", subsequent_indent=hanging
         )
-    config = yaml.safe_dump(_plain(told["config"]), sort_keys=False, width=_WIDTH)
+    config = yaml.safe_dump(_plain(facts["config"]), sort_keys=False, width=_WIDTH)
     return "\n".join([*lines, "", "configuration", textwrap.indent(config, "  ")])
 
 
-def _rows(told: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    yield "size", size_text(told["size"])
-    yield "format", told["format"]
-    last = told["last_epoch"]
+def _rows(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "size", size_text(facts["size"])
+    yield "format", facts["format"]
+    last = facts["last_epoch"]
     yield "last epoch", "none is finished" if last is None else f"{last}, counted from 0"
-    inside = f", batch {told['next_batch']}" if told["next_batch"] else ""
-    yield "goes on with", f"epoch {told['next_epoch']}{inside}"
-    yield "steps", "" if told["steps"] is None else str(told["steps"])
-    yield f"best {told['monitor'] or 'loss'}", f"{told['best_loss']:.6g}"
-    row = told["last_row"].items()
-    yield "log", ", ".join(f"{key} {value:.5g}" for key, value in row if _is_number(value))
-    weights = told["weights"]
+    inside = f", batch {facts['next_batch']}" if facts["next_batch"] else ""
+    yield "continues with", f"epoch {facts['next_epoch']}{inside}"
+    yield "steps", "" if facts["steps"] is None else str(facts["steps"])
+    yield f"best {facts['monitor'] or 'loss'}", f"{facts['best_loss']:.6g}"
+    row = facts["last_row"].items()
+    yield "log", ", ".join(f"{k} {v:.5g}" for k, v in row if isinstance(v, int | float))
+    weights = facts["weights"]
     dtypes = ", ".join(f"{size:,} {dtype}" for dtype, size in weights["dtypes"].items())
     yield "weights", f"{weights['values']:,} values in {weights['tensors']} tensors: {dtypes}"
-    yield "optimizer", _optimizer_text(told["optimizer"])
-    yield "scheduler", _scheduler_text(told["scheduler"])
-    yield "versions", ", ".join(f"{name} {v}" for name, v in told["versions"].items() if v)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float)
+    yield "optimizer", _optimizer_text(facts["optimizer"])
+    yield "scheduler", _scheduler_text(facts["scheduler"])
+    yield "versions", ", ".join(f"{name} {v}" for name, v in facts["versions"].items() if v)
 
 
 def _optimizer_text(optimizer: Mapping[str, Any] | None) -> str:
     if optimizer is None:
         return "no state"
     rates = ", ".join(f"{rate:g}" for rate in dict.fromkeys(optimizer["learning_rates"]))
-    return (
-        f"{optimizer['class'] or 'unknown'}, learning rate {rates}, {optimizer['tensors']} tensors"
-    )
+    name = optimizer["class"] or "unknown"
+    return f"{name}, learning rate {rates}, {optimizer['tensors']} tensors"
 
 
 def _scheduler_text(scheduler: Mapping[str, Any] | None) -> str:

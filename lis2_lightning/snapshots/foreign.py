@@ -1,44 +1,43 @@
 """The classes of other programs that LIS2's own snapshots hold, as something harmless.
 
 LIS2 writes a scheduler's state with everything that hangs on it: a logger, paths, a whole
-configuration. Paths become text, the others stubs which hold attributes and do nothing.
+configuration. These stand in their places, here and in torch's list of safe names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
-from pathlib import PurePath, PurePosixPath, PureWindowsPath
-from typing import Any, Final
-
-from lis2_lightning.snapshots.directory import Refusal
-from lis2_lightning.snapshots.notes import Maker, Stub
+from collections.abc import Callable, Mapping
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any, ClassVar, Final, Self
 
 
-def _path(kind: type[PurePath], *parts: Any) -> str:
-    if not all(type(part) is str for part in parts):
-        raise Refusal("cannot be read safely: a path is not as Python writes it")
-    return str(kind(*parts))
+class Stub:
+    """An object of another program: its attributes, and no behaviour."""
+
+    kind: ClassVar[str] = "configurable.GlobalConfig"
+
+    attributes: dict[str, Any]
+
+    def __new__(cls) -> Self:
+        """Make one as the unpickler does, which does not call __init__."""
+        stub = super().__new__(cls)
+        stub.attributes = {}
+        return stub
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the attributes."""
+        if not isinstance(state, dict):
+            raise TypeError(f"attributes of {self.kind} are a {type(state).__name__}")
+        self.attributes = state
 
 
-def _logger(*name: Any) -> Stub:
-    if len(name) > 1 or not all(type(part) is str for part in name):
-        raise Refusal("cannot be read safely: a logger is not as Python writes it")
-    return Stub("logging.Logger")
+class _Logger(Stub):
+    kind = "logging.Logger"
+
+    def __new__(cls, name: str = "") -> Self:  # noqa: ARG004 - as logging.getLogger is called
+        return super().__new__(cls)
 
 
-def _stub(path: str) -> Stub:
-    return Stub(path)
-
-
-_PATHS: Final[Mapping[str, type[PurePath]]] = {
-    "Path": PurePosixPath,
-    "PosixPath": PurePosixPath,
-    "PurePath": PurePosixPath,
-    "PurePosixPath": PurePosixPath,
-    "PureWindowsPath": PureWindowsPath,
-    "WindowsPath": PureWindowsPath,
-}
 # where versions of LIS2 keep the class
 _CONFIGS: Final = (
     "configurable.GlobalConfig",
@@ -46,14 +45,17 @@ _CONFIGS: Final = (
     "core.configurable.GlobalConfig",
     "lis2.configurable.GlobalConfig",
 )
+_POSIX: Final = ("Path", "PosixPath", "PurePath", "PurePosixPath")
+_WINDOWS: Final = ("PureWindowsPath", "WindowsPath")
 
-# what a snapshot of LIS2's may call besides what ours may
-FOREIGN: Final[Mapping[str, Maker]] = {
-    "logging.getLogger": _logger,
-    **{path: partial(_stub, path) for path in _CONFIGS},
+# what a snapshot of LIS2's may call besides what torch takes for safe
+FOREIGN: Final[Mapping[str, Callable[..., Any]]] = {
+    "logging.getLogger": _Logger,
+    **dict.fromkeys(_CONFIGS, Stub),
     **{
-        f"{module}.{name}": partial(_path, kind)
+        f"{module}.{name}": kind
         for module in ("pathlib", "pathlib._local")  # the second is Python 3.13's
-        for name, kind in _PATHS.items()
+        for kind, names in ((PurePosixPath, _POSIX), (PureWindowsPath, _WINDOWS))
+        for name in names
     },
 }

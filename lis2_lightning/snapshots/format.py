@@ -1,9 +1,9 @@
 """The snapshot as a mapping: Lightning's checkpoint to LIS2's snapshot and back, without a file.
 
 The layout is that of LIS2's ``Trainer`` page, with one entry of ours, ``LIGHTNING``, which holds
-what Lightning needs to go on. All values are plain ones or tensors, so ``weights_only=True`` reads
-them. No key but the two in ``MODEL`` is called ``MODEL_CONFIG`` or ``MODEL_STATE``: LIS2 searches
-for these recursively.
+what Lightning needs to continue. All values are plain ones or tensors, so ``weights_only=True``
+reads them. No key but the two in ``MODEL`` is called ``MODEL_CONFIG`` or ``MODEL_STATE``: LIS2
+searches for these recursively.
 """
 
 from __future__ import annotations
@@ -18,11 +18,38 @@ import torch
 
 from lis2_lightning._version import __version__
 from lis2_lightning.errors import SnapshotError
+from lis2_lightning.snapshots.outline import Note
 
 FORMAT: Final = 1
-_MODEL_PREFIX: Final = "model."
+MODEL_PREFIX: Final = "model."
 COMPILED: Final = "_orig_mod."
-_REQUIRED: Final = ("MODEL", "TRAIN_INFO", "GLOBAL_CONFIG")
+NAMES: Final = "names"  # of the files that are to hold the same bytes
+# what is where, and of which type; a note stands for a tensor that has not been read
+_TYPES: Final[Mapping[str, Any]] = {
+    "MODEL": Mapping,
+    "MODEL.MODEL_CONFIG": object,
+    "MODEL.MODEL_STATE": Mapping,
+    "TRAIN_INFO": Mapping,
+    "TRAIN_INFO.EPOCHS_RUN": int,
+    "TRAIN_INFO.BEST_LOSS": int | float | torch.Tensor | Note,
+    "TRAIN_INFO.OPTIMIZER_STATE": Mapping | None,
+    "TRAIN_INFO.SCHEDULER_STATE": Mapping | None,
+    "GLOBAL_CONFIG": Mapping,
+}
+_OUR_TYPES: Final[Mapping[str, Any]] = {
+    "LIGHTNING": Mapping,
+    "LIGHTNING.format": int,
+    "LIGHTNING.next_epoch": int,
+    "LIGHTNING.next_batch": int,
+    "LIGHTNING.other_state": Mapping,
+    "LIGHTNING.checkpoint": Mapping,
+    "LIGHTNING.checkpoint.loops": Mapping,
+}
+_MAX_COUNT: Final = 1 << 31
+# what torch's safe reader builds besides numbers, text and tensors; MultiStepLR has a Counter
+_READABLE: Final = frozenset(
+    {bool, bytes, bytearray, complex, set, Counter, torch.dtype, torch.device, type(None)}
+)
 _SPECIFIED: Final = frozenset({"state_dict", "optimizer_states", "lr_schedulers"})
 
 
@@ -42,7 +69,7 @@ def to_snapshot(
         model_config: The model's configuration in LIS2's spelling.
         global_config: The whole resolved configuration; it builds the same trainer again.
         best_loss: The best monitored value so far.
-        next_epoch: The epoch, counted from 0, at which a resumed run goes on.
+        next_epoch: The epoch, counted from 0, at which a resumed run continues.
         next_batch: The batch of that epoch, counted from 0; more than 0 inside an epoch.
 
     Raises:
@@ -88,10 +115,10 @@ def from_snapshot(snapshot: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         SnapshotError: An entry is missing, or the format is newer than this package.
     """
-    check_entries(snapshot, name="the snapshot")
+    check_content(snapshot, name="the snapshot", is_lis2=False)
     ours, info = snapshot["LIGHTNING"], snapshot["TRAIN_INFO"]
     state = {
-        f"{_MODEL_PREFIX}{name}": value for name, value in snapshot["MODEL"]["MODEL_STATE"].items()
+        f"{MODEL_PREFIX}{name}": value for name, value in snapshot["MODEL"]["MODEL_STATE"].items()
     }
     optimizer, scheduler = info["OPTIMIZER_STATE"], info["SCHEDULER_STATE"]
     return {
@@ -102,33 +129,61 @@ def from_snapshot(snapshot: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def check_entries(snapshot: Any, *, name: str) -> None:
-    """Refuse what is no snapshot of ours, naming the entry that is missing.
+def check_content(content: Any, *, name: str, is_lis2: bool) -> None:
+    """Refuse what is no snapshot, naming the entry that is missing or wrong.
+
+    Args:
+        content: What a file holds.
+        name: The file's name.
+        is_lis2: Whether LIS2 itself wrote it, which has no entry of ours.
 
     Raises:
-        SnapshotError: As said.
+        SnapshotError: As said; also where the format is newer than this package.
 
-    >>> check_entries({"MODEL": {}}, name="last.pt")
+    >>> check_content({"MODEL": {}}, name="last.pt", is_lis2=True)
     Traceback (most recent call last):
-    lis2_lightning.errors.SnapshotError: last.pt is no snapshot: TRAIN_INFO is missing
+    lis2_lightning.errors.SnapshotError: last.pt is no snapshot: MODEL_CONFIG is missing
     """
-    entries = snapshot if isinstance(snapshot, Mapping) else {}
-    for key in (*_REQUIRED, "LIGHTNING"):
-        if key not in entries:
-            raise SnapshotError(f"{name} is no snapshot: {key} is missing")
-    written = entries["LIGHTNING"].get("format")
-    if written != FORMAT:
+    for place, types in (_TYPES if is_lis2 else {**_TYPES, **_OUR_TYPES}).items():
+        value = content
+        for key in place.split("."):
+            if not isinstance(value, Mapping) or key not in value:
+                raise SnapshotError(f"{name} is no snapshot: {key} is missing")
+            value = value[key]
+        lowest = -1 if key == "EPOCHS_RUN" else 0
+        if not isinstance(value, types) or (types is int and not lowest <= value < _MAX_COUNT):
+            raise SnapshotError(f"{name} is no snapshot: {place} is {repr(value)[:20]}")
+    for key in (*content["GLOBAL_CONFIG"], *content["MODEL"]["MODEL_STATE"]):
+        if not isinstance(key, str):
+            raise SnapshotError(f"{name} is no snapshot: it has the key {str(key)[:20]}")
+    version = FORMAT if is_lis2 else content["LIGHTNING"]["format"]
+    if version != FORMAT:
         raise SnapshotError(
-            f"{name} has snapshot format {written}, this version reads {FORMAT}: "
+            f"{name} has snapshot format {version}, this version reads {FORMAT}: "
             "update lis2-lightning"
         )
+
+
+def checkpoint_state(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the callbacks that write snapshots say of them in Lightning's checkpoint.
+
+    Args:
+        checkpoint: Lightning's checkpoint, or the part of it that a snapshot keeps.
+
+    Returns:
+        ``monitor``, ``mode``, ``best_loss`` and ``names`` (of files that the snapshot was to
+        have), null or empty where it does not say.
+    """
+    callbacks = checkpoint.get("callbacks") or {}
+    nothing = {"monitor": None, "mode": None, "best_loss": None}
+    return {**nothing, **callbacks.get("BestSnapshot", {}), NAMES: checkpoint.get(NAMES, ())}
 
 
 def _split(state: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     weights, others = {}, {}
     for name, value in state.items():
-        if name.startswith(_MODEL_PREFIX):
-            weights[name.removeprefix(_MODEL_PREFIX).replace(COMPILED, "")] = value
+        if name.startswith(MODEL_PREFIX):
+            weights[name.removeprefix(MODEL_PREFIX).replace(COMPILED, "")] = value
         else:
             others[name] = value
     return weights, others
@@ -152,8 +207,7 @@ def _leaf(value: Any, path: str) -> Any:
         return str(value)
     if isinstance(value, np.generic):
         return value.item()
-    # MultiStepLR counts its milestones; torch's safe reader knows the class
-    if value is None or isinstance(value, bool | Counter):
+    if type(value) in _READABLE:
         return value
     for kind in (int, float, str):
         if isinstance(value, kind):

@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from lightning.fabric.plugins import CheckpointIO
 
-from lis2_lightning.snapshots.format import from_snapshot
+from lis2_lightning.snapshots.format import NAMES, from_snapshot
+from lis2_lightning.snapshots.header import Snapshot
 from lis2_lightning.snapshots.overrides import reconcile
 from lis2_lightning.snapshots.read import read_snapshot
 from lis2_lightning.snapshots.write import link_snapshot, write_snapshot
-
-NAMES: Final = "names"
 
 
 class SnapshotIO(CheckpointIO):
@@ -58,8 +57,17 @@ class SnapshotIO(CheckpointIO):
         map_location: Any = "cpu",
         weights_only: bool | None = True,  # noqa: ARG002, FBT001, FBT002 - never anything else
     ) -> dict[str, Any]:
-        """Read a snapshot as the checkpoint it was."""
-        snapshot = read_snapshot(path, map_location=map_location)
+        """Read a snapshot as the checkpoint it was; one that has been read is not read again.
+
+        Args:
+            path: A file, or a snapshot that may have been read.
+            map_location: The device where the tensors of a file go.
+            weights_only: Ignored: it is never anything else.
+        """
+        if isinstance(path, Snapshot):
+            snapshot = path.take()
+        else:
+            snapshot = read_snapshot(path, map_location=map_location)
         checkpoint = from_snapshot(snapshot)
         reconcile(checkpoint, snapshot["GLOBAL_CONFIG"], self._config)
         return checkpoint

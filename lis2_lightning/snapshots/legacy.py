@@ -1,34 +1,35 @@
 """Snapshots that LIS2 itself wrote, in our form.
 
 LIS2 keeps no counters of Lightning's, so these are made up from the number of its last epoch: as
-Lightning itself writes them at the end of an epoch, so that a run goes on with the next one.
+Lightning itself writes them at the end of an epoch, so that a run continues with the next one.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from pathlib import PurePath
 from typing import Any, Final
 
 from lightning import __version__ as lightning_version
 
-from lis2_lightning.snapshots.format import FORMAT
-from lis2_lightning.snapshots.notes import Stub
+from lis2_lightning.snapshots.foreign import Stub
+from lis2_lightning.snapshots.format import MODEL_PREFIX, to_snapshot
 
+_ALL: Final = ("ready", "started", "processed", "completed")
+_ENDS: Final = ("ready", "completed")
 _WRAPPERS: Final = ("module.", "_orig_mod.")  # of parallel training and of torch.compile
 # what the schedulers of torch keep in their states; LIS2's add everything that hangs on them
-_SCHEDULER_KEYS: Final = frozenset(
-    {"last_epoch", "base_lrs", "_last_lr", "_step_count"}
-    | {"_is_initial", "_get_lr_called_within_step"}
-    | {"step_size", "milestones", "gamma", "lr_lambdas", "factor", "power"}
-    | {"start_factor", "end_factor", "total_iters", "T_max", "eta_min"}
-    | {"T_0", "T_i", "T_mult", "T_cur"}
-    | {"mode", "mode_worse", "threshold", "threshold_mode", "patience", "cooldown", "eps", "best"}
-    | {"cooldown_counter", "num_bad_epochs", "min_lrs", "default_min_lr"}
-    | {"max_lrs", "total_size", "step_ratio", "scale_mode", "_scale_fn_custom"}
-    | {"cycle_momentum", "use_beta1", "base_momentums", "max_momentums"}
-    | {"total_steps", "_schedule_phases", "_anneal_func_type"}
-)
+_SCHEDULER_KEYS: Final = frozenset({
+    "last_epoch", "base_lrs", "_last_lr", "_step_count", "_is_initial",
+    "_get_lr_called_within_step", "step_size", "milestones", "gamma", "lr_lambdas", "factor",
+    "power", "start_factor", "end_factor", "total_iters", "T_max", "eta_min", "T_0", "T_i",
+    "T_mult", "T_cur", "mode", "mode_worse", "threshold", "threshold_mode", "patience",
+    "cooldown", "eps", "best", "cooldown_counter", "num_bad_epochs", "min_lrs",
+    "default_min_lr", "max_lrs", "total_size", "step_ratio", "scale_mode", "_scale_fn_custom",
+    "cycle_momentum", "use_beta1", "base_momentums", "max_momentums", "total_steps",
+    "_schedule_phases", "_anneal_func_type",
+})  # fmt: skip
 
 
 def from_lis2(loaded: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -38,8 +39,8 @@ def from_lis2(loaded: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         loaded: Its content, with stubs in the places of other programs' objects.
 
     Returns:
-        A snapshot from which Lightning goes on with the epoch after ``EPOCHS_RUN``, and what was
-        left out, a line each.
+        A snapshot from which Lightning continues with the epoch after ``EPOCHS_RUN``, and what was
+        left out, a line for each.
 
     >>> import torch
     >>> loaded = {"MODEL": {"MODEL_CONFIG": {"type": "unet"}, "MODEL_STATE": {"module.w": 1}},
@@ -50,65 +51,49 @@ def from_lis2(loaded: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     >>> snapshot["LIGHTNING"]["next_epoch"], snapshot["MODEL"]["MODEL_STATE"], dropped
     (5, {'w': 1}, [])
     """
-    info, dropped = loaded["TRAIN_INFO"], _Dropped()
-    done = int(info["EPOCHS_RUN"]) + 1
-    scheduler = dropped.scheduler(info["SCHEDULER_STATE"])
-    optimizer = dropped.plain(info["OPTIMIZER_STATE"], "OPTIMIZER_STATE")
-    best_loss = float(info["BEST_LOSS"])
-    snapshot = {
-        "MODEL": {
-            "MODEL_CONFIG": dropped.plain(loaded["MODEL"]["MODEL_CONFIG"], "MODEL_CONFIG"),
-            "MODEL_STATE": _without_wrappers(loaded["MODEL"]["MODEL_STATE"]),
-        },
-        "TRAIN_INFO": {
-            "EPOCHS_RUN": done - 1,
-            "BEST_LOSS": best_loss,
-            "OPTIMIZER_STATE": optimizer,
-            "SCHEDULER_STATE": scheduler,
-        },
-        "GLOBAL_CONFIG": dropped.plain(loaded["GLOBAL_CONFIG"], "GLOBAL_CONFIG"),
-        "LIGHTNING": {
-            "format": FORMAT,
-            "next_epoch": done,
-            "next_batch": 0,
-            "other_state": {},
-            "checkpoint": _checkpoint(done, _num_steps(optimizer), best_loss),
-        },
+    info, model = loaded["TRAIN_INFO"], loaded["MODEL"]
+    done, best_loss = int(info["EPOCHS_RUN"]) + 1, float(info["BEST_LOSS"])
+    scheduler, optimizer = info["SCHEDULER_STATE"] or {}, plain(info["OPTIMIZER_STATE"])
+    known = {key: plain(value) for key, value in scheduler.items() if key in _SCHEDULER_KEYS}
+    weights = _without_wrappers(model["MODEL_STATE"])
+    checkpoint = {
+        "state_dict": {f"{MODEL_PREFIX}{name}": value for name, value in weights.items()},
+        "optimizer_states": [] if optimizer is None else [optimizer],
+        "lr_schedulers": [known] if known else [],
+        **_checkpoint(done, _num_steps(optimizer), best_loss),
     }
-    return snapshot, dropped.lines
+    snapshot = to_snapshot(
+        checkpoint,
+        model_config=plain(model["MODEL_CONFIG"]),
+        global_config=plain(loaded["GLOBAL_CONFIG"]),
+        best_loss=best_loss,
+        next_epoch=done,
+    )
+    del snapshot["LIGHTNING"]["versions"]  # it was not we who wrote it
+    dropped = {key: value for key, value in scheduler.items() if key not in known}
+    return snapshot, [f"SCHEDULER_STATE.{key}: {_kind(value)}" for key, value in dropped.items()]
 
 
-class _Dropped:
-    """Keeps plain values, and notes what else there was."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def plain(self, value: Any, path: str) -> Any:
-        """The value without other programs' objects."""
-        if isinstance(value, Counter):
-            return value
-        if isinstance(value, dict):
-            kept = {key: self.plain(value[key], f"{path}.{key}") for key in value}
-            return {key: kept[key] for key in kept if not isinstance(value[key], Stub)}
-        if isinstance(value, list | tuple):
-            items = [self.plain(item, f"{path}[{place}]") for place, item in enumerate(value)]
-            return tuple(items) if isinstance(value, tuple) else items
+def plain(value: Any) -> Any:
+    """A value of a snapshot of LIS2's with paths as text and without other programs' objects."""
+    if isinstance(value, Counter):
         return value
-
-    def scheduler(self, state: Mapping[str, Any] | None) -> dict[str, Any] | None:
-        """The part of a scheduler's state that torch's schedulers know."""
-        if state is None:
-            return None
-        unknown = {key: value for key, value in state.items() if key not in _SCHEDULER_KEYS}
-        self.lines += [f"SCHEDULER_STATE.{key}: {_kind(value)}" for key, value in unknown.items()]
-        known = {key: value for key, value in state.items() if key not in unknown}
-        kept: dict[str, Any] = self.plain(known, "SCHEDULER_STATE")
-        return kept
+    if isinstance(value, Stub):
+        value = value.attributes
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, dict):
+        return {k: plain(item) for k, item in value.items() if not isinstance(item, Stub)}
+    if isinstance(value, list | tuple):
+        items = [plain(item) for item in value]
+        return tuple(items) if isinstance(value, tuple) else items
+    return value
 
 
 def _kind(value: Any) -> str:
-    return f"an object of {value.path}" if isinstance(value, Stub) else type(value).__name__
+    if isinstance(value, Stub):
+        return f"an object of {value.kind}"
+    return "str" if isinstance(value, PurePath) else type(value).__name__
 
 
 def _without_wrappers(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,7 +127,7 @@ def _checkpoint(done: int, steps: int, best_loss: float) -> dict[str, Any]:
             "fit_loop": _fit_loop(done, steps),
             "validate_loop": _evaluation(),
             "test_loop": _evaluation(),
-            "predict_loop": {"state_dict": {}, "batch_progress": _both(_batches(0))},
+            "predict_loop": {"state_dict": {}, "batch_progress": _progress(_ALL)},
         },
         "callbacks": {
             "EpochLog": {"row": {"epoch": done - 1}, "epochs_run": done, "lr": None, "val": {}},
@@ -153,51 +138,31 @@ def _checkpoint(done: int, steps: int, best_loss: float) -> dict[str, Any]:
 
 
 def _fit_loop(done: int, steps: int) -> dict[str, Any]:
-    last_epoch = steps // done if done else 0
+    last = steps // done if done else 0
     # the callbacks hear of an epoch's end before it counts as completed
-    epochs = {"ready": done, "started": done, "processed": done, "completed": done - 1}
+    epochs = {**dict.fromkeys(_ALL, done), "completed": done - 1}
     optimizer = {
-        "step": _two(_steps(steps), _steps(last_epoch)),
-        "zero_grad": _two(
-            {**_steps(steps), "started": steps}, {**_steps(last_epoch), "started": last_epoch}
-        ),
+        "step": _progress(_ENDS, steps, last),
+        "zero_grad": _progress(("ready", "started", "completed"), steps, last),
     }
     return {
         "state_dict": {},
-        "epoch_progress": _both(epochs),
+        "epoch_progress": {"total": epochs, "current": dict(epochs)},
         "epoch_loop.state_dict": {"_batches_that_stepped": steps},
-        "epoch_loop.batch_progress": {
-            **_two(_batches(steps), _batches(last_epoch)),
-            "is_last_batch": True,
-        },
-        "epoch_loop.scheduler_progress": _two(_steps(done), _steps(1)),
+        "epoch_loop.batch_progress": {**_progress(_ALL, steps, last), "is_last_batch": True},
+        "epoch_loop.scheduler_progress": _progress(_ENDS, done, 1),
         "epoch_loop.automatic_optimization.state_dict": {},
         "epoch_loop.automatic_optimization.optim_progress": {"optimizer": optimizer},
         "epoch_loop.manual_optimization.state_dict": {},
-        "epoch_loop.manual_optimization.optim_step_progress": _both(_steps(0)),
+        "epoch_loop.manual_optimization.optim_step_progress": _progress(_ENDS),
         "epoch_loop.val_loop.state_dict": {},
-        "epoch_loop.val_loop.batch_progress": {**_both(_batches(0)), "is_last_batch": True},
+        "epoch_loop.val_loop.batch_progress": {**_progress(_ALL), "is_last_batch": True},
     }
 
 
 def _evaluation() -> dict[str, Any]:
-    return {
-        "state_dict": {},
-        "batch_progress": {**_both(_batches(0)), "is_last_batch": False},
-    }
+    return {"state_dict": {}, "batch_progress": {**_progress(_ALL), "is_last_batch": False}}
 
 
-def _steps(count: int) -> dict[str, int]:
-    return {"ready": count, "completed": count}
-
-
-def _batches(count: int) -> dict[str, int]:
-    return {"ready": count, "started": count, "processed": count, "completed": count}
-
-
-def _two(total: Mapping[str, int], current: Mapping[str, int]) -> dict[str, Any]:
-    return {"total": dict(total), "current": dict(current)}
-
-
-def _both(counter: Mapping[str, int]) -> dict[str, Any]:
-    return _two(counter, counter)
+def _progress(names: Iterable[str], total: int = 0, current: int = 0) -> dict[str, dict[str, int]]:
+    return {"total": dict.fromkeys(names, total), "current": dict.fromkeys(names, current)}

@@ -1,4 +1,4 @@
-"""A run that goes on with other values than its snapshot was written with: what is typed wins."""
+"""A run that resumes with other values than its snapshot was written with: the new ones win."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from lis2_lightning.snapshots.loops import INSIDE_EPOCH, rewind
 
 # what decides which samples a batch holds: its number means nothing where one of these differs
 _ORDER: Final = ("batch_size", "seed", "train_dataset")
-_STATES: Final = ("optimizer_states", "lr_schedulers")
 
 
 def differences(written: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -18,41 +17,40 @@ def differences(written: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
 
     Args:
         written: The snapshot's ``GLOBAL_CONFIG``, in either spelling.
-        now: The resolved configuration of the run that goes on.
+        now: The resolved configuration of the resumed run.
 
     >>> differences({"batch_size": 4}, {"batch_size": 8, "epochs": 3})
     ['batch_size is 8, was 4']
     """
     written, now = _comparable(written), _comparable(now)
-    told = []
-    if _class_of(written, "optimizer") != _class_of(now, "optimizer"):
-        told.append("the optimizer is another one: it begins afresh, and the scheduler with it")
-    else:
-        changed = _changed_arguments(written, now)
-        told += [f"optimizer.{k} is {new}, was {old}" for k, (old, new) in changed.items()]
+    changed = _changed_arguments(written, now)
+    phrases = [f"optimizer.{name} is {new}, was {old}" for name, (old, new) in changed.items()]
+    if _class_of(written) != _class_of(now):
+        phrases = ["another optimizer: it starts anew, and the scheduler with it"]
     if _differs(written, now, "scheduler"):
-        told.append("the scheduler is another one: it begins afresh")
+        phrases.append("another scheduler: it starts anew")
     for key in _ORDER:
         if _differs(written, now, key):
-            values = f" is {now[key]}, was {written[key]}" if key != "train_dataset" else " differs"
-            told.append(f"{key}{values}")
-    return told
+            values = f"is {now[key]}, was {written[key]}" if key != "train_dataset" else "differs"
+            phrases.append(f"{key} {values}")
+    return phrases
 
 
 def reconcile(
     checkpoint: dict[str, Any], written: Mapping[str, Any], now: Mapping[str, Any]
 ) -> None:
-    """Change a checkpoint so that a run which goes on from it has the values of now.
+    """Change a checkpoint so that a run which resumes from it has the values of now.
 
     Args:
         checkpoint: Lightning's checkpoint; it is changed.
         written: The snapshot's ``GLOBAL_CONFIG``, in either spelling.
-        now: The resolved configuration of the run that goes on.
+        now: The resolved configuration of the resumed run.
     """
     written, now = _comparable(written), _comparable(now)
-    if _class_of(written, "optimizer") != _class_of(now, "optimizer"):
-        checkpoint.update({key: [] for key in _STATES})
-    elif _differs(written, now, "scheduler"):
+    is_other = _class_of(written) != _class_of(now)
+    if is_other:
+        checkpoint["optimizer_states"] = []
+    if is_other or _differs(written, now, "scheduler"):
         checkpoint["lr_schedulers"] = []
     for name, (old, new) in _changed_arguments(written, now).items():
         _set_argument(checkpoint, name, old, new)
@@ -78,23 +76,25 @@ def _within(written: Any, now: Any) -> bool:
     return bool(written == now)
 
 
-def _class_of(config: Mapping[str, Any], key: str) -> Any:
-    component = config.get(key)
-    return component.get("class_path", component) if isinstance(component, Mapping) else component
+def _class_of(config: Mapping[str, Any]) -> Any:
+    """The optimizer's class."""
+    optimizer = config.get("optimizer")
+    return optimizer.get("class_path", optimizer) if isinstance(optimizer, Mapping) else optimizer
 
 
 def _changed_arguments(
     written: Mapping[str, Any], now: Mapping[str, Any]
 ) -> dict[str, tuple[Any, Any]]:
-    if _class_of(written, "optimizer") != _class_of(now, "optimizer"):
+    """The optimizer's arguments that differ, each with its old and its new value."""
+    if _class_of(written) != _class_of(now):
         return {}
-    before, after = (_arguments(config) for config in (written, now))
-    return {k: (before[k], after[k]) for k in before if k in after and before[k] != after[k]}
+    old, new = _arguments(written), _arguments(now)
+    return {name: (old[name], new[name]) for name in old if name in new and old[name] != new[name]}
 
 
 def _arguments(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    component = config.get("optimizer")
-    return (component.get("init_args") or {}) if isinstance(component, Mapping) else {}
+    optimizer = config.get("optimizer")
+    return (optimizer.get("init_args") or {}) if isinstance(optimizer, Mapping) else {}
 
 
 def _set_argument(checkpoint: Mapping[str, Any], name: str, old: Any, new: Any) -> None:

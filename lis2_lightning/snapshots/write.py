@@ -15,8 +15,8 @@ import torch
 
 from lis2_lightning.base.files import atomic, link, size_text
 from lis2_lightning.errors import SnapshotError
-from lis2_lightning.snapshots.directory import Refusal
-from lis2_lightning.snapshots.guard import scan
+from lis2_lightning.snapshots.outline import read_outline
+from lis2_lightning.snapshots.read import opened
 
 _ADVICE: Final = "check the folder and its disk, and start the command again"
 _FREE: Final = "free some space and start the command again"
@@ -38,22 +38,10 @@ def write_snapshot(snapshot: Mapping[str, Any], path: str | os.PathLike[str]) ->
             that name is untouched.
     """
     target = Path(path)
-    with _told(target, snapshot), _with_checksums(), atomic(target) as file:
+    with _explained(target, snapshot), _with_checksums(), atomic(target) as file:
         _save(snapshot, file)
         file.flush()
         _check_that_it_reads(Path(file.name), target)
-
-
-def _check_that_it_reads(written: Path, target: Path) -> None:
-    """Look at all but the tensors' bytes, as a reader will: there may be more than it takes."""
-    try:
-        with written.open("rb", buffering=0) as file:
-            scan(file)
-    except Refusal as error:
-        raise SnapshotError(
-            f"{target} is not written, for it could not be read back: it {error}; look for large "
-            "or many values in a callback's state_dict()"
-        ) from error
 
 
 def link_snapshot(source: Path, target: Path) -> None:
@@ -64,8 +52,23 @@ def link_snapshot(source: Path, target: Path) -> None:
     Raises:
         SnapshotError: The second name cannot be written; an earlier file there is untouched.
     """
-    with _told(target, source):
+    with _explained(target, source):
         link(source, target)
+
+
+def _check_that_it_reads(written: Path, target: Path) -> None:
+    """Judge all but the tensors' bytes, as a reader will: there may be more than it takes."""
+    try:
+        with opened(written) as file:
+            read_outline(file)
+    except SnapshotError as error:
+        if isinstance(error.__cause__, OSError):
+            raise error.__cause__ from None  # of the disk, not of what was written
+        reason = str(error).removeprefix(f"{written} ")
+        raise SnapshotError(
+            f"{target} is not written, for it could not be read back: it {reason}; look for large "
+            "or many values in a callback's state_dict()"
+        ) from error
 
 
 def _save(snapshot: Mapping[str, Any], file: IO[bytes]) -> None:
@@ -73,7 +76,7 @@ def _save(snapshot: Mapping[str, Any], file: IO[bytes]) -> None:
     try:
         torch.save(snapshot, file)
     except RuntimeError as error:
-        # torch tells of its own confusion where the file refused the bytes, or Ctrl-C came then
+        # torch reports its own confusion where the file refused the bytes, or Ctrl-C came then
         first: BaseException = error
         while first.__context__ not in {None, handled}:
             first = first.__context__
@@ -92,32 +95,27 @@ def _with_checksums() -> Iterator[None]:
 
 
 @contextmanager
-def _told(path: Path, content: Mapping[str, Any] | Path) -> Iterator[None]:
+def _explained(path: Path, content: Mapping[str, Any] | Path) -> Iterator[None]:
     """Say in one sentence which file cannot be written, why, what is there, and what to do."""
     earlier = _identity(path)
     try:
         yield
     except OSError as error:
-        reason, advice = _REASONS.get(error.errno or 0, (_reason(error), _ADVICE))
+        own = error.strerror or str(error) or type(error).__name__
+        reason, advice = _REASONS.get(error.errno or 0, (own[:1].lower() + own[1:], _ADVICE))
         room = _room(path.parent, content) if error.errno in _REASONS else ""
         state = _state(earlier, _identity(path))
-        told = f"{path} cannot be written: {reason}{room}{state}: {advice}"
-        raise SnapshotError(told) from error
+        raise SnapshotError(f"{path} cannot be written: {reason}{room}{state}: {advice}") from error
     except RuntimeError as error:  # torch's, of what it cannot write
         raise SnapshotError(f"{path} cannot be written: {str(error).splitlines()[0]}") from error
 
 
-def _reason(error: OSError) -> str:
-    told = error.strerror or str(error) or type(error).__name__
-    return told[:1].lower() + told[1:]
-
-
 def _identity(path: Path) -> tuple[int, int] | None:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_ino, found.st_mtime_ns
+    return status.st_ino, status.st_mtime_ns
 
 
 def _state(earlier: tuple[int, int] | None, now: tuple[int, int] | None) -> str:
@@ -137,17 +135,14 @@ def _room(folder: Path, content: Mapping[str, Any] | Path) -> str:
     return f" (about {size_text(needed)} needed, {size_text(free)} free in {folder})"
 
 
-def _num_bytes(snapshot: Mapping[str, Any]) -> int:
+def _num_bytes(value: Any) -> int:
     """The size of all tensors; those that share their memory are written once."""
-    sizes = {}
-    waiting: list[Any] = [snapshot]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, Mapping):
-            waiting.extend(value.values())
-        elif isinstance(value, list | tuple):
-            waiting.extend(value)
-        elif isinstance(value, torch.Tensor):
-            storage = value.untyped_storage()
-            sizes[storage.data_ptr()] = storage.nbytes()
-    return sum(sizes.values())
+    return sum({s.data_ptr(): s.nbytes() for s in _storages(value)}.values())
+
+
+def _storages(value: Any) -> Iterator[torch.UntypedStorage]:
+    if isinstance(value, torch.Tensor):
+        yield value.untyped_storage()
+    elif isinstance(value, Mapping | list | tuple):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _storages(item)

@@ -48,7 +48,7 @@ def told(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], str]]:
     logger = logging.getLogger("lis2_lightning")
     logger.addHandler(caplog.handler)
     caplog.set_level(logging.INFO, "lis2_lightning")
-    yield lambda: next(m for m in caplog.messages if m.startswith("going on from"))
+    yield lambda: next(m for m in caplog.messages if m.startswith("resuming from"))
     logger.removeHandler(caplog.handler)
 
 
@@ -73,7 +73,7 @@ def go_on(path: Path, **overrides: Any) -> tuple[Trainer, Sees]:
 
 def test_the_same_values_are_not_worth_a_word(halfway: Path, told: Callable[[], str]) -> None:
     _, sees = go_on(halfway)
-    assert told() == f"going on from {halfway} at epoch 1, batch 2"
+    assert told() == f"resuming from {halfway} at epoch 1, batch 2"
     assert sees.batches[0][:2] == (1, 2)
 
 
@@ -98,7 +98,7 @@ def test_another_argument_of_the_optimizer_wins(halfway: Path, told: Callable[[]
 
 def test_another_optimizer_begins_afresh(halfway: Path, told: Callable[[], str]) -> None:
     trainer, _ = go_on(halfway, optimizer={"type": "SGD", "lr": 0.1})
-    assert "the optimizer is another one: it begins afresh" in told()
+    assert "another optimizer: it starts anew" in told()
     assert isinstance(trainer.optimizer, torch.optim.SGD)
 
 
@@ -106,7 +106,7 @@ def test_another_scheduler_begins_afresh(
     halfway: Path, told: Callable[[], str], read_log: Log
 ) -> None:
     go_on(halfway, scheduler={"type": "StepLR", "step_size": 1, "gamma": 0.1})
-    assert "the scheduler is another one: it begins afresh" in told()
+    assert "another scheduler: it starts anew" in told()
     rates = [row["lr"] for row in read_log(halfway.with_name("logs_train.csv"))]
     assert rates == pytest.approx([0.01, 0.005, 0.0005])
 

@@ -167,6 +167,36 @@ def test_resume_auto_passes_over_damaged_snapshots(tiny: Make, tmp_path: Path) -
     assert sorted(batches) == [2, 3]
 
 
+def test_a_snapshot_is_read_once_on_the_way_to_the_first_batch(
+    tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = tiny(save_last=True, save_interval=1, epochs=3)
+    Trainer.from_config(given).train()
+    (tmp_path / "runs/tiny/best.pt").unlink()  # a name that is to be given again
+    calls: list[None] = []
+    real = torch.load  # noqa: TID251 - what is counted
+
+    def load(*arguments: Any, **options: Any) -> Any:
+        calls.append(None)
+        return real(*arguments, **options)
+
+    class Notes(pl.Callback):
+        def on_train_start(self, *_: object) -> None:
+            self.num_loads = len(calls)
+
+    monkeypatch.setattr(torch, "load", load)
+    last = tmp_path / "runs/tiny/last.pt"
+    for trainer in (
+        Trainer.from_config(given, resume="auto", epochs=4),
+        Trainer.from_snapshot(last, epochs=5),
+    ):
+        calls.clear()
+        notes = Notes()
+        trainer.lightning.callbacks.append(notes)  # type: ignore[attr-defined]
+        trainer.train()
+        assert notes.num_loads == 1
+
+
 def test_resuming_from_an_earlier_snapshot_cuts_the_log_back(tiny: Make, tmp_path: Path) -> None:
     given = tiny(save_interval=1, epochs=4)
     Trainer.from_config(given).train()

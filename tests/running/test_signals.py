@@ -165,7 +165,7 @@ def test_slurm_is_asked_to_start_the_job_again_and_it_goes_on_by_itself(
     process = start(*words, **job, SLURM_RESTART_COUNT="1")
     _, told = process.communicate(timeout=120)
     assert process.returncode == 0, told
-    assert "going on from" in told
+    assert "resuming from" in told
     rows = (tmp_path / "runs/tiny/logs_train.csv").read_text(encoding="utf-8").splitlines()
     assert [row.split(",")[0] for row in rows] == ["epoch", "0", "1", "2", "3"]
 

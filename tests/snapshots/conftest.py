@@ -19,6 +19,8 @@ import torch
 
 from lis2_lightning.models import UNet
 from lis2_lightning.snapshots import to_snapshot, write_snapshot
+from lis2_lightning.snapshots.outline import Outline, read_outline
+from lis2_lightning.snapshots.read import opened
 
 LIS2_CONFIG = {
     "run_name": "theirs",
@@ -87,6 +89,18 @@ def whole(tmp_path: Path) -> Path:
     path = tmp_path / "last.pt"
     write_snapshot(small(), path)
     return path
+
+
+def outline(path: Path) -> Outline:
+    """What a file holds, but for its tensors."""
+    with opened(path) as file:
+        return read_outline(file)
+
+
+@pytest.fixture(scope="session")
+def outlined() -> Callable[[Path], Outline]:
+    """Judge all of a file but the bytes of its tensors."""
+    return outline
 
 
 class Archive:

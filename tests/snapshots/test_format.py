@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from lis2_lightning import SnapshotError, UNet
-from lis2_lightning.snapshots import from_snapshot, read_snapshot, to_snapshot
+from lis2_lightning.snapshots import from_snapshot, read_snapshot, to_snapshot, write_snapshot
 
 Finished = tuple[Path, dict[str, Any]]
 
@@ -116,6 +116,14 @@ def test_paths_and_numpy_numbers_become_plain() -> None:
     kept = from_snapshot(snapshot)["callbacks"]["Theirs"]
     assert kept == {"path": "runs/best.pt", "loss": 0.5, "count": 3}
     assert [type(value) for value in kept.values()] == [str, float, int]
+
+
+def test_what_torch_reads_back_is_kept_as_it_is(tmp_path: Path) -> None:
+    values = [b"x", bytearray(b"y"), 1 + 2j, {1, "a"}, torch.float16, torch.device("cpu")]
+    write_snapshot(snapshot_of(checkpoint(callbacks={"Theirs": values})), tmp_path / "a.pt")
+    kept = from_snapshot(read_snapshot(tmp_path / "a.pt"))["callbacks"]["Theirs"]
+    assert kept == values
+    assert list(map(type, kept)) == list(map(type, values))
 
 
 def test_an_object_in_a_state_is_refused_by_its_place() -> None:

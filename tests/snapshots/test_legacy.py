@@ -7,6 +7,7 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,9 @@ from torch.optim import lr_scheduler
 
 from lis2_lightning import SnapshotError, Trainer
 from lis2_lightning.models import UNet
-from lis2_lightning.snapshots import read_snapshot
+from lis2_lightning.snapshots import peek, read_snapshot
 from lis2_lightning.snapshots.convert import convert
 from lis2_lightning.snapshots.legacy import _SCHEDULER_KEYS
-from lis2_lightning.snapshots.read import peek
 
 Write = Callable[..., dict[str, Any]]
 Make = Callable[..., dict[str, Any]]
@@ -172,7 +172,7 @@ def test_a_run_goes_on_from_it_with_the_next_epoch_and_skips_no_batch(
     assert info["epochs_run"] == 7
     assert info["best_loss"] <= 0.625
     last = peek(tmp_path / "runs/theirs/last.pt")
-    assert (last.next_epoch, last.is_lis2) == (7, False)
+    assert last.next_epoch == 7
 
 
 def test_a_converted_file_is_one_of_ours(
@@ -236,15 +236,17 @@ def test_a_run_without_a_scheduler_and_with_sgd_is_read_too(
     assert snapshot["TRAIN_INFO"]["SCHEDULER_STATE"] is None
     assert snapshot["LIGHTNING"]["checkpoint"]["global_step"] == 0
     told = peek(tmp_path / "theirs.pt")
-    assert (told.next_epoch, told.best_loss, told.is_lis2) == (3, 0.625, True)
+    assert (told.next_epoch, told.best_loss) == (3, 0.625)
 
 
 def test_what_lis2_does_not_write_is_refused_by_its_name(write_lis2: Write, tmp_path: Path) -> None:
     def strange(content: dict[str, Any]) -> None:
-        content["TRAIN_INFO"]["SCHEDULER_STATE"]["device"] = torch.device("cpu")
+        content["TRAIN_INFO"]["SCHEDULER_STATE"]["rate"] = Decimal("0.1")
 
     write_lis2(tmp_path / "theirs.pt", change=strange)
-    with pytest.raises(SnapshotError, match=r"theirs\.pt cannot be read safely: .*'torch.device'"):
+    with pytest.raises(
+        SnapshotError, match=r"theirs\.pt cannot be read safely: .*'decimal.Decimal'"
+    ):
         read_snapshot(tmp_path / "theirs.pt")
 
 
