@@ -7,7 +7,6 @@ only the kernel can draw; trackers, whose couriers are to outlive a loop; and th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, Final, cast
 
 import lightning.pytorch as pl
@@ -18,11 +17,9 @@ from lis2_lightning.callbacks import Tracking
 from lis2_lightning.callbacks.progress_bars import ProgressBars, Screen, screen
 from lis2_lightning.inference import Segmenter
 from lis2_lightning.parallel.workers import Tell
-from lis2_lightning.trackers import Guarded
 
 _SHOW: Final = "show"
 _CLOSE: Final = "close"
-_RUN: Final = "run"
 
 
 class Handovers:
@@ -38,7 +35,6 @@ class Handovers:
         self._trainer = trainer
         self._segmenter = segmenter
         self._tracking = tracking
-        self._guards = [logger for logger in trainer.loggers if isinstance(logger, Guarded)]
         self._screen: Screen | None = None
 
     def begin(self) -> None:
@@ -47,9 +43,6 @@ class Handovers:
 
     def in_worker(self, rank: int, tell: Tell) -> None:
         """Leave screen and couriers to the notebook's process."""
-        self._tracking.__enter__()  # that process ends the runs, and not a loop's end
-        for guard in self._guards:
-            guard.leave_delivery(partial(_tell_of_run, tell, guard.name))
         if rank == 0:
             for bars in self._bars():
                 bars.make_screen = lambda: _ToldScreen(tell)
@@ -60,18 +53,9 @@ class Handovers:
 
     def told(self, kind: str, value: Any) -> None:
         """Draw, or begin to deliver a tracker's run."""
-        if kind == _RUN:
-            self._deliver(**value)
-            return
         self._screen = self._screen or screen()
         draw = self._screen.show if kind == _SHOW else self._screen.close
         draw(*value)
-
-    def _deliver(self, name: str, key: str, run_id: str) -> None:
-        self._tracking.setup(self._trainer, self._trainer.lightning_module, "fit")
-        for guard in self._guards:
-            if guard.name == name:
-                guard.take_delivery(key, run_id)
 
     def leave(self) -> dict[str, Any]:
         """The maps, where the loop has made some."""
@@ -86,14 +70,8 @@ class Handovers:
             self._segmenter.take([each.numpy() for each in left["maps"]])
         if trainer.state.fn == TrainerFn.TESTING:
             self._tracking.on_test_end(trainer, module)
-        for guard in self._guards:
-            guard.catch_up()
         if left["is_done"]:
             self._tracking.teardown(trainer, module, str(trainer.state.fn))
-
-
-def _tell_of_run(tell: Tell, name: str, run: Mapping[str, str]) -> None:
-    tell(_RUN, {"name": name, **run})
 
 
 class _ToldScreen:

@@ -22,7 +22,7 @@ from lis2_lightning.parallel.parent import watch_parent
 from lis2_lightning.parallel.sharded import ShardedStrategy
 from lis2_lightning.parallel.strategies import strategy_of
 from lis2_lightning.snapshots import SnapshotIO
-from lis2_lightning.trackers.named import start_all
+from lis2_lightning.trackers.tracker import start_all
 
 
 def build_lightning(

@@ -16,13 +16,12 @@ from torch import Tensor
 
 from lis2_lightning.callbacks.run_folder import is_trial
 from lis2_lightning.parallel.sharded import ShardedStrategy
-from lis2_lightning.trackers import Guarded
+from lis2_lightning.trackers import JournalLogger
 from lis2_lightning.training.module import SegmentationModule
 
 _TILES: Final = 4
 _PICTURES: Final = 10  # TensorBoard keeps as many
 _SIDE: Final = 256  # px of a tile that are shown
-_WANTING: Final = "tensorboard"
 
 
 class TilePictures(pl.Callback):
@@ -50,22 +49,22 @@ class TilePictures(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Draw tiles of the first batch."""
-        guards = [
+        loggers = [
             logger
             for logger in trainer.loggers
-            if isinstance(logger, Guarded) and logger.journal.name.startswith(_WANTING)
+            if isinstance(logger, JournalLogger) and logger.name.startswith("tensorboard")
         ]
         if batch_idx != 0 or batch["patch"].ndim != 4 or not _is_due(trainer):
             return
-        if not _is_wanted(trainer, has_tracker=bool(guards)):
+        if not _is_wanted(trainer, has_tracker=bool(loggers)):
             return
         path = Path("trackers") / "tiles" / f"epoch_{trainer.current_epoch:04}.png"
         panels = _panels(cast("SegmentationModule", pl_module), batch)
         if not trainer.is_global_zero:
             return
         _write_png(self.folder / path, panels)
-        for guard in guards:
-            guard.add("image", path=str(path), tag="tiles", step=trainer.current_epoch)
+        for logger in loggers:
+            logger.add("image", path=str(path), tag="tiles", step=trainer.current_epoch)
 
 
 def _is_due(trainer: pl.Trainer) -> bool:

@@ -1,4 +1,4 @@
-"""The courier: in order, with retries, each record marked when it has arrived."""
+"""The delivery: in order, with retries, each record marked when it has arrived."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from typing import Any
 
 import pytest
 
-from lis2_lightning.trackers.courier import Courier
+from lis2_lightning.trackers import delivery
+from lis2_lightning.trackers.adapter import Adapter, RefusedError, Status
 from lis2_lightning.trackers.journal import Journal, Mark
-from lis2_lightning.trackers.limits import Limits
-from lis2_lightning.trackers.service import RefusedError, Service, Status
-
-QUICK = Limits(retry_s=0.05, backoff_s=0.001, longest_pause_s=0.002, poll_s=0.001)
 
 
-class Remembers(Service):
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = {"RETRY_S": 0.05, "BACKOFF_S": 0.001, "LONGEST_PAUSE_S": 0.002, "POLL_S": 0.001}
+    for name, value in limits.items():
+        monkeypatch.setattr(delivery, name, value)
+
+
+class Remembers(Adapter):
     """Keeps what it gets; what is in ``faults`` is raised first, one for each call."""
 
     def __init__(self, faults: list[Exception | None] | None = None, *, late: bool = False) -> None:
@@ -56,28 +60,32 @@ def fill(journal: Journal, rows: int, *, key: str = "k", status: str | None = "f
         journal.append("close", status=status)
 
 
-def deliver(journal: Journal, service: Service, *, is_over: bool = False) -> Mark:
-    return Courier(journal, lambda _: service, QUICK, lambda: is_over).run()
+def deliver(journal: Journal, adapter: Adapter, *, is_over: bool = True) -> Mark:
+    loop = delivery.Delivery(journal, lambda _: adapter)
+    if is_over:
+        loop.end()
+    loop.run()
+    return loop.mark
 
 
 def test_a_run_arrives_from_its_start_to_its_status(journal: Journal) -> None:
-    service = Remembers()
+    adapter = Remembers()
     fill(journal, 2)
 
-    mark = deliver(journal, service)
+    mark = deliver(journal, adapter)
 
-    assert service.got == [("open", "k", ""), {"epoch": 0}, {"epoch": 1}, "finished"]
-    assert (mark.phase, mark.run_id, mark.note) == ("done", "id of k", "a note")
-    assert list(journal.undelivered()) == []
+    assert adapter.got == [("open", "k", ""), {"epoch": 0}, {"epoch": 1}, "finished"]
+    assert (mark.offset, mark.run_ids, mark.note) == (journal.size, {"k": "id of k"}, "a note")
+    assert journal.rows_left() == 0
 
 
 def test_a_call_that_fails_is_tried_again_over_a_new_connection(journal: Journal) -> None:
-    service = Remembers([None, None, OSError("down")])
+    adapter = Remembers([None, None, OSError("down")])
     fill(journal, 2)
 
-    deliver(journal, service)
+    deliver(journal, adapter)
 
-    assert service.got == [
+    assert adapter.got == [
         ("open", "k", ""),
         {"epoch": 0},
         ("open", "k", "id of k"),
@@ -86,13 +94,16 @@ def test_a_call_that_fails_is_tried_again_over_a_new_connection(journal: Journal
     ]
 
 
-def test_a_service_that_fails_for_good_leaves_every_row_in_the_journal(journal: Journal) -> None:
+@pytest.mark.parametrize("is_over", [False, True])
+def test_an_adapter_that_fails_for_good_leaves_every_row_in_the_journal(
+    journal: Journal, *, is_over: bool
+) -> None:
     fill(journal, 3)
 
-    mark = deliver(journal, Remembers([OSError("down")] * 999))
+    mark = deliver(journal, Remembers([OSError("down")] * 999), is_over=is_over)
 
-    assert (mark.phase, mark.error) == ("off", "OSError: down")
-    assert sum(record["kind"] == "row" for record in journal.undelivered()) == 3
+    assert mark.error == "OSError: down"
+    assert journal.rows_left() == 3
 
 
 def test_a_later_delivery_brings_only_what_is_missing(journal: Journal) -> None:
@@ -100,26 +111,26 @@ def test_a_later_delivery_brings_only_what_is_missing(journal: Journal) -> None:
     first, second = Remembers([None, None, *[OSError()] * 999]), Remembers()
     deliver(journal, first)
 
-    deliver(journal, second, is_over=True)
+    deliver(journal, second)
 
     assert first.got == [("open", "k", ""), {"epoch": 0}]
     assert second.got == [("open", "k", "id of k"), {"epoch": 1}, {"epoch": 2}, "finished"]
 
 
-def test_what_a_service_refuses_is_counted_and_holds_nothing_up(journal: Journal) -> None:
-    service = Remembers([None, RefusedError("no such name")])
+def test_what_an_adapter_refuses_is_counted_and_holds_nothing_up(journal: Journal) -> None:
+    adapter = Remembers([None, RefusedError("no such name")])
     fill(journal, 2)
 
-    mark = deliver(journal, service)
+    mark = deliver(journal, adapter)
 
-    assert service.got == [("open", "k", ""), {"epoch": 1}, "finished"]
-    assert (mark.refused, mark.phase) == (1, "done")
+    assert adapter.got == [("open", "k", ""), {"epoch": 1}, "finished"]
+    assert (mark.refused, mark.offset) == (1, journal.size)
 
 
-def test_a_service_that_confirms_at_the_end_gets_all_of_it_again(journal: Journal) -> None:
+def test_an_adapter_that_confirms_at_the_end_gets_all_of_it_again(journal: Journal) -> None:
     fill(journal, 2)
     first = Remembers([None, None, None, *[OSError("lost")] * 999], late=True)
-    assert deliver(journal, first).phase == "off"
+    assert deliver(journal, first).offset == 0
 
     second = Remembers(late=True)
     deliver(journal, second)
@@ -127,7 +138,7 @@ def test_a_service_that_confirms_at_the_end_gets_all_of_it_again(journal: Journa
     assert second.got == [("open", "k", "id of k"), {"epoch": 0}, {"epoch": 1}, "finished"]
 
 
-def test_a_journal_hands_over_no_file_of_another_folder(journal: Journal, tmp_path: Path) -> None:
+def test_a_journal_sends_no_file_of_another_folder(journal: Journal, tmp_path: Path) -> None:
     (tmp_path.parent / "secret").write_text("not for others")
     journal.append("start", key="k", run_id="")
     journal.append("artifact", path="../secret")
@@ -136,26 +147,26 @@ def test_a_journal_hands_over_no_file_of_another_folder(journal: Journal, tmp_pa
     mark = deliver(journal, Remembers())
 
     assert mark.refused == 1
-    assert "no file of this run" in mark.error
+    assert "outside the run" in mark.error
 
 
 def test_a_run_whose_process_is_gone_is_closed_as_killed(journal: Journal) -> None:
-    service = Remembers()
+    adapter = Remembers()
     fill(journal, 1, status=None)
 
-    deliver(journal, service, is_over=True)
+    deliver(journal, adapter)
 
-    assert service.got[-1] == "killed"
+    assert adapter.got[-1] == "killed"
 
 
-def test_a_resumed_run_goes_on_under_its_id(journal: Journal) -> None:
+def test_a_resumed_run_continues_under_its_id(journal: Journal) -> None:
     fill(journal, 1, status="failed")
     fill(journal, 1)
-    service = Remembers()
+    adapter = Remembers()
 
-    deliver(journal, service, is_over=True)
+    deliver(journal, adapter)
 
-    assert [got for got in service.got if isinstance(got, tuple)] == [
+    assert [got for got in adapter.got if isinstance(got, tuple)] == [
         ("open", "k", ""),
         ("open", "k", "id of k"),
     ]
@@ -164,9 +175,32 @@ def test_a_resumed_run_goes_on_under_its_id(journal: Journal) -> None:
 def test_another_run_in_the_same_journal_gets_an_id_of_its_own(journal: Journal) -> None:
     fill(journal, 1, key="a")
     fill(journal, 1, key="b")
-    service = Remembers()
+    adapter = Remembers()
 
-    mark = deliver(journal, service, is_over=True)
+    mark = deliver(journal, adapter)
 
-    assert ("open", "b", "") in service.got
-    assert mark.run_id == "id of b"
+    assert ("open", "b", "") in adapter.got
+    assert mark.run_ids == {"a": "id of a", "b": "id of b"}
+
+
+def test_a_run_that_another_one_follows_is_closed_as_killed(journal: Journal) -> None:
+    fill(journal, 1, key="a", status=None)
+    fill(journal, 1, key="b")
+    adapter = Remembers()
+
+    deliver(journal, adapter)
+
+    assert adapter.got[2:4] == ["killed", ("open", "b", "")]
+
+
+def test_what_a_resumed_run_appends_is_left_to_its_own_delivery(journal: Journal) -> None:
+    fill(journal, 1)
+    adapter = Remembers()
+    loop = delivery.Delivery(journal, lambda _: adapter)
+    loop.end()
+    fill(journal, 1, status=None)
+
+    loop.run()
+
+    assert adapter.got[-1] == "finished"
+    assert journal.rows_left() == 1
