@@ -64,7 +64,7 @@ class TilePictures(pl.Callback):
             return
         _write_png(self.folder / path, panels)
         for logger in loggers:
-            logger.add("image", path=str(path), tag="tiles", step=trainer.current_epoch)
+            logger.add("file", path=str(path), tag="tiles", step=trainer.current_epoch)
 
 
 def _is_due(trainer: pl.Trainer) -> bool:

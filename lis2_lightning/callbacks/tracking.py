@@ -41,7 +41,7 @@ class Tracking(pl.Callback):
         self.config = config
         self._summary = summary
         self._loggers: list[JournalLogger] = []
-        self._runs: dict[str, dict[str, str]] = {}
+        self._keys: dict[str, str] = {}
         self._scores: dict[str, float] = {}
         self._in_context = False
         self._status: Status = "finished"
@@ -63,17 +63,13 @@ class Tracking(pl.Callback):
         self._end()
 
     def state_dict(self) -> dict[str, Any]:
-        """Which runs these are at the services, so that a resumed run continues them."""
-        runs = {
-            logger.name: {"key": logger.key, "run_id": logger.run_id}
-            for logger in self._loggers
-            if logger.is_started
-        }
-        return {"runs": runs} if runs else {}
+        """The keys of the runs at the services, so that a resumed run continues them."""
+        keys = {logger.name: logger.key for logger in self._loggers if logger.is_started}
+        return {"keys": keys} if keys else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue the runs at the services."""
-        self._runs = dict(state_dict["runs"])
+        self._keys = dict(state_dict["keys"])
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Find the trackers."""
@@ -88,11 +84,11 @@ class Tracking(pl.Callback):
             return
         environment = json.loads((self.folder / "environment.json").read_bytes())
         for logger in self._loggers:
-            logger.begin(**self._runs.get(logger.name, {}))
+            logger.begin(self._keys.get(logger.name, ""))
             logger.add("params", values=dict(self.config), group="")
             logger.add("params", values=environment, group="environment")
             for name in ("config.yaml", "environment.json"):
-                logger.add("artifact", path=name)
+                logger.add("file", path=name)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note the test's scores."""
@@ -124,7 +120,7 @@ class Tracking(pl.Callback):
         logger.add("summary", values=values, step=max(0, int(values["epochs_run"]) - 1))
         for name in [*_PICTURES, *(["best.pt"] if logger.log_model else [])]:
             if (self.folder / name).is_file():
-                logger.add("artifact", path=name)
+                logger.add("file", path=name)
 
 
 def _status(error: BaseException) -> Status:

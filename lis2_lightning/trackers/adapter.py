@@ -42,12 +42,8 @@ class Adapter(ABC):
         self.options = options
 
     @abstractmethod
-    def open(self, start: Mapping[str, Any]) -> str:
-        """Start the run, or resume the one with the same ``key`` or ``run_id``.
-
-        Returns:
-            The service's id of the run.
-        """
+    def open(self, start: Mapping[str, Any]) -> None:
+        """Start the run, or resume the one with the same ``key``."""
 
     @abstractmethod
     def row(self, values: Mapping[str, float], record: Mapping[str, Any]) -> None:
@@ -55,11 +51,7 @@ class Adapter(ABC):
 
     @abstractmethod
     def close(self, status: Status) -> str:
-        """End the run.
-
-        Returns:
-            What the user should know, or nothing.
-        """
+        """End the run, and return what the user should know, or nothing."""
 
     def params(self, values: Mapping[str, Any], group: str) -> None:  # noqa: B027 - optional
         """Send plain values: the configuration, or the ``group`` "environment"."""
@@ -68,11 +60,8 @@ class Adapter(ABC):
         """Send the run's final scores."""
         self.row(values, record)
 
-    def artifact(self, path: Path) -> None:  # noqa: B027 - optional
-        """Send a file of the run's folder."""
-
-    def image(self, path: Path, record: Mapping[str, Any]) -> None:  # noqa: B027 - optional
-        """Send a picture of one step; ``record`` has its ``tag``, ``step`` and ``time``."""
+    def file(self, path: Path, record: Mapping[str, Any]) -> None:  # noqa: B027 - optional
+        """Send a file of the run's folder; ``record`` may have its ``step`` and ``tag``."""
 
     def checkpoint(self) -> None:  # noqa: B027 - optional
         """Report that Lightning has saved a checkpoint."""

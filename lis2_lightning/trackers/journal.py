@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ class Mark:
     Args:
         offset: Bytes of the journal that have arrived for good.
         sent: Bytes that were sent; more than ``offset`` where a service confirms at the run's end.
-        run_ids: The service's ids of the runs, by the runs' own keys.
         error: The last error.
         refused: How many records the service rejected.
         note: What the user should know at the run's end.
@@ -32,7 +31,6 @@ class Mark:
 
     offset: int = 0
     sent: int = 0
-    run_ids: dict[str, str] = field(default_factory=dict)
     error: str = ""
     refused: int = 0
     note: str = ""

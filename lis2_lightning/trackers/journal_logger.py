@@ -14,9 +14,9 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from lis2_lightning.trackers import delivery
 from lis2_lightning.trackers.adapter import Status
-from lis2_lightning.trackers.background import Background, DeliveryProcess, DeliveryThread
+from lis2_lightning.trackers.delivery import LINGER_S, Delivery
+from lis2_lightning.trackers.delivery_process import DeliveryProcess
 from lis2_lightning.trackers.journal import Journal
 from lis2_lightning.trackers.lightning_adapter import LightningAdapter
 
@@ -57,10 +57,9 @@ class JournalLogger(Logger):
         self.log_model = bool(options.get("log_model", False))
         self.key = ""
         self._is_local = is_local
-        self._given_id = ""
         self._tracker = {"service": service, "options": dict(options), "run_name": run_name}
         self._adapter = LightningAdapter(self.journal.run_dir, {}, inner) if inner else None
-        self._background: Background | None = None
+        self._delivery: DeliveryProcess | Delivery | None = None
         self._index = -1
         self._sent: dict[int, str] = {}
         self._has_warned = False
@@ -85,38 +84,30 @@ class JournalLogger(Logger):
         return self.key
 
     @property
-    def run_id(self) -> str:
-        """The service's id of the run; empty until it has answered."""
-        return self.journal.mark().run_ids.get(self.key, self._given_id)
-
-    @property
     def is_started(self) -> bool:
         """Whether a run is open."""
-        return self._background is not None
+        return self._delivery is not None
 
-    def begin(self, key: str = "", run_id: str = "") -> None:
-        """Begin a run.
-
-        Args:
-            key: The run's own key, where it is resumed.
-            run_id: The service's id of the run, where it is resumed.
-        """
-        if self._background is not None:
+    def begin(self, key: str = "") -> None:
+        """Begin a run, or resume the one with this key."""
+        if self._delivery is not None:
             return
-        self.key = key or self.key or secrets.token_hex(4)
-        self._given_id = run_id or self.run_id
+        self.key = key or self.key or secrets.token_hex(8)
         self._index, self._sent = _earlier_rows(self.journal, self.key)
-        start = {"key": self.key, "run_id": self._given_id, "pid": os.getpid(), **self._tracker}
         try:
-            self.journal.append("start", **start)
+            self.journal.append("start", key=self.key, pid=os.getpid(), **self._tracker)
             self.journal.forget_errors()
-            self._background = (
-                DeliveryThread(self.journal, self._adapter)
-                if self._adapter
-                else DeliveryProcess(self.journal)
-            )
+            self._delivery = self._started()
         except OSError as error:
             self._warn(f"{self.journal.path} cannot be written: {error.strerror}")
+
+    def _started(self) -> DeliveryProcess | Delivery:
+        adapter = self._adapter
+        if adapter is None:
+            return DeliveryProcess(self.journal)
+        thread = Delivery(self.journal, lambda _: adapter)
+        thread.start()
+        return thread
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -153,15 +144,15 @@ class JournalLogger(Logger):
 
     def add(self, kind: str, **values: Any) -> None:
         """Add a record to the journal; never fails, and waits for nothing."""
-        if self._background is None and not self._has_warned:
+        if self._delivery is None and not self._has_warned:
             self.begin()
         try:
             self.journal.append(kind, index=max(self._index, 0), **values)
         except OSError as error:
             self._warn(f"{self.journal.path} cannot be written: {error.strerror}")
-        if self._background is not None and time.monotonic() > self._next_check:
+        if self._delivery is not None and time.monotonic() > self._next_check:
             self._next_check = time.monotonic() + _CHECK_S
-            if not self._background.is_alive():
+            if not self._delivery.is_alive():
                 self._warn(self.journal.mark().error or "its process has ended")
 
     def end(self, status: Status) -> None:
@@ -169,13 +160,13 @@ class JournalLogger(Logger):
         self.add("close", status=status)
         self._end = self.journal.size
         self._arrived, self._arrived_at = -1, time.monotonic()
-        if self._background is not None:
-            self._background.end()
+        if self._delivery is not None:
+            self._delivery.end()
 
     def is_arriving(self) -> bool:
         """Whether something has arrived at the service lately, and something is missing."""
         mark, now = self.journal.mark(), time.monotonic()
-        is_alive = self._background is not None and self._background.is_alive()
+        is_alive = self._delivery is not None and self._delivery.is_alive()
         if not is_alive or mark.offset >= self._end:
             return False
         if mark.sent != self._arrived:
@@ -185,11 +176,15 @@ class JournalLogger(Logger):
     def report(self) -> None:
         """Say what became of the run at the service."""
         mark = self.journal.mark()
-        is_alive = self._background is not None and self._background.is_alive()
-        self._background = None
+        is_alive = self._delivery is not None and self._delivery.is_alive()
+        self._delivery = None
         if mark.offset < self._end:
             if is_alive and not mark.error:
-                self._warn_of_upload()
+                self._warn_once(
+                    f"tracker {self.name!r} is still uploading in the background (up to "
+                    f"{LINGER_S:.0f} s); if rows are missing after that, run "
+                    f"`lis2 sync {self.journal.run_dir}`"
+                )
             else:
                 self._warn(mark.error or "it did not answer in time")
             return
@@ -199,25 +194,15 @@ class JournalLogger(Logger):
             _log.info("%s: %s", self.name, mark.note)
 
     def _warn(self, reason: str) -> None:
+        self._warn_once(
+            f"tracker {self.name!r} is off ({reason}): its rows stay in {self.journal.path}, and "
+            f"`lis2 sync {self.journal.run_dir}` delivers them"
+        )
+
+    def _warn_once(self, message: str) -> None:
         if not self._has_warned:
             self._has_warned = True
-            _log.warning(
-                "tracker %r is off (%s): its rows stay in %s, and `lis2 sync %s` delivers them",
-                self.name,
-                reason,
-                self.journal.path,
-                self.journal.run_dir,
-            )
-
-    def _warn_of_upload(self) -> None:
-        self._has_warned = True
-        _log.warning(
-            "tracker %r is still uploading in the background (up to %.0f s); if rows are missing "
-            "then, run `lis2 sync %s`",
-            self.name,
-            delivery.LINGER_S,
-            self.journal.run_dir,
-        )
+            _log.warning(message)
 
 
 def close_all(loggers: Iterable[JournalLogger], status: Status) -> None:

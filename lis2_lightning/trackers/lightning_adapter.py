@@ -33,12 +33,11 @@ class LightningAdapter(Adapter):
         self._logger: Any = logger
         self.checkpoint_callback: Any = None
 
-    def open(self, start: Mapping[str, Any]) -> str:
+    def open(self, start: Mapping[str, Any]) -> None:  # noqa: ARG002 - Adapter's signature
         """Make the logger where it does not exist."""
         if self._logger is None:
             logger_class = _logger_class(self.options["class_path"])
             self._logger = logger_class(**(self.options.get("init_args") or {}))
-        return str(start["key"])
 
     def params(self, values: Mapping[str, Any], group: str) -> None:
         """Send parameters, flat."""

@@ -47,17 +47,17 @@ class MlflowAdapter(Adapter):
         self._client: Any = MlflowClient(self.uri)
         self._id = ""
 
-    def open(self, start: Mapping[str, Any]) -> str:
-        """Find the run by its id or its key, or create it."""
-        experiment = self._experiment()
-        self._id = self._existing(start["run_id"], experiment, start["key"])
-        if self._id:
+    def open(self, start: Mapping[str, Any]) -> None:
+        """Find the run by its key, or create it."""
+        experiment, key = self._experiment(), start["key"]
+        runs = self._client.search_runs([experiment], f"tags.`{_KEY}` = '{key}'", max_results=1)
+        if runs:
+            self._id = str(runs[0].info.run_id)
             self._client.update_run(self._id, status="RUNNING")
         else:
-            tags = {_KEY: start["key"], "mlflow.source.name": "lis2_lightning"}
+            tags = {_KEY: key, "mlflow.source.name": "lis2_lightning"}
             run = self._client.create_run(experiment, tags=tags, run_name=start["run_name"])
-            self._id = run.info.run_id
-        return self._id
+            self._id = str(run.info.run_id)
 
     def _experiment(self) -> str:
         name = self.options["experiment_name"]
@@ -69,20 +69,6 @@ class MlflowAdapter(Adapter):
             folder = self.run_dir.parent / "mlflow-artifacts" / clean_name(name)
             artifacts = folder.resolve().as_uri()
         return str(self._client.create_experiment(name, artifacts))
-
-    def _existing(self, run_id: str, experiment: str, key: str) -> str:
-        from mlflow.exceptions import MlflowException
-
-        if run_id:
-            try:
-                if self._client.get_run(run_id).info.lifecycle_stage == "active":
-                    return run_id
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                    raise
-        # a request whose answer was lost has created the run all the same
-        runs = self._client.search_runs([experiment], f"tags.`{_KEY}` = '{key}'", max_results=1)
-        return str(runs[0].info.run_id) if runs else ""
 
     def params(self, values: Mapping[str, Any], group: str) -> None:
         """Send the configuration as parameters, and the environment as tags.
@@ -125,7 +111,7 @@ class MlflowAdapter(Adapter):
                 raise RefusedError(str(error)) from error
             raise
 
-    def artifact(self, path: Path) -> None:
+    def file(self, path: Path, record: Mapping[str, Any]) -> None:  # noqa: ARG002 - Adapter's
         """Send a file."""
         self._client.log_artifact(self._id, str(path))
 

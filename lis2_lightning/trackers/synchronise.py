@@ -60,7 +60,7 @@ def _synchronised(journal: Journal) -> SyncResult:
     journal.forget_errors()
     delivery = Delivery(journal, partial(make_adapter, journal.run_dir))
     delivery.end()
-    delivery.run()
+    delivery.deliver()
     mark, left = delivery.mark, journal.rows_left()
     is_complete = next(journal.read(mark.offset), None) is None
     message = mark.error or mark.note

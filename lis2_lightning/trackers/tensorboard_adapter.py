@@ -28,14 +28,13 @@ class TensorboardAdapter(Adapter):
     _writer: Any = None
     _last_step = -1
 
-    def open(self, start: Mapping[str, Any]) -> str:
+    def open(self, start: Mapping[str, Any]) -> None:  # noqa: ARG002 - Adapter's signature
         """Begin another event file; TensorBoard reads all of a folder as one run."""
         from tensorboard.summary.writer.event_file_writer import (  # noqa: PLC0415 - optional
             EventFileWriter,
         )
 
         self._writer = EventFileWriter(str(self.run_dir / "tensorboard"))
-        return str(start["key"])
 
     def params(self, values: Mapping[str, Any], group: str) -> None:
         """Write the configuration as a text."""
@@ -60,19 +59,17 @@ class TensorboardAdapter(Adapter):
         scores = {f"summary/{name}": value for name, value in values.items()}
         self.row(scores, {**record, "step": max(self._last_step, record["step"])})
 
-    def image(self, path: Path, record: Mapping[str, Any]) -> None:
-        """Write a PNG file."""
+    def file(self, path: Path, record: Mapping[str, Any]) -> None:
+        """Show a picture; other files lie in the same folder already."""
+        if path.suffix != ".png":
+            return
         encoded = path.read_bytes()
         width, height, _, colour_type = struct.unpack(">IIBB", encoded[16:26])  # PNG's header
         image = {"width": width, "height": height, "encoded_image_string": encoded}
-        value = {"tag": record["tag"], "image": {**image, "colorspace": _CHANNELS[colour_type]}}
-        self._write(record["step"], record["time"], summary={"value": [value]})
-
-    def artifact(self, path: Path) -> None:
-        """Show a picture; other files lie in the same folder already."""
-        if path.suffix == ".png":
-            step, changed = max(self._last_step, 0), path.stat().st_mtime
-            self.image(path, {"tag": path.stem, "step": step, "time": changed})
+        image["colorspace"] = _CHANNELS[colour_type]
+        value = {"tag": record.get("tag", path.stem), "image": image}
+        step = record.get("step", max(self._last_step, 0))
+        self._write(step, record["time"], summary={"value": [value]})
 
     def close(self, status: Status) -> str:
         """Write how the run ended, and close the file."""

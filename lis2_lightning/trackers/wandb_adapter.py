@@ -25,7 +25,7 @@ class WandbAdapter(Adapter):
 
     _run: Any = None
 
-    def open(self, start: Mapping[str, Any]) -> str:
+    def open(self, start: Mapping[str, Any]) -> None:
         """Begin or resume the run; offline where nobody is logged in."""
         from wandb.errors import UsageError
 
@@ -38,7 +38,6 @@ class WandbAdapter(Adapter):
         self.confirms_at_close = self._run.settings.mode != "offline"
         self._run.define_metric("epoch")
         self._run.define_metric("*", step_metric="epoch")
-        return str(start["key"])
 
     def _init(self, start: Mapping[str, Any], mode: Any) -> Any:
         import wandb
@@ -75,7 +74,7 @@ class WandbAdapter(Adapter):
         """Send the run's final scores."""
         self._run.summary.update(dict(values))
 
-    def artifact(self, path: Path) -> None:
+    def file(self, path: Path, record: Mapping[str, Any]) -> None:  # noqa: ARG002 - same
         """Send a file as an artifact, and a picture as media, too."""
         import wandb
 

@@ -23,7 +23,7 @@ from lis2_lightning.trackers import delivery, journal_logger
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limits for tests that wait until they are reached."""
-    limits = {"CALL_S": 1.0, "RETRY_S": 0.3, "BACKOFF_S": 0.05, "LONGEST_PAUSE_S": 0.1}
+    limits = {"RETRY_S": 0.3, "BACKOFF_S": 0.05, "LONGEST_PAUSE_S": 0.1}
     for name, value in {**limits, "POLL_S": 0.02}.items():
         monkeypatch.setattr(delivery, name, value)
     monkeypatch.setattr(journal_logger, "STALL_S", 0.5)

@@ -35,9 +35,8 @@ class Remembers(Adapter):
             raise fault
         self.got.append(what)
 
-    def open(self, start: Mapping[str, Any]) -> str:
-        self._get(("open", start["key"], start["run_id"]))
-        return f"id of {start['key']}"
+    def open(self, start: Mapping[str, Any]) -> None:
+        self._get(("open", start["key"]))
 
     def row(self, values: Mapping[str, float], record: Mapping[str, Any]) -> None:
         self._get(dict(values))
@@ -53,7 +52,7 @@ def journal(tmp_path: Path) -> Journal:
 
 
 def fill(journal: Journal, rows: int, *, key: str = "k", status: str | None = "finished") -> None:
-    journal.append("start", key=key, run_id="")
+    journal.append("start", key=key)
     for epoch in range(rows):
         journal.append("row", values={"epoch": epoch}, step=epoch)
     if status:
@@ -64,7 +63,7 @@ def deliver(journal: Journal, adapter: Adapter, *, is_over: bool = True) -> Mark
     loop = delivery.Delivery(journal, lambda _: adapter)
     if is_over:
         loop.end()
-    loop.run()
+    loop.deliver()
     return loop.mark
 
 
@@ -74,8 +73,8 @@ def test_a_run_arrives_from_its_start_to_its_status(journal: Journal) -> None:
 
     mark = deliver(journal, adapter)
 
-    assert adapter.got == [("open", "k", ""), {"epoch": 0}, {"epoch": 1}, "finished"]
-    assert (mark.offset, mark.run_ids, mark.note) == (journal.size, {"k": "id of k"}, "a note")
+    assert adapter.got == [("open", "k"), {"epoch": 0}, {"epoch": 1}, "finished"]
+    assert (mark.offset, mark.note) == (journal.size, "a note")
     assert journal.rows_left() == 0
 
 
@@ -86,9 +85,9 @@ def test_a_call_that_fails_is_tried_again_over_a_new_connection(journal: Journal
     deliver(journal, adapter)
 
     assert adapter.got == [
-        ("open", "k", ""),
+        ("open", "k"),
         {"epoch": 0},
-        ("open", "k", "id of k"),
+        ("open", "k"),
         {"epoch": 1},
         "finished",
     ]
@@ -113,8 +112,8 @@ def test_a_later_delivery_brings_only_what_is_missing(journal: Journal) -> None:
 
     deliver(journal, second)
 
-    assert first.got == [("open", "k", ""), {"epoch": 0}]
-    assert second.got == [("open", "k", "id of k"), {"epoch": 1}, {"epoch": 2}, "finished"]
+    assert first.got == [("open", "k"), {"epoch": 0}]
+    assert second.got == [("open", "k"), {"epoch": 1}, {"epoch": 2}, "finished"]
 
 
 def test_what_an_adapter_refuses_is_counted_and_holds_nothing_up(journal: Journal) -> None:
@@ -123,7 +122,7 @@ def test_what_an_adapter_refuses_is_counted_and_holds_nothing_up(journal: Journa
 
     mark = deliver(journal, adapter)
 
-    assert adapter.got == [("open", "k", ""), {"epoch": 1}, "finished"]
+    assert adapter.got == [("open", "k"), {"epoch": 1}, "finished"]
     assert (mark.refused, mark.offset) == (1, journal.size)
 
 
@@ -135,13 +134,13 @@ def test_an_adapter_that_confirms_at_the_end_gets_all_of_it_again(journal: Journ
     second = Remembers(late=True)
     deliver(journal, second)
 
-    assert second.got == [("open", "k", "id of k"), {"epoch": 0}, {"epoch": 1}, "finished"]
+    assert second.got == [("open", "k"), {"epoch": 0}, {"epoch": 1}, "finished"]
 
 
 def test_a_journal_sends_no_file_of_another_folder(journal: Journal, tmp_path: Path) -> None:
     (tmp_path.parent / "secret").write_text("not for others")
-    journal.append("start", key="k", run_id="")
-    journal.append("artifact", path="../secret")
+    journal.append("start", key="k")
+    journal.append("file", path="../secret")
     journal.append("close", status="finished")
 
     mark = deliver(journal, Remembers())
@@ -159,30 +158,6 @@ def test_a_run_whose_process_is_gone_is_closed_as_killed(journal: Journal) -> No
     assert adapter.got[-1] == "killed"
 
 
-def test_a_resumed_run_continues_under_its_id(journal: Journal) -> None:
-    fill(journal, 1, status="failed")
-    fill(journal, 1)
-    adapter = Remembers()
-
-    deliver(journal, adapter)
-
-    assert [got for got in adapter.got if isinstance(got, tuple)] == [
-        ("open", "k", ""),
-        ("open", "k", "id of k"),
-    ]
-
-
-def test_another_run_in_the_same_journal_gets_an_id_of_its_own(journal: Journal) -> None:
-    fill(journal, 1, key="a")
-    fill(journal, 1, key="b")
-    adapter = Remembers()
-
-    mark = deliver(journal, adapter)
-
-    assert ("open", "b", "") in adapter.got
-    assert mark.run_ids == {"a": "id of a", "b": "id of b"}
-
-
 def test_a_run_that_another_one_follows_is_closed_as_killed(journal: Journal) -> None:
     fill(journal, 1, key="a", status=None)
     fill(journal, 1, key="b")
@@ -190,7 +165,7 @@ def test_a_run_that_another_one_follows_is_closed_as_killed(journal: Journal) ->
 
     deliver(journal, adapter)
 
-    assert adapter.got[2:4] == ["killed", ("open", "b", "")]
+    assert adapter.got[2:4] == ["killed", ("open", "b")]
 
 
 def test_what_a_resumed_run_appends_is_left_to_its_own_delivery(journal: Journal) -> None:
@@ -200,7 +175,7 @@ def test_what_a_resumed_run_appends_is_left_to_its_own_delivery(journal: Journal
     loop.end()
     fill(journal, 1, status=None)
 
-    loop.run()
+    loop.deliver()
 
     assert adapter.got[-1] == "finished"
     assert journal.rows_left() == 1

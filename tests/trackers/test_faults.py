@@ -147,7 +147,7 @@ def until_connected(run_dir: Path) -> Callable[[], None]:
         marks = run_dir / "trackers" / "mlflow" / "mark.json"
         until = time.monotonic() + 60
         while time.monotonic() < until:
-            if marks.is_file() and json.loads(marks.read_text())["run_ids"]:
+            if marks.is_file() and json.loads(marks.read_text())["offset"] > 0:
                 return
             time.sleep(0.05)
 

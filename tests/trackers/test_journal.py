@@ -20,7 +20,7 @@ def kinds(journal: Journal, offset: int = 0) -> list[Any]:
 
 
 def test_what_is_appended_is_read_back_in_order(journal: Journal) -> None:
-    journal.append("start", key="größe", run_id="")
+    journal.append("start", key="größe")
     journal.append("row", values={"a b/c": float("nan")}, step=3)
 
     (start, _), (row, _) = journal.read()
@@ -53,7 +53,7 @@ def test_a_line_that_a_crash_cut_short_costs_no_other_line(journal: Journal) -> 
 
 def test_a_mark_that_cannot_be_read_means_that_nothing_has_arrived(journal: Journal) -> None:
     journal.append("row", values={})
-    journal.set_mark(Mark(offset=10, run_ids={"key": "x"}))
+    journal.set_mark(Mark(offset=10, note="x"))
     assert journal.mark().offset == 10
 
     (journal.state_dir / "mark.json").write_text("{")

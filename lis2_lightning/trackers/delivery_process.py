@@ -1,33 +1,29 @@
-"""Where a delivery runs beside a training: in a process, or in a thread for logger objects."""
+"""A delivery beside a training, in a process of its own; both ends of it.
+
+A process, and not a thread: importing and talking take Python's lock, for which every step would
+wait, and a call that hangs can be ended together with its process.
+"""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
-from lis2_lightning.errors import ConfigError
-from lis2_lightning.trackers.adapter import Adapter
-from lis2_lightning.trackers.delivery import Delivery
+from lis2_lightning.trackers.adapter import make_adapter
+from lis2_lightning.trackers.delivery import LINGER_S, Delivery
 from lis2_lightning.trackers.journal import Journal
 
 _PACKAGE: Final = Path(__file__).resolve().parents[2]
 # they may outlive their loggers on purpose, of which Python would warn
 _processes: list[subprocess.Popen[bytes]] = []
-
-
-class Background(Protocol):
-    """A delivery that has been started."""
-
-    def is_alive(self) -> bool:
-        """Whether it still delivers."""
-
-    def end(self) -> None:
-        """Stop it once everything now in the journal is delivered."""
 
 
 class DeliveryProcess:
@@ -42,7 +38,7 @@ class DeliveryProcess:
 
     def __init__(self, journal: Journal) -> None:
         # -P: a file in the working folder must not stand in for a module
-        command = [sys.executable, "-P", "-m", "lis2_lightning.trackers.delivery"]
+        command = [sys.executable, "-P", "-m", "lis2_lightning.trackers.delivery_process"]
         paths = [str(_PACKAGE), *filter(None, [os.environ.get("PYTHONPATH")])]
         with (journal.state_dir / "log.txt").open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own module
@@ -69,28 +65,27 @@ class DeliveryProcess:
                 self._process.stdin.close()
 
 
-class DeliveryThread(threading.Thread):
-    """A delivery to an object of this process; a call that hangs leaves the thread behind.
+def main(path: str) -> None:
+    """Deliver a journal until standard input ends, and what is left then."""
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP"):  # the training reports its end itself
+        if number := getattr(signal, name, None):
+            signal.signal(number, signal.SIG_IGN)
+    if os.name == "posix":
+        os.nice(10)
+    journal = Journal(Path(path))
+    delivery = Delivery(journal, partial(make_adapter, journal.run_dir))
+    threading.Thread(target=_await_end, args=(delivery,), daemon=True).start()
+    delivery.deliver()
+    sys.stdout.flush()
+    os._exit(0)  # a library's exit handlers may hang
 
-    Args:
-        journal: The journal.
-        adapter: Talks to the object.
-    """
 
-    def __init__(self, journal: Journal, adapter: Adapter) -> None:
-        super().__init__(name=journal.name, daemon=True)
-        self._delivery = Delivery(journal, lambda _: adapter)
-        self.start()
+def _await_end(delivery: Delivery) -> None:
+    sys.stdin.read(1)  # a character: the run has ended; nothing: its process has
+    delivery.end()
+    time.sleep(LINGER_S)
+    os._exit(1)
 
-    def run(self) -> None:
-        """Deliver."""
-        with suppress(ConfigError, OSError):  # held by another process, or no room on the disk
-            self._delivery.run()
 
-    def is_alive(self) -> bool:
-        """Whether the thread delivers, and does not hang in a call."""
-        return super().is_alive() and not self._delivery.is_late
-
-    def end(self) -> None:
-        """Stop once everything now in the journal is delivered."""
-        self._delivery.end()
+if __name__ == "__main__":
+    main(sys.argv[1])
