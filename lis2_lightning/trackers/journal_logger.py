@@ -33,9 +33,11 @@ class JournalLogger(Logger):
     background sends it. Where that fails for good there is one warning, and the lines stay.
 
     Args:
-        path: The journal.
+        run_dir: The run's folder.
         run_name: The run's name.
-        service: The adapter's name, or "object" where nobody can make the logger again.
+        name: The tracker's name.
+        service: The adapter's name, where it is another one; "object" where only this process has
+            the logger.
         options: The tracker's keys, plain values.
         inner: The logger, where it is an object; its attributes can be reached through this one.
         is_local: Whether everything that the end of a run waits for happens on this machine.
@@ -43,22 +45,24 @@ class JournalLogger(Logger):
 
     def __init__(
         self,
-        path: Path,
+        run_dir: Path,
         run_name: str,
+        name: str,
         *,
-        service: str,
+        service: str | None = None,
         options: Mapping[str, Any],
         inner: Logger | None = None,
         is_local: bool = False,
     ) -> None:
         super().__init__()
-        self.journal = Journal(path)
+        self.journal = Journal(run_dir / "trackers" / f"{name}.jsonl")
         self.inner = inner
         self.log_model = bool(options.get("log_model", False))
         self.key = ""
         self._is_local = is_local
-        self._tracker = {"service": service, "options": dict(options), "run_name": run_name}
-        self._adapter = LightningAdapter(self.journal.run_dir, {}, inner) if inner else None
+        self._tracker = {"service": service or name, "options": dict(options)}
+        self._tracker["run_name"] = run_name
+        self._adapter = LightningAdapter(run_dir, {}, inner) if inner else None
         self._delivery: DeliveryProcess | Delivery | None = None
         self._index = -1
         self._sent: dict[int, str] = {}

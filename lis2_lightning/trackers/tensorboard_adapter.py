@@ -82,8 +82,8 @@ class TensorboardAdapter(Adapter):
             create_summary_metadata,
         )
 
-        tensor = {"dtype": "DT_STRING", "string_val": [text.encode()]}
-        tensor["tensor_shape"] = {"dim": [{"size": 1}]}
+        shape = {"dim": [{"size": 1}]}
+        tensor = {"dtype": "DT_STRING", "string_val": [text.encode()], "tensor_shape": shape}
         metadata = create_summary_metadata("", "")
         value = {"tag": tag, "metadata": metadata, "tensor": tensor}
         self._write(max(self._last_step, 0), time.time(), summary={"value": [value]})

@@ -75,7 +75,7 @@ class Wandb(Tracker):
         """Make the logger of one run."""
         _require("wandb", "wandb")
         is_local = self.options["offline"]
-        return _logger("wandb", run_dir, run_name, self.options, is_local=is_local)
+        return JournalLogger(run_dir, run_name, "wandb", options=self.options, is_local=is_local)
 
 
 class Mlflow(Tracker):
@@ -108,7 +108,8 @@ class Mlflow(Tracker):
                 "pip install mlflow, or set tracking_uri to a server"
             )
         options = {**self.options, "tracking_uri": uri}
-        return _logger("mlflow", run_dir, run_name, options, is_local=is_local_uri(uri))
+        is_local = is_local_uri(uri)
+        return JournalLogger(run_dir, run_name, "mlflow", options=options, is_local=is_local)
 
 
 class TensorBoard(Tracker):
@@ -117,7 +118,7 @@ class TensorBoard(Tracker):
     def start(self, run_dir: Path, run_name: str) -> Logger:
         """Make the logger of one run."""
         _require("tensorboard", "lis2-lightning[tensorboard]")
-        return _logger("tensorboard", run_dir, run_name, {}, is_local=True)
+        return JournalLogger(run_dir, run_name, "tensorboard", options={}, is_local=True)
 
 
 def start_all(
@@ -151,7 +152,7 @@ def start_all(
         if isinstance(logger, JournalLogger):
             names.append(logger.name)
             if (number := names.count(logger.name)) > 1:
-                logger.journal = Journal(_journal_path(run_dir, f"{logger.name}-{number}"))
+                logger.journal = Journal(logger.journal.path.with_stem(f"{logger.name}-{number}"))
         loggers.append(logger)
     return loggers
 
@@ -172,25 +173,15 @@ def journal_logger(logger: Logger, plain: Any, run_dir: Path, run_name: str) -> 
         raise ConfigError("trackers cannot contain a JournalLogger: pass the tracker or its logger")
     is_named = isinstance(plain, Mapping) and "class_path" in plain
     return JournalLogger(
-        _journal_path(run_dir, type(logger).__name__.lower()),
+        run_dir,
         run_name,
+        type(logger).__name__.lower(),
         service="lightning" if is_named else "object",
         options=plain if is_named else {},
         inner=logger,
     )
 
 
-def _journal_path(run_dir: Path, name: str) -> Path:
-    return run_dir / "trackers" / f"{name}.jsonl"
-
-
 def _require(package: str, requirement: str) -> None:
     if find_spec(package) is None:
         raise ConfigError(f'tracker {package!r} needs {package}: pip install "{requirement}"')
-
-
-def _logger(
-    name: str, run_dir: Path, run_name: str, options: Mapping[str, Any], *, is_local: bool
-) -> Logger:
-    path = _journal_path(run_dir, name)
-    return JournalLogger(path, run_name, service=name, options=options, is_local=is_local)

@@ -1,4 +1,4 @@
-"""The delivery: in order, with retries, each record marked when it has arrived."""
+"""Journal and delivery: in order, with retries, each record marked when it has arrived."""
 
 from __future__ import annotations
 
@@ -178,4 +178,30 @@ def test_what_a_resumed_run_appends_is_left_to_its_own_delivery(journal: Journal
     loop.deliver()
 
     assert adapter.got[-1] == "finished"
+    assert journal.rows_left() == 1
+
+
+def kinds(journal: Journal) -> list[Any]:
+    return [record and record["kind"] for record, _ in journal.read()]
+
+
+def test_a_line_that_a_crash_cut_short_costs_no_other_line(journal: Journal) -> None:
+    journal.append("start")
+    with journal.path.open("ab") as file:
+        file.write(b'{"kind": "row", "val')
+    assert kinds(journal) == ["start"]
+
+    journal.append("row")
+
+    assert kinds(journal) == ["start", None, "row"]
+
+
+def test_a_mark_that_cannot_be_read_means_that_nothing_has_arrived(journal: Journal) -> None:
+    journal.append("row", values={})
+    journal.set_mark(Mark(offset=10, note="x"))
+    assert journal.mark().offset == 10
+
+    (journal.state_dir / "mark.json").write_text("{")
+
+    assert journal.mark() == Mark()
     assert journal.rows_left() == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -189,6 +190,30 @@ def test_a_process_that_is_killed_loses_no_row_and_its_run_is_closed(
     (run,) = mlflow_server.runs("lost")
     assert [step for step, _ in mlflow_server.history(run, "train_loss")] == [0, 1, 2, 3, 4]
     assert run["info"]["status"] == "KILLED"
+
+
+HASTY = """
+import sys
+from lis2_lightning.trackers import delivery_process
+delivery_process.LINGER_S = 1.0
+delivery_process.main(sys.argv[1])
+"""
+
+
+def test_a_call_that_never_returns_ends_with_its_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3600")
+    journal = Journal(tmp_path / "run" / "trackers" / "mlflow.jsonl")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        options = {**Mlflow(f"http://127.0.0.1:{silent.getsockname()[1]}").options}
+        journal.append("start", key="k", service="mlflow", options=options, run_name="hangs")
+        journal.append("row", values={"epoch": 0.0}, step=0)
+        words = [sys.executable, "-c", HASTY, str(journal.path)]
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, check=False, timeout=120)
+
+    assert done.returncode == 1
+    assert journal.rows_left() == 1
 
 
 @pytest.mark.usefixtures("no_pictures")
