@@ -29,12 +29,7 @@ _REFUSALS: Final = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST"})
 
 
 class MlflowAdapter(Adapter):
-    """Sends through MLflow's client, which keeps no state of a run.
-
-    Args:
-        run_dir: The run's folder.
-        options: ``tracking_uri`` and ``experiment_name``.
-    """
+    """Sends through MLflow's client, which keeps no state of a run."""
 
     def __init__(self, run_dir: Path, options: Mapping[str, Any]) -> None:
         super().__init__(run_dir, options)

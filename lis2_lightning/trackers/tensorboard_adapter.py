@@ -18,12 +18,7 @@ _CHANNELS: Final = MappingProxyType({0: 1, 2: 3, 3: 3, 4: 2, 6: 4})  # by PNG's 
 
 
 class TensorboardAdapter(Adapter):
-    """Writes scalars, texts and pictures to ``tensorboard`` in the run's folder.
-
-    Args:
-        run_dir: The run's folder.
-        options: None are known.
-    """
+    """Writes scalars, texts and pictures to ``tensorboard`` in the run's folder."""
 
     _writer: Any = None
     _last_step = -1

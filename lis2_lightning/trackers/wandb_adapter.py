@@ -17,10 +17,6 @@ class WandbAdapter(Adapter):
     """Sends through ``wandb``, whose own process uploads.
 
     W&B's step is the row's place in the journal: W&B takes no step twice.
-
-    Args:
-        run_dir: The run's folder.
-        options: ``project``, ``entity`` and ``offline``.
     """
 
     _run: Any = None
