@@ -1,7 +1,7 @@
 """What a notebook's process does for the processes forked from it, and takes over from them.
 
 Callbacks' states, weights and logged values come back by themselves. This is the rest: bars, which
-only the kernel can draw; trackers, whose couriers are to outlive a loop; and the maps.
+only the kernel can draw; and the maps.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Handovers:
         self._screen = None
 
     def in_worker(self, rank: int, tell: Tell) -> None:
-        """Leave screen and couriers to the notebook's process."""
+        """Leave the screen to the notebook's process."""
         if rank == 0:
             for bars in self._bars():
                 bars.make_screen = lambda: _ToldScreen(tell)
@@ -52,7 +52,7 @@ class Handovers:
         return [callback for callback in callbacks if isinstance(callback, ProgressBars)]
 
     def told(self, kind: str, value: Any) -> None:
-        """Draw, or begin to deliver a tracker's run."""
+        """Draw."""
         self._screen = self._screen or screen()
         draw = self._screen.show if kind == _SHOW else self._screen.close
         draw(*value)

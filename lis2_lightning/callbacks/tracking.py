@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -43,11 +44,11 @@ class Tracking(pl.Callback):
         self._loggers: list[JournalLogger] = []
         self._keys: dict[str, str] = {}
         self._scores: dict[str, float] = {}
-        self._in_context = False
+        self._context_pid = 0
         self._status: Status = "finished"
 
     def __enter__(self) -> Self:
-        self._in_context = True
+        self._context_pid = os.getpid()
         self._status = "finished"
         return self
 
@@ -57,7 +58,7 @@ class Tracking(pl.Callback):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._in_context = False
+        self._context_pid = 0
         if error is not None:
             self._status = _status(error)
         self._end()
@@ -102,8 +103,8 @@ class Tracking(pl.Callback):
         self._status = _status(exception)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """End the runs, unless a context will."""
-        if not self._in_context:
+        """End the runs, unless a context of this process will; a fork of it ends for itself."""
+        if self._context_pid != os.getpid():
             self._end()
 
     def _end(self) -> None:

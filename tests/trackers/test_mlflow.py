@@ -45,7 +45,7 @@ def tracker(server: MlflowServer, experiment: str, **keys: Any) -> dict[str, Any
     }
 
 
-def guarded(server: MlflowServer, experiment: str, run_dir: Path) -> JournalLogger:
+def logger_of(server: MlflowServer, experiment: str, run_dir: Path) -> JournalLogger:
     made = Mlflow(server.url, experiment).start(run_dir, "a run")
     assert isinstance(made, JournalLogger)
     return made
@@ -144,7 +144,7 @@ def test_a_run_that_fails_is_failed_there(
 def test_numbers_names_and_texts_of_every_kind_arrive(
     mlflow_server: MlflowServer, tmp_path: Path
 ) -> None:
-    made = guarded(mlflow_server, "kinds", tmp_path / "run")
+    made = logger_of(mlflow_server, "kinds", tmp_path / "run")
     made.begin()
     made.log_hyperparams({"long": "x" * 100_000, "größe": "µ ☉", "a b/c": {"d": [1, None]}})
     values = {"epoch": 0.0, "val dice/2 (%)": math.nan, "größe": 1.5, "up": math.inf}
