@@ -23,23 +23,23 @@ import torch
 
 from lis2_lightning import SyntheticDataset, Trainer, UNet
 from lis2_lightning.callbacks import TilePictures
-from lis2_lightning.trackers import Guarded, Mlflow, TensorBoard, Wandb
+from lis2_lightning.trackers import JournalLogger, Mlflow, TensorBoard, Wandb
 
 Times = list[tuple[float, float]]
 spent: list[float] = []
 _HEADS = f"{'clock':>9}{'processor':>11}{'in calls':>10}{'first epochs':>14}"
 
 
-def clocked(owner: type, name: str) -> None:
+def timed(owner: type, name: str) -> None:
     """Note the seconds of a method's calls in ``spent``."""
-    plain = getattr(owner, name)
+    method = getattr(owner, name)
 
-    def measured(*given: Any, **named: Any) -> Any:
-        begun = time.perf_counter()
+    def measured(*args: Any, **kwargs: Any) -> Any:
+        start = time.perf_counter()
         try:
-            return plain(*given, **named)
+            return method(*args, **kwargs)
         finally:
-            spent.append(time.perf_counter() - begun)
+            spent.append(time.perf_counter() - start)
 
     setattr(owner, name, measured)
 
@@ -98,10 +98,10 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--skip", type=int, default=6, help="epochs while processes start")
     parser.add_argument("--threads", type=int, default=1, help="of torch: the others are free")
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    clocked(Guarded, "log_metrics")
-    clocked(TilePictures, "on_validation_batch_end")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    timed(JournalLogger, "log_metrics")
+    timed(TilePictures, "on_validation_batch_end")
     with tempfile.TemporaryDirectory() as folder, socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen(100)
@@ -113,22 +113,22 @@ def main() -> None:
         }
         times: dict[str, Times] = {kind: [] for kind in kinds}
         calls: dict[str, list[float]] = {kind: [] for kind in kinds}
-        begun: dict[str, Times] = {kind: [] for kind in kinds}
-        for turn in range(given.rounds):
+        first: dict[str, Times] = {kind: [] for kind in kinds}
+        for turn in range(options.rounds):
             for kind, make in kinds.items():
                 spent.clear()
-                seconds = epochs(Path(folder), f"{kind}-{turn}", make(), given.epochs)
+                seconds = epochs(Path(folder), f"{kind}-{turn}", make(), options.epochs)
                 calls[kind].append(sum(spent) / sum(clock for clock, _ in seconds))
-                begun[kind] += seconds[: given.skip]
-                times[kind] += seconds[given.skip :]
+                first[kind] += seconds[: options.skip]
+                times[kind] += seconds[options.skip :]
     print(f"{'':<22}{'epoch':>12}{_HEADS}")
     clock, processor = medians(times["no tracker"])
     for kind, seconds in times.items():
-        mine, cpu = medians(seconds)
-        first = medians(begun[kind])[1] / medians(begun["no tracker"])[1]
-        told = f"{statistics.median(calls[kind]):>10.3%}{first:>14.3f}"
-        ratios = f"{mine / clock:>9.3f}{cpu / processor:>11.3f}{told}"
-        print(f"{kind:<22}{mine * 1000:>9.1f} ms{ratios}")
+        wall, cpu = medians(seconds)
+        first_ratio = medians(first[kind])[1] / medians(first["no tracker"])[1]
+        columns = f"{wall / clock:>9.3f}{cpu / processor:>11.3f}"
+        columns += f"{statistics.median(calls[kind]):>10.3%}{first_ratio:>14.3f}"
+        print(f"{kind:<22}{wall * 1000:>9.1f} ms{columns}")
 
 
 def medians(times: Times) -> tuple[float, float]:

@@ -15,13 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lis2_lightning.callbacks.run_folder import is_trial
-from lis2_lightning.trackers import Guarded
+from lis2_lightning.trackers import JournalLogger
 from lis2_lightning.training.module import SegmentationModule
 
 _TILES: Final = 4
 _PICTURES: Final = 10  # TensorBoard keeps as many
 _SIDE: Final = 256  # px of a tile that are shown
-_WANTING: Final = "tensorboard"
 
 
 class TilePictures(pl.Callback):
@@ -49,20 +48,20 @@ class TilePictures(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Draw tiles of the first batch."""
-        guards = [
+        loggers = [
             logger
             for logger in trainer.loggers
-            if isinstance(logger, Guarded) and logger.journal.name.startswith(_WANTING)
+            if isinstance(logger, JournalLogger) and logger.name.startswith("tensorboard")
         ]
         if batch_idx != 0 or batch["patch"].ndim != 4 or not _is_due(trainer):
             return
-        if not guards or not trainer.is_global_zero:
+        if not loggers or not trainer.is_global_zero:
             return
         path = Path("trackers") / "tiles" / f"epoch_{trainer.current_epoch:04}.png"
         panels = _panels(cast("SegmentationModule", pl_module), batch)
         _write_png(self.folder / path, panels)
-        for guard in guards:
-            guard.add("image", path=str(path), tag="tiles", step=trainer.current_epoch)
+        for logger in loggers:
+            logger.add("file", path=str(path), tag="tiles", step=trainer.current_epoch)
 
 
 def _is_due(trainer: pl.Trainer) -> bool:

@@ -99,13 +99,12 @@ def sync(run_dir: Path) -> Answer:
     Args:
         run_dir: The folder of a run that is not going on.
     """
-    from lis2_lightning.trackers import delivery  # noqa: PLC0415 - brings torch
+    from lis2_lightning.trackers import synchronise  # noqa: PLC0415 - slow to import
 
-    done = delivery.sync(run_dir)
-    data = {"deliveries": [asdict(one) for one in done]}
-    return Answer(
-        delivery.table(done), data, int(any(one.left or not one.complete for one in done))
-    )
+    results = synchronise.sync(run_dir)
+    text = "\n".join(str(result) for result in results)
+    data = {"deliveries": [asdict(result) for result in results]}
+    return Answer(text, data, int(not all(result.complete for result in results)))
 
 
 def completion(shell: Literal["bash", "zsh", "tcsh"]) -> Answer:

@@ -1,7 +1,7 @@
 """Where numbers go: CSV always, services on request.
 
-The names are imported when they are asked for: the processes that talk to services live in this
-room, too, and need neither torch nor Lightning.
+Names are imported on first use: the processes that talk to services need neither torch nor
+Lightning.
 """
 
 from __future__ import annotations
@@ -11,30 +11,24 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from lis2_lightning.trackers.csv import CsvLogger, CsvRows, read_rows
-    from lis2_lightning.trackers.delivery import sync
-    from lis2_lightning.trackers.guarded_logger import Guarded
-    from lis2_lightning.trackers.named import Mlflow, TensorBoard, Wandb
-    from lis2_lightning.trackers.tracker import Tracker
+    from lis2_lightning.trackers.csv_rows import CsvRows, read_rows
+    from lis2_lightning.trackers.journal_logger import JournalLogger
+    from lis2_lightning.trackers.synchronise import sync
+    from lis2_lightning.trackers.tracker import CsvLogger, Mlflow, TensorBoard, Tracker, Wandb
 
-_LATE: Final = MappingProxyType(
+_MODULES: Final = MappingProxyType(
     {
-        "CsvLogger": "csv",
-        "CsvRows": "csv",
-        "Guarded": "guarded_logger",
-        "Mlflow": "named",
-        "TensorBoard": "named",
-        "Tracker": "tracker",
-        "Wandb": "named",
-        "read_rows": "csv",
-        "sync": "delivery",
+        "csv_rows": ("CsvRows", "read_rows"),
+        "journal_logger": ("JournalLogger",),
+        "synchronise": ("sync",),
+        "tracker": ("CsvLogger", "Mlflow", "TensorBoard", "Tracker", "Wandb"),
     }
 )
 
 __all__ = [
     "CsvLogger",
     "CsvRows",
-    "Guarded",
+    "JournalLogger",
     "Mlflow",
     "TensorBoard",
     "Tracker",
@@ -45,6 +39,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LATE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

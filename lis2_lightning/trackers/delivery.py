@@ -1,83 +1,193 @@
-"""Delivers what did not arrive while a run was going on."""
+"""Delivers a journal's records to a service: in order, with retries, each marked on arrival.
+
+The same loop runs in a process beside a training, in a thread for logger objects, and in
+``lis2 sync``.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from lis2_lightning.base.lock import lock
 from lis2_lightning.errors import ConfigError
-from lis2_lightning.trackers.courier import Courier
-from lis2_lightning.trackers.journal import Journal
-from lis2_lightning.trackers.limits import Limits
-from lis2_lightning.trackers.service import make_service
-from lis2_lightning.trackers.worker import held
+from lis2_lightning.trackers.adapter import Adapter, RefusedError
+from lis2_lightning.trackers.journal import Journal, Mark, Record
+
+RETRY_S = 300.0  # a record that fails for longer ends the delivery
+BACKOFF_S = 0.5  # the first pause; each further one is twice as long
+LONGEST_PAUSE_S = 30.0
+POLL_S = 0.1
+LINGER_S = 60.0  # how long a process outlives its run
 
 
-@dataclass(frozen=True)
-class Delivery:
-    """What became of one tracker's journal.
-
-    Args:
-        tracker: Its name.
-        rows: How many rows have arrived now.
-        left: How many rows have not.
-        refused: How many records the service does not take.
-        complete: Whether everything has arrived: files and the run's status, too.
-        told: What went wrong, or what a user should know.
-    """
-
-    tracker: str
-    rows: int
-    left: int
-    refused: int
-    complete: bool
-    told: str
-
-
-def sync(run_dir: Path) -> list[Delivery]:
-    """Deliver what trackers have not got yet; may be called again and again.
+class Delivery(threading.Thread):
+    """Delivers one journal.
 
     Args:
-        run_dir: The folder of a run that is not going on.
-
-    Raises:
-        ConfigError: There is no such folder, it has no trackers, or its run is going on.
+        journal: The journal.
+        connect: Makes the adapter which a ``start`` record names.
     """
-    paths = sorted((run_dir / "trackers").glob("*.jsonl"))
-    if not paths:
-        raise ConfigError(f"{run_dir} holds no rows of a tracker: name the folder of a run")
-    with lock(run_dir):
-        return [_delivered(Journal(path), Limits()) for path in paths]
+
+    def __init__(self, journal: Journal, connect: Callable[[Record], Adapter]) -> None:
+        super().__init__(name=journal.name, daemon=True)
+        self.journal = journal
+        self.mark = Mark()
+        self._connect = connect
+        self._adapter: Adapter | None = None
+        self._open_run: Record | None = None  # its ``start`` record
+        self._ending = threading.Event()
+        self._end: int | None = None
+        self._furthest, self._tries, self._failing_since = -1, 0, 0.0
+
+    def end(self) -> None:
+        """Deliver what is in the journal now, and stop; more may be a later run's."""
+        self._end = self.journal.size
+        self._ending.set()
+
+    def run(self) -> None:
+        """Deliver in a thread, which has nobody to report an error to."""
+        with suppress(ConfigError, OSError):  # held by another process, or no room on the disk
+            self.deliver()
+
+    def deliver(self) -> None:
+        """Deliver until the end; a service that fails for good ends it earlier.
+
+        Raises:
+            ConfigError: Another process delivers this journal.
+        """
+        with _held(self.journal):
+            self.mark = self.journal.mark()
+            self._rewind()
+            while True:
+                is_last = self._ending.is_set()
+                try:
+                    self._deliver_pending()
+                    if is_last and not self._close_killed():
+                        return
+                except Exception as error:  # noqa: BLE001 - whatever a library raises
+                    if not self._may_retry(error):
+                        return
+                else:
+                    self._ending.wait(POLL_S)
+
+    def _deliver_pending(self) -> None:
+        for record, end in self.journal.read(self.mark.sent):
+            if self._end is not None and end > self._end:
+                return
+            if record is not None:
+                self._deliver(record)
+            if end > self._furthest:
+                self._furthest, self._tries = end, 0
+            is_late = self._adapter is not None and self._adapter.confirms_at_close
+            self.mark.sent = end
+            self.mark.offset = self.mark.offset if is_late else end
+            self.journal.set_mark(self.mark)
+
+    def _close_killed(self) -> bool:
+        """Close a run whose process ended without a word."""
+        if self._open_run is None or self._end != self.journal.size:
+            return False
+        self.journal.append("close", status="killed")
+        self._end = self.journal.size
+        return True
+
+    def _deliver(self, record: Record) -> None:
+        try:
+            self._apply(record)
+        except RefusedError as error:
+            self.mark.refused += 1
+            self.mark.error = _described(error)
+
+    def _apply(self, record: Record) -> None:
+        kind = record["kind"]
+        if kind == "start":
+            self._begin(record)
+            return
+        adapter = self._connected()
+        if kind in {"row", "summary"}:
+            getattr(adapter, kind)(record["values"], record)
+        elif kind == "params":
+            adapter.params(record["values"], record["group"])
+        elif kind == "checkpoint":
+            adapter.checkpoint()
+        elif kind == "close":
+            self._open_run = None
+            self.mark.note = adapter.close(record["status"])
+            self._drop()
+        else:
+            self._send_file(adapter, record)
+
+    def _begin(self, record: Record) -> None:
+        if self._open_run is not None and self._open_run["key"] != record["key"]:
+            self._apply({"kind": "close", "status": "killed"})
+        self._drop()
+        self._open_run = record
+        self._connected()
+
+    def _connected(self) -> Adapter:
+        if self._open_run is None:
+            raise RefusedError("the record belongs to no run")
+        if self._adapter is None:
+            adapter = self._adapter = self._connect(self._open_run)
+            adapter.open(self._open_run)
+        return self._adapter
+
+    def _send_file(self, adapter: Adapter, record: Record) -> None:
+        folder = self.journal.run_dir.resolve()
+        path = (folder / record["path"]).resolve()
+        if not path.is_relative_to(folder):  # a journal may come from anywhere
+            raise RefusedError(f"{path} is outside the run's folder")
+        if not path.is_file():
+            raise RefusedError(f"{path} no longer exists")
+        adapter.file(path, record)
+
+    def _may_retry(self, error: Exception) -> bool:
+        """Forget the connection and pause; false where the service has failed for good."""
+        self._drop()
+        now = time.monotonic()
+        self._failing_since = self._failing_since if self._tries else now
+        self._tries += 1
+        self.mark.error = _described(error)
+        self.journal.set_mark(self.mark)
+        if now - self._failing_since > RETRY_S or (self._ending.is_set() and self._tries > 1):
+            return False
+        self._ending.wait(min(BACKOFF_S * 2 ** (self._tries - 1), LONGEST_PAUSE_S))
+        self._rewind()
+        return True
+
+    def _drop(self) -> None:
+        if self._adapter is not None:
+            self._adapter.drop()
+            self._adapter = None
+
+    def _rewind(self) -> None:
+        """Go back to what has arrived for good, and find which run was open there."""
+        self.mark.sent, self._open_run = self.mark.offset, None
+        for record, end in self.journal.read():
+            if end > self.mark.offset:
+                return
+            if record is not None and record["kind"] in {"start", "close"}:
+                self._open_run = record if record["kind"] == "start" else None
 
 
-def _delivered(journal: Journal, limits: Limits) -> Delivery:
-    with held(journal, limits.linger_s):
-        before = _rows(journal)
-        mark = Courier(
-            journal, partial(make_service, journal.run_dir), limits, is_over=lambda: True
-        ).run()
-        left = _rows(journal)
-    return Delivery(
-        tracker=journal.name,
-        rows=before - left,
-        left=left,
-        refused=mark.refused,
-        complete=mark.phase == "done",
-        told=mark.error or mark.note,
-    )
+def _described(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
 
 
-def _rows(journal: Journal) -> int:
-    return sum(record["kind"] == "row" for record in journal.undelivered())
-
-
-def table(deliveries: list[Delivery]) -> str:
-    """What a user reads of it, a line for each tracker."""
-    lines = []
-    for one in deliveries:
-        told = f" ({one.told})" if one.told else ""
-        refused = f", {one.refused} records refused" if one.refused else ""
-        lines.append(f"{one.tracker}: {one.rows} rows delivered, {one.left} left{refused}{told}")
-    return "\n".join(lines)
+@contextmanager
+def _held(journal: Journal) -> Iterator[None]:
+    """Wait until no other process delivers the journal, and keep others away."""
+    journal.state_dir.mkdir(parents=True, exist_ok=True)
+    until = time.monotonic() + LINGER_S
+    while True:
+        try:
+            with lock(journal.state_dir):
+                yield
+                return
+        except ConfigError:
+            if time.monotonic() > until:
+                raise
+        time.sleep(0.1)

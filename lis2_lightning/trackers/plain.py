@@ -25,10 +25,10 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def is_local(uri: str | None) -> bool:
+def is_local_uri(uri: str | None) -> bool:
     """Whether an MLflow URI is a file of this machine, as it is where there is none.
 
-    >>> is_local(None), is_local("sqlite:///runs.db"), is_local("http://127.0.0.1:5000")
+    >>> is_local_uri(None), is_local_uri("sqlite:///runs.db"), is_local_uri("http://127.0.0.1:5000")
     (True, True, False)
     """
     return uri is None or uri.startswith(("sqlite:", "file:", "/", "."))

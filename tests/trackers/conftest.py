@@ -17,17 +17,16 @@ from typing import Any
 
 import pytest
 
-from lis2_lightning.trackers.limits import Limits
+from lis2_lightning.trackers import delivery, journal_logger
 
 
 @pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> Limits:
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limits for tests that wait until they are reached."""
-    limits = Limits(
-        call_s=1.0, retry_s=0.3, backoff_s=0.05, longest_pause_s=0.1, stall_s=0.5, poll_s=0.02
-    )
-    monkeypatch.setattr("lis2_lightning.trackers.guarded_logger.LIMITS", limits)
-    return limits
+    limits = {"RETRY_S": 0.3, "BACKOFF_S": 0.05, "LONGEST_PAUSE_S": 0.1}
+    for name, value in {**limits, "POLL_S": 0.02}.items():
+        monkeypatch.setattr(delivery, name, value)
+    monkeypatch.setattr(journal_logger, "STALL_S", 0.5)
 
 
 def free_port() -> int:
@@ -81,21 +80,21 @@ class MlflowServer:
         except OSError:
             return False
 
-    def ask(self, what: str, **given: Any) -> dict[str, Any]:
+    def ask(self, path: str, **arguments: Any) -> dict[str, Any]:
         """Ask the REST interface."""
-        request = urllib.request.Request(f"{self.url}/api/2.0/mlflow/{what}")  # noqa: S310 - http
-        if given.pop("post", False):
-            request.data = json.dumps(given).encode()
+        request = urllib.request.Request(f"{self.url}/api/2.0/mlflow/{path}")  # noqa: S310 - http
+        if arguments.pop("post", False):
+            request.data = json.dumps(arguments).encode()
             request.add_header("Content-Type", "application/json")
         else:
-            request.full_url += "?" + urllib.parse.urlencode(given)
+            request.full_url += "?" + urllib.parse.urlencode(arguments)
         with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 - http
             read: dict[str, Any] = json.load(answer)
         return read
 
     def runs(self, experiment: str) -> list[dict[str, Any]]:
-        found = self.ask("experiments/get-by-name", experiment_name=experiment)
-        number = found["experiment"]["experiment_id"]
+        experiment_info = self.ask("experiments/get-by-name", experiment_name=experiment)
+        number = experiment_info["experiment"]["experiment_id"]
         answer = self.ask("runs/search", experiment_ids=[number], post=True)
         return list(answer.get("runs", []))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,8 @@ import torch
 
 from lis2_lightning import Trainer
 from lis2_lightning.snapshots import read_snapshot
-from lis2_lightning.trackers import Guarded, sync
+from lis2_lightning.trackers import JournalLogger, sync
+from lis2_lightning.trackers.journal import Journal
 
 from .proxy import Mode, Proxy
 
@@ -54,15 +56,15 @@ def _one_thread() -> Iterator[None]:
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """How long each call to a tracker has kept the training."""
     measured: list[float] = []
-    plain = Guarded.add
+    original = JournalLogger.add
 
-    def add(self: Guarded, kind: str, **values: Any) -> None:
+    def add(self: JournalLogger, kind: str, **values: Any) -> None:
         began = time.perf_counter()
-        plain(self, kind, **values)
+        original(self, kind, **values)
         if kind != "close":
             measured.append(time.perf_counter() - began)
 
-    monkeypatch.setattr(Guarded, "add", add)
+    monkeypatch.setattr(JournalLogger, "add", add)
     return measured
 
 
@@ -107,8 +109,8 @@ def assert_unhurt(given: dict[str, Any], trackers: Any, waits: list[float], at: 
 def assert_all_there(server: MlflowServer, experiment: str, log: list[dict[str, float]]) -> None:
     (run,) = server.runs(experiment)
     for name in ("train_loss", "val_loss", "lr"):
-        wanted = [(int(row["epoch"]), row[name]) for row in log]
-        assert server.history(run, name) == wanted
+        expected = [(int(row["epoch"]), row[name]) for row in log]
+        assert server.history(run, name) == expected
     assert run["info"]["status"] == "FINISHED"
     assert server.artifacts(run) == ["config.yaml", "environment.json"]
     assert len(run["data"]["params"]) > 20
@@ -145,7 +147,7 @@ def until_connected(run_dir: Path) -> Callable[[], None]:
         marks = run_dir / "trackers" / "mlflow" / "mark.json"
         until = time.monotonic() + 60
         while time.monotonic() < until:
-            if marks.is_file() and '"is_open": true' in marks.read_text():
+            if marks.is_file() and json.loads(marks.read_text())["offset"] > 0:
                 return
             time.sleep(0.05)
 
@@ -183,8 +185,8 @@ def test_a_server_that_is_killed_and_comes_back_gets_every_row_without_a_sync(
 
     run_dir = assert_unhurt(given, mlflow(mlflow_server.url, "comes back"), waits, at)
 
-    mark = (run_dir / "trackers" / "mlflow" / "mark.json").read_text()
-    assert '"phase": "done"' in mark
+    journal = Journal(run_dir / "trackers" / "mlflow.jsonl")
+    assert journal.mark().offset == journal.size
     assert_all_there(mlflow_server, "comes back", read_log(run_dir / "logs_train.csv"))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -18,9 +19,9 @@ import lightning.pytorch as pl
 import pytest
 
 from lis2_lightning import Trainer
-from lis2_lightning.trackers import Guarded, Mlflow, sync
-from lis2_lightning.trackers.guarded_logger import close_all
+from lis2_lightning.trackers import JournalLogger, Mlflow, sync
 from lis2_lightning.trackers.journal import Journal
+from lis2_lightning.trackers.journal_logger import close_all
 
 if TYPE_CHECKING:
     from tests.trackers.conftest import MlflowServer
@@ -31,7 +32,7 @@ Log = Callable[[Path], list[dict[str, float]]]
 
 
 def settle(given: dict[str, Any], name: str = "tiny") -> None:
-    """Wait for what goes on by itself after a run that was shorter than an import of mlflow."""
+    """Wait for what is still uploading after a run that was shorter than an import of mlflow."""
     sync(Path(given["output_dir"]) / name)
 
 
@@ -44,9 +45,9 @@ def tracker(server: MlflowServer, experiment: str, **keys: Any) -> dict[str, Any
     }
 
 
-def guarded(server: MlflowServer, experiment: str, run_dir: Path) -> Guarded:
+def logger_of(server: MlflowServer, experiment: str, run_dir: Path) -> JournalLogger:
     made = Mlflow(server.url, experiment).start(run_dir, "a run")
-    assert isinstance(made, Guarded)
+    assert isinstance(made, JournalLogger)
     return made
 
 
@@ -60,9 +61,9 @@ def test_configuration_rows_files_and_status_arrive(
     settle(given)
 
     (run,) = mlflow_server.runs("whole")
-    parameters = {one["key"]: one["value"] for one in run["data"]["params"]}
-    tags = {one["key"]: one["value"] for one in run["data"]["tags"]}
-    latest = {one["key"]: one["value"] for one in run["data"]["metrics"]}
+    parameters = {item["key"]: item["value"] for item in run["data"]["params"]}
+    tags = {item["key"]: item["value"] for item in run["data"]["tags"]}
+    latest = {item["key"]: item["value"] for item in run["data"]["metrics"]}
     assert run["info"]["status"] == "FINISHED"
     assert run["info"]["run_name"] == "tiny"
     assert parameters["batch_size"] == "4"
@@ -70,8 +71,8 @@ def test_configuration_rows_files_and_status_arrive(
     assert "environment.packages.torch" in tags
     rows = read_log(Path(info["output_dir"]) / "tiny" / "logs_train.csv")
     for name in ("train_loss", "val_loss", "lr", "val_dice"):
-        wanted = [(int(row["epoch"]), row[name]) for row in rows]
-        assert mlflow_server.history(run, name) == wanted
+        expected = [(int(row["epoch"]), row[name]) for row in rows]
+        assert mlflow_server.history(run, name) == expected
     assert latest["test_dice"] == info["metrics_test"]["dice"]
     assert latest["best_loss"] == info["best_loss"]
     assert mlflow_server.artifacts(run) == [
@@ -84,7 +85,7 @@ def test_configuration_rows_files_and_status_arrive(
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_a_resumed_run_goes_on_with_the_same_run(mlflow_server: MlflowServer, tiny: Make) -> None:
+def test_a_resumed_run_continues_the_same_run(mlflow_server: MlflowServer, tiny: Make) -> None:
     given = tiny(save_last=True, trackers=tracker(mlflow_server, "resumed"))
     Trainer.from_config(given).train()
     settle(given)
@@ -97,7 +98,7 @@ def test_a_resumed_run_goes_on_with_the_same_run(mlflow_server: MlflowServer, ti
     settle(given, "elsewhere")
 
     (run,) = mlflow_server.runs("resumed")
-    tags = {one["key"]: one["value"] for one in run["data"]["tags"]}
+    tags = {item["key"]: item["value"] for item in run["data"]["tags"]}
     assert run["info"]["run_id"] == first["info"]["run_id"]
     assert run["info"]["status"] == "FINISHED"
     assert [step for step, _ in mlflow_server.history(run, "train_loss")] == [0, 1, 2, 3, 4]
@@ -143,7 +144,7 @@ def test_a_run_that_fails_is_failed_there(
 def test_numbers_names_and_texts_of_every_kind_arrive(
     mlflow_server: MlflowServer, tmp_path: Path
 ) -> None:
-    made = guarded(mlflow_server, "kinds", tmp_path / "run")
+    made = logger_of(mlflow_server, "kinds", tmp_path / "run")
     made.begin()
     made.log_hyperparams({"long": "x" * 100_000, "größe": "µ ☉", "a b/c": {"d": [1, None]}})
     values = {"epoch": 0.0, "val dice/2 (%)": math.nan, "größe": 1.5, "up": math.inf}
@@ -153,7 +154,7 @@ def test_numbers_names_and_texts_of_every_kind_arrive(
     sync(tmp_path / "run")
 
     (run,) = mlflow_server.runs("kinds")
-    parameters = {one["key"]: one["value"] for one in run["data"]["params"]}
+    parameters = {item["key"]: item["value"] for item in run["data"]["params"]}
     assert parameters["long"].startswith("xxx")
     assert parameters["größe"] == "µ ☉"
     assert parameters["a b/c.d.0"] == "1"
@@ -182,12 +183,37 @@ def test_a_process_that_is_killed_loses_no_row_and_its_run_is_closed(
 
     journal = Journal(tmp_path / "run" / "trackers" / "mlflow.jsonl")
     until = time.monotonic() + 60
-    while journal.mark().phase != "done" and time.monotonic() < until:
-        time.sleep(0.1)  # the process beside it goes on, and ends by itself
+    while '"close"' not in journal.path.read_text() or journal.mark().offset < journal.size:
+        assert time.monotonic() < until
+        time.sleep(0.1)  # the process beside it continues, and ends by itself
 
     (run,) = mlflow_server.runs("lost")
     assert [step for step, _ in mlflow_server.history(run, "train_loss")] == [0, 1, 2, 3, 4]
     assert run["info"]["status"] == "KILLED"
+
+
+HASTY = """
+import sys
+from lis2_lightning.trackers import delivery_process
+delivery_process.LINGER_S = 1.0
+delivery_process.main(sys.argv[1])
+"""
+
+
+def test_a_call_that_never_returns_ends_with_its_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3600")
+    journal = Journal(tmp_path / "run" / "trackers" / "mlflow.jsonl")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        options = {**Mlflow(f"http://127.0.0.1:{silent.getsockname()[1]}").options}
+        journal.append("start", key="k", service="mlflow", options=options, run_name="hangs")
+        journal.append("row", values={"epoch": 0.0}, step=0)
+        words = [sys.executable, "-c", HASTY, str(journal.path)]
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, check=False, timeout=120)
+
+    assert done.returncode == 1
+    assert journal.rows_left() == 1
 
 
 @pytest.mark.usefixtures("no_pictures")

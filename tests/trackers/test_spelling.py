@@ -10,16 +10,16 @@ import pytest
 from lightning.pytorch.loggers import CSVLogger
 
 from lis2_lightning import ConfigError, Trainer
-from lis2_lightning.trackers import Guarded, sync
-from lis2_lightning.trackers.guarded_logger import close_all
-from lis2_lightning.trackers.named import guard
+from lis2_lightning.trackers import JournalLogger, sync
+from lis2_lightning.trackers.journal_logger import close_all
+from lis2_lightning.trackers.tracker import journal_logger
 
 Make = Callable[..., dict[str, Any]]
 THEIRS = "lightning.pytorch.loggers.CSVLogger"
 
 
-def guards(trainer: Trainer) -> list[Guarded]:
-    return [logger for logger in trainer.tracker if isinstance(logger, Guarded)]
+def journal_loggers(trainer: Trainer) -> list[JournalLogger]:
+    return [logger for logger in trainer.tracker if isinstance(logger, JournalLogger)]
 
 
 @pytest.mark.parametrize(
@@ -42,13 +42,13 @@ def test_a_tracker_is_named_in_many_ways(tiny: Make, trackers: Any, names: list[
     trainer = Trainer.from_config(tiny(trackers=trackers))
 
     assert trainer.tracker[0].name == "csv"
-    assert [made.name for made in guards(trainer)] == names
+    assert [made.name for made in journal_loggers(trainer)] == names
 
 
 def test_an_object_is_taken_as_it_is(tiny: Make, tmp_path: Path) -> None:
     logger = CSVLogger(tmp_path)
 
-    (made,) = guards(Trainer.from_config(tiny(), trackers=[logger]))
+    (made,) = journal_loggers(Trainer.from_config(tiny(), trackers=[logger]))
 
     assert made.inner is logger
 
@@ -68,9 +68,8 @@ def test_an_unknown_key_of_a_tracker_is_refused(tiny: Make) -> None:
 
 def test_rows_of_a_logger_named_by_class_path_are_delivered_later(tmp_path: Path) -> None:
     plain = {"class_path": THEIRS, "init_args": {"save_dir": str(tmp_path), "name": "late"}}
-    made = guard(CSVLogger(tmp_path), plain, tmp_path / "run", "run")
-    assert isinstance(made, Guarded)
-    made.journal.append("start", **{"key": "k", "run_id": "", **made._described})
+    made = journal_logger(CSVLogger(tmp_path), plain, tmp_path / "run", "run")
+    made.journal.append("start", **{"key": "k", **made._tracker})
     made.journal.append("row", values={"epoch": 0.0, "loss": 0.5}, step=0, index=0)
 
     (delivery,) = sync(tmp_path / "run")
@@ -84,30 +83,28 @@ def test_rows_of_a_logger_named_by_class_path_are_delivered_later(tmp_path: Path
     "path", ["os.system", "antigravity.Logger", "lightning.pytorch.loggers.csv_logs.os"]
 )
 def test_a_journal_names_loggers_and_nothing_else(tmp_path: Path, path: str) -> None:
-    made = guard(CSVLogger(tmp_path), {"class_path": path}, tmp_path / "run", "run")
-    assert isinstance(made, Guarded)
-    made.journal.append("start", **{"key": "k", "run_id": "", **made._described})
+    made = journal_logger(CSVLogger(tmp_path), {"class_path": path}, tmp_path / "run", "run")
+    made.journal.append("start", **{"key": "k", **made._tracker})
 
     (delivery,) = sync(tmp_path / "run")
 
-    assert "ConfigError" in delivery.told
+    assert "ConfigError" in delivery.message
 
 
-def test_a_guard_is_no_tracker(tiny: Make, tmp_path: Path) -> None:
-    made = guard(CSVLogger(tmp_path), None, tmp_path / "run", "run")
+def test_a_journal_logger_cannot_be_a_tracker(tiny: Make, tmp_path: Path) -> None:
+    made = journal_logger(CSVLogger(tmp_path), None, tmp_path / "run", "run")
 
-    with pytest.raises(ConfigError, match="a guard is no tracker"):
+    with pytest.raises(ConfigError, match="trackers cannot contain a JournalLogger"):
         _ = Trainer.from_config(tiny(), trackers=[made]).tracker
 
 
 def test_rows_of_an_object_say_that_nobody_can_make_it_again(tmp_path: Path) -> None:
-    made = guard(CSVLogger(tmp_path), None, tmp_path / "run", "run")
-    assert isinstance(made, Guarded)
-    made.journal.append("start", **{"key": "k", "run_id": "", **made._described})
+    made = journal_logger(CSVLogger(tmp_path), None, tmp_path / "run", "run")
+    made.journal.append("start", **{"key": "k", **made._tracker})
     made.journal.append("row", values={"epoch": 0.0}, step=0, index=0)
 
     (delivery,) = sync(tmp_path / "run")
 
     assert delivery.left == 1
-    assert "object in Python" in delivery.told
+    assert "object in Python" in delivery.message
     close_all([made], "finished")

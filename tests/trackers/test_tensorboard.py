@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from lis2_lightning import Trainer
-from lis2_lightning.trackers import Guarded, TensorBoard
-from lis2_lightning.trackers.guarded_logger import close_all
+from lis2_lightning.trackers import JournalLogger, TensorBoard
+from lis2_lightning.trackers.journal_logger import close_all
 
 Make = Callable[..., dict[str, Any]]
 
@@ -47,7 +47,7 @@ def test_rows_scores_texts_and_tiles_are_in_the_event_file(tiny: Make) -> None:
 def test_an_epoch_that_is_trained_again_takes_the_former_ones_place(tmp_path: Path) -> None:
     for first, loss in ((0, 1.0), (1, 2.0)):
         made = TensorBoard().start(tmp_path, "run")
-        assert isinstance(made, Guarded)
+        assert isinstance(made, JournalLogger)
         made.begin("key")
         for epoch in range(first, 3):
             made.log_metrics({"epoch": epoch, "train_loss": loss, "größe a/b": math.nan}, epoch)

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from lis2_lightning import Trainer
-from lis2_lightning.trackers import Guarded, Wandb, sync
-from lis2_lightning.trackers.guarded_logger import close_all
+from lis2_lightning.trackers import JournalLogger, Wandb, sync
+from lis2_lightning.trackers.journal_logger import close_all
 
 pytestmark = pytest.mark.slow
 Make = Callable[..., dict[str, Any]]
@@ -127,7 +127,7 @@ def test_without_a_login_the_run_is_kept_offline(
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_a_resumed_run_goes_on_under_the_same_id(tiny: Make) -> None:
+def test_a_resumed_run_continues_under_the_same_id(tiny: Make) -> None:
     given = tiny(save_last=True, trackers=offline())
     Trainer.from_config(given).train()
 
@@ -140,7 +140,7 @@ def test_a_resumed_run_goes_on_under_the_same_id(tiny: Make) -> None:
 
 def test_numbers_names_and_texts_of_every_kind_are_in_the_file(tmp_path: Path) -> None:
     made = Wandb(offline=True).start(tmp_path / "run", "größe")
-    assert isinstance(made, Guarded)
+    assert isinstance(made, JournalLogger)
     made.begin()
     made.log_hyperparams({"long": "x" * 100_000, "größe": "µ ☉", "a b/c": [1, None]})
     made.log_metrics({"epoch": 0.0, "val dice/2 (%)": float("nan"), "größe": 1.5}, step=0)

@@ -13,24 +13,8 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from lis2_lightning.base.files import atomic
-from lis2_lightning.trackers.tracker import Tracker
 
 Row = dict[str, str]
-
-
-class CsvLogger(Tracker):
-    """The CSV tracker; it is always on, so it need not be named.
-
-    Args:
-        output_run: Another folder for ``logs_train.csv`` than the run's own.
-    """
-
-    def __init__(self, output_run: str | None = None) -> None:
-        self.output_run = output_run
-
-    def start(self, run_dir: Path, run_name: str) -> Logger:  # noqa: ARG002 - one for all trackers
-        """Make the logger of one run."""
-        return CsvRows(Path(self.output_run or run_dir) / "logs_train.csv")
 
 
 class CsvRows(Logger):
@@ -53,7 +37,7 @@ class CsvRows(Logger):
 
     @property
     def version(self) -> str:
-        """There is one version: the file."""
+        """Empty: there is one file."""
         return ""
 
     @rank_zero_only
@@ -62,25 +46,28 @@ class CsvRows(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Append an epoch's row; rows of that epoch and later ones, of a lost run, go.
+        """Append an epoch's row, in place of those of this epoch and later ones of a lost run.
 
         Args:
-            metrics: The row. One without ``epoch`` is no epoch's and is passed over.
+            metrics: The row; ignored where it has no ``epoch``.
             step: The epoch, counted from 0.
         """
         if "epoch" not in metrics or step is None:
             return
         columns, rows = read_rows(self.path)
         kept = [row for row in rows if int(row["epoch"]) < step]
-        new = {key: _text(value) for key, value in metrics.items()}
-        wanted = [*columns, *(key for key in new if key not in columns)]
-        if columns == wanted and kept == rows and self.path.read_bytes().endswith(b"\n"):
-            with self.path.open("a", encoding="utf-8", newline="") as file:
-                csv.DictWriter(file, columns, lineterminator="\n").writerow(new)
+        # full precision, so that equal runs have equal files
+        row = {key: "" if value is None else repr(value) for key, value in metrics.items()}
+        all_columns = [*columns, *(key for key in row if key not in columns)]
+        if columns == all_columns and kept == rows and self.path.read_bytes().endswith(b"\n"):
+            with self.path.open("ab") as file:
+                file.write(_text(columns, [row]))
                 file.flush()
                 os.fsync(file.fileno())
         else:
-            _rewrite(self.path, wanted, [*kept, new])
+            with atomic(self.path) as file:
+                header = dict(zip(all_columns, all_columns, strict=True))
+                file.write(_text(all_columns, [header, *kept, row]))
 
 
 def read_rows(path: Path) -> tuple[list[str], list[Row]]:
@@ -91,21 +78,12 @@ def read_rows(path: Path) -> tuple[list[str], list[Row]]:
     if not path.is_file():
         return [], []
     text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    reader = csv.DictReader(io.StringIO(whole))
+    reader = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
     rows = [{key: value for key, value in row.items() if key is not None} for row in reader]
     return list(reader.fieldnames or []), rows
 
 
-def _rewrite(path: Path, columns: list[str], rows: list[Row]) -> None:
+def _text(columns: list[str], rows: list[Row]) -> bytes:
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    with atomic(path) as file:
-        file.write(text.getvalue().encode())
-
-
-def _text(value: float | None) -> str:
-    """Full precision, so that equal runs have equal files; nothing for what is not there."""
-    return "" if value is None else repr(value)
+    csv.DictWriter(text, columns, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()

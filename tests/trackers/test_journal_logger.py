@@ -1,4 +1,4 @@
-"""The guard: whatever a tracker does, the training goes on, and its rows are kept."""
+"""JournalLogger: whatever a tracker does, the training continues, and its rows are kept."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 
 from lis2_lightning import ConfigError, Trainer
-from lis2_lightning.trackers import CsvLogger, Guarded, Mlflow, TensorBoard, Wandb
-from lis2_lightning.trackers.delivery import sync
-from lis2_lightning.trackers.guarded_logger import close_all
-from lis2_lightning.trackers.limits import Limits
-from lis2_lightning.trackers.named import guard, start_all
+from lis2_lightning.trackers import CsvLogger, JournalLogger, Mlflow, TensorBoard, Wandb
+from lis2_lightning.trackers.journal_logger import close_all
+from lis2_lightning.trackers.synchronise import sync
+from lis2_lightning.trackers.tracker import journal_logger, start_all
 
 Make = Callable[..., dict[str, Any]]
 
@@ -31,6 +31,7 @@ class Keeps(Logger):
         self.rows: list[tuple[int | None, dict[str, float]]] = []
         self.params: dict[str, Any] = {}
         self.status = ""
+        self.checkpoints: list[Any] = []
         self.fault: Exception | None = None
         self.hangs = threading.Event()
         self.hangs.set()
@@ -52,6 +53,9 @@ class Keeps(Logger):
             raise self.fault
         self.rows.append((step, dict(metrics)))
 
+    def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
+        self.checkpoints.append(checkpoint_callback)
+
     def finalize(self, status: str) -> None:
         self.status = status
 
@@ -64,10 +68,8 @@ def logger() -> Iterator[Keeps]:
 
 
 @pytest.fixture
-def guarded(logger: Keeps, tmp_path: Path, hasty: Limits) -> Guarded:  # noqa: ARG001
-    made = guard(logger, None, tmp_path / "run", "run")
-    assert isinstance(made, Guarded)
-    return made
+def journalled(logger: Keeps, tmp_path: Path, hasty: None) -> JournalLogger:  # noqa: ARG001
+    return journal_logger(logger, None, tmp_path / "run", "run")
 
 
 def rows_in(path: Path) -> list[int]:
@@ -75,13 +77,15 @@ def rows_in(path: Path) -> list[int]:
     return [record["step"] for record in records if record["kind"] == "row"]
 
 
-def test_rows_reach_the_logger_in_order_and_it_is_closed(guarded: Guarded, logger: Keeps) -> None:
-    guarded.begin()
-    guarded.log_hyperparams({"lr": 0.1, "model": {"features": 2}})
+def test_rows_reach_the_logger_in_order_and_it_is_closed(
+    journalled: JournalLogger, logger: Keeps
+) -> None:
+    journalled.begin()
+    journalled.log_hyperparams({"lr": 0.1, "model": {"features": 2}})
     for epoch in range(3):
-        guarded.log_metrics({"epoch": epoch, "train_loss": 1.0 / (epoch + 1)}, step=epoch)
+        journalled.log_metrics({"epoch": epoch, "train_loss": 1.0 / (epoch + 1)}, step=epoch)
 
-    close_all([guarded], "finished")
+    close_all([journalled], "finished")
 
     assert [step for step, _ in logger.rows] == [0, 1, 2]
     assert logger.rows[1][1] == {"epoch": 1.0, "train_loss": 0.5}
@@ -89,51 +93,61 @@ def test_rows_reach_the_logger_in_order_and_it_is_closed(guarded: Guarded, logge
     assert logger.status == "success"
 
 
+def test_a_logger_is_informed_of_each_checkpoint(journalled: JournalLogger, logger: Keeps) -> None:
+    callback = ModelCheckpoint()
+    journalled.begin()
+    journalled.after_save_checkpoint(callback)
+
+    close_all([journalled], "finished")
+
+    assert logger.checkpoints == [callback]
+
+
 def test_a_logger_that_hangs_delays_neither_a_step_nor_the_end(
-    guarded: Guarded, logger: Keeps, caplog: pytest.LogCaptureFixture
+    journalled: JournalLogger, logger: Keeps, caplog: pytest.LogCaptureFixture
 ) -> None:
     logger.hangs.clear()
-    guarded.begin()
+    journalled.begin()
     began = time.monotonic()
     with caplog.at_level(logging.WARNING, "lis2_lightning"):
         for epoch in range(50):
-            guarded.log_metrics({"epoch": epoch}, step=epoch)
+            journalled.log_metrics({"epoch": epoch}, step=epoch)
         steps = time.monotonic() - began
-        close_all([guarded], "finished")
+        close_all([journalled], "finished")
 
     assert steps < 1  # 50 steps; one of them would hang for ever
     assert time.monotonic() - began < 5
     assert len(caplog.records) == 1
     assert "lis2 sync" in caplog.text
-    assert rows_in(guarded.journal.path) == list(range(50))
+    assert rows_in(journalled.journal.path) == list(range(50))
 
 
 def test_a_logger_that_fails_is_switched_off_with_one_warning(
-    guarded: Guarded, logger: Keeps, caplog: pytest.LogCaptureFixture
+    journalled: JournalLogger, logger: Keeps, caplog: pytest.LogCaptureFixture
 ) -> None:
     logger.fault = OSError("no route")
     with caplog.at_level(logging.WARNING, "lis2_lightning"):
-        guarded.begin()
+        journalled.begin()
         for epoch in range(20):
-            guarded.log_metrics({"epoch": epoch}, step=epoch)
-            guarded._last_look = 0.0
+            journalled.log_metrics({"epoch": epoch}, step=epoch)
+            journalled._next_check = 0.0
             time.sleep(0.05)
-        close_all([guarded], "failed")
+        close_all([journalled], "failed")
 
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "'keeps' is off (OSError: no route)" in caplog.text
-    assert sum(record["kind"] == "row" for record in guarded.journal.undelivered()) == 20
+    assert journalled.journal.rows_left() == 20
 
 
-def test_a_logger_that_comes_back_gets_every_row(guarded: Guarded, logger: Keeps) -> None:
+def test_a_logger_that_comes_back_gets_every_row(journalled: JournalLogger, logger: Keeps) -> None:
     logger.fault = OSError("no route")
-    guarded.begin()
-    guarded.log_metrics({"epoch": 0}, step=0)
+    journalled.begin()
+    journalled.log_metrics({"epoch": 0}, step=0)
     time.sleep(0.1)
     logger.fault = None
-    guarded.log_metrics({"epoch": 1}, step=1)
+    journalled.log_metrics({"epoch": 1}, step=1)
 
-    close_all([guarded], "killed")
+    close_all([journalled], "killed")
 
     assert [step for step, _ in logger.rows] == [0, 1]
     assert logger.status == "failed"
@@ -143,8 +157,7 @@ def test_a_folder_that_cannot_be_written_hurts_nothing(
     logger: Keeps, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "trackers").write_text("a file where the folder should be")
-    made = guard(logger, None, tmp_path, "run")
-    assert isinstance(made, Guarded)
+    made = journal_logger(logger, None, tmp_path, "run")
 
     with caplog.at_level(logging.WARNING, "lis2_lightning"):
         made.begin()
@@ -155,26 +168,28 @@ def test_a_folder_that_cannot_be_written_hurts_nothing(
     assert len(caplog.records) == 1
 
 
-def test_an_epoch_that_is_trained_again_is_not_sent_again(guarded: Guarded, logger: Keeps) -> None:
-    guarded.begin("key")
+def test_an_epoch_that_is_trained_again_is_not_sent_again(
+    journalled: JournalLogger, logger: Keeps
+) -> None:
+    journalled.begin("key")
     for epoch in range(3):
-        guarded.log_metrics({"epoch": epoch, "train_loss": float(epoch)}, step=epoch)
-    close_all([guarded], "failed")
+        journalled.log_metrics({"epoch": epoch, "train_loss": float(epoch)}, step=epoch)
+    close_all([journalled], "failed")
 
-    guarded.begin("key")
+    journalled.begin("key")
     for epoch in range(1, 4):
-        guarded.log_metrics({"epoch": epoch, "train_loss": float(epoch)}, step=epoch)
-    close_all([guarded], "finished")
+        journalled.log_metrics({"epoch": epoch, "train_loss": float(epoch)}, step=epoch)
+    close_all([journalled], "finished")
 
     assert [step for step, _ in logger.rows] == [0, 1, 2, 3]
 
 
-def test_what_belongs_to_the_logger_is_reached_through_the_guard(
-    guarded: Guarded, logger: Keeps
+def test_what_belongs_to_the_logger_is_reached_through_its_journal(
+    journalled: JournalLogger, logger: Keeps
 ) -> None:
-    assert guarded.rows is logger.rows
+    assert journalled.rows is logger.rows
     with pytest.raises(AttributeError, match="nothing_of_the_kind"):
-        _ = guarded.nothing_of_the_kind
+        _ = journalled.nothing_of_the_kind
 
 
 def test_two_trackers_of_a_kind_have_files_of_their_own(tmp_path: Path) -> None:
@@ -197,14 +212,14 @@ def test_two_trackers_of_a_kind_have_files_of_their_own(tmp_path: Path) -> None:
 def test_a_missing_package_says_what_to_install(
     tracker: Any, wanted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lis2_lightning.trackers.named.find_spec", lambda _: None)
+    monkeypatch.setattr("lis2_lightning.trackers.tracker.find_spec", lambda _: None)
 
     with pytest.raises(ConfigError, match=wanted):
         tracker.start(tmp_path, "run")
 
 
 def test_syncing_a_folder_without_trackers_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no rows of a tracker"):
+    with pytest.raises(ConfigError, match="no rows for a tracker"):
         sync(tmp_path)
 
 

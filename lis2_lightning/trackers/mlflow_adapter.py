@@ -1,0 +1,120 @@
+"""Delivers to an MLflow server, or to a SQLite file beside the run folders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from lis2_lightning.trackers.adapter import Adapter, RefusedError, Status
+from lis2_lightning.trackers.plain import clean_name, flat, is_local_uri, shortened
+
+_KEY: Final = "lis2.key"
+_LONGEST_VALUE: Final = 6000  # characters; MLflow's server takes no longer parameters
+_LONGEST_TAG: Final = 5000
+_BATCH: Final = 100
+_STATUS: Final = MappingProxyType({"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"})
+# its own retries take minutes, and a delivery has its own
+_ENVIRONMENT: Final = MappingProxyType(
+    {
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "GIT_PYTHON_REFRESH": "quiet",
+    }
+)
+_REFUSALS: Final = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST"})
+
+
+class MlflowAdapter(Adapter):
+    """Sends through MLflow's client, which keeps no state of a run."""
+
+    def __init__(self, run_dir: Path, options: Mapping[str, Any]) -> None:
+        super().__init__(run_dir, options)
+        for name, value in _ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        from mlflow import MlflowClient
+
+        store = f"sqlite:///{(run_dir.parent / 'mlflow.db').resolve()}"
+        self.uri = options["tracking_uri"] or store
+        self._client: Any = MlflowClient(self.uri)
+        self._id = ""
+
+    def open(self, start: Mapping[str, Any]) -> None:
+        """Find the run by its key, or create it."""
+        experiment, key = self._experiment(), start["key"]
+        runs = self._client.search_runs([experiment], f"tags.`{_KEY}` = '{key}'", max_results=1)
+        if runs:
+            self._id = str(runs[0].info.run_id)
+            self._client.update_run(self._id, status="RUNNING")
+        else:
+            tags = {_KEY: key, "mlflow.source.name": "lis2_lightning"}
+            run = self._client.create_run(experiment, tags=tags, run_name=start["run_name"])
+            self._id = str(run.info.run_id)
+
+    def _experiment(self) -> str:
+        name = self.options["experiment_name"]
+        known = self._client.get_experiment_by_name(name)
+        if known is not None and known.lifecycle_stage != "deleted":
+            return str(known.experiment_id)
+        artifacts = None
+        if is_local_uri(self.uri):
+            folder = self.run_dir.parent / "mlflow-artifacts" / clean_name(name)
+            artifacts = folder.resolve().as_uri()
+        return str(self._client.create_experiment(name, artifacts))
+
+    def params(self, values: Mapping[str, Any], group: str) -> None:
+        """Send the configuration as parameters, and the environment as tags.
+
+        A parameter cannot be changed at MLflow: what differs in a resumed run becomes a tag.
+        """
+        from mlflow.entities import Param, RunTag
+
+        texts = {clean_name(name): str(value) for name, value in flat(values).items()}
+        if group:
+            tags = {f"{group}.{name}": text for name, text in texts.items()}
+        else:
+            known = self._client.get_run(self._id).data.params
+            texts = {name: shortened(text, _LONGEST_VALUE) for name, text in texts.items()}
+            new = {name: text for name, text in texts.items() if name not in known}
+            self._send("params", [Param(name, text) for name, text in new.items()])
+            changed = {name for name in texts if known.get(name, texts[name]) != texts[name]}
+            tags = {f"resumed.{name}": texts[name] for name in texts if name in changed}
+        short = {clean_name(name): shortened(text, _LONGEST_TAG) for name, text in tags.items()}
+        self._send("tags", [RunTag(name, text) for name, text in short.items()])
+
+    def row(self, values: Mapping[str, float], record: Mapping[str, Any]) -> None:
+        """Send a row; MLflow keeps equal values of the same time and step once."""
+        from mlflow.entities import Metric
+
+        when, step = int(1000 * record["time"]), record["step"]
+        items = values.items()
+        self._send(
+            "metrics", [Metric(clean_name(name), value, when, step) for name, value in items]
+        )
+
+    def _send(self, kind: str, entities: list[Any]) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            for first in range(0, len(entities), _BATCH):
+                self._client.log_batch(self._id, **{kind: entities[first : first + _BATCH]})
+        except MlflowException as error:
+            if error.error_code in _REFUSALS:
+                raise RefusedError(str(error)) from error
+            raise
+
+    def file(self, path: Path, record: Mapping[str, Any]) -> None:  # noqa: ARG002 - Adapter's
+        """Send a file."""
+        self._client.log_artifact(self._id, str(path))
+
+    def close(self, status: Status) -> str:
+        """End the run with a status of MLflow's."""
+        self._client.set_terminated(self._id, _STATUS[status])
+        return (
+            f"view it with: mlflow ui --backend-store-uri {self.uri}"
+            if is_local_uri(self.uri)
+            else ""
+        )
