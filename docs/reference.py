@@ -16,8 +16,7 @@ from docstring_parser import parse
 
 from lis2_lightning import Trainer
 from lis2_lightning.assembly.settings import _RESERVED
-from lis2_lightning.cli.commands import RUNS
-from lis2_lightning.cli.tools import TOOLS
+from lis2_lightning.cli.dispatch import summaries
 from lis2_lightning.config.names import TABLES, names
 from lis2_lightning.config.schema import Schema
 
@@ -104,8 +103,8 @@ def tables() -> str:
 
 def commands() -> str:
     """A row for every command."""
-    told = {**RUNS, **{name: str(run.__doc__).partition("\n")[0] for name, run in TOOLS.items()}}
-    return _table(["command", "does"], [[f"`lis2 {name}`", text] for name, text in told.items()])
+    rows = [[f"`lis2 {name}`", text] for name, text in summaries().items()]
+    return _table(["command", "does"], rows)
 
 
 def reserved() -> str:

@@ -30,13 +30,13 @@ class SnapshotError(Lis2Error):
 
 
 class TrainingError(Lis2Error):
-    """A run that had begun cannot go on."""
+    """A run that had begun cannot continue."""
 
     exit_code = 1
 
 
 class ProcessLost(TrainingError):  # noqa: N818 - it says what has happened
-    """Another process of a run is gone, and so the run cannot go on.
+    """Another process of a run is gone, and so the run cannot continue.
 
     Args:
         message: The sentence.
@@ -51,7 +51,7 @@ class ProcessLost(TrainingError):  # noqa: N818 - it says what has happened
 
 
 class Interrupted(Lis2Error):  # noqa: N818 - a user asked for it
-    """A signal ended a run, at a place from which it can go on.
+    """A signal ended a run, at a place from which it can be resumed.
 
     Args:
         message: The sentence.
@@ -87,3 +87,15 @@ def close_to(name: str, valid: Iterable[str]) -> list[str]:
     folded = {candidate.lower(): candidate for candidate in valid}
     close = difflib.get_close_matches(name.lower(), folded, n=2, cutoff=0.6)
     return [folded[match] for match in close]
+
+
+def one_line(error: BaseException) -> str:
+    """An exception's text as one line, after its name where the text alone says little.
+
+    >>> one_line(ValueError("no  good")), one_line(KeyError("x"))
+    ('no good', "KeyError: 'x'")
+    """
+    text = " ".join(str(error).split())
+    if text and not isinstance(error, LookupError):
+        return text
+    return f"{type(error).__name__}: {text}".removesuffix(": ")

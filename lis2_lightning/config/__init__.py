@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from lis2_lightning.config.arguments import spell_arguments
+from lis2_lightning.config.arguments import read_arguments
 from lis2_lightning.config.loading import CHECKPOINT, load_config, merge
 from lis2_lightning.config.spelling import to_class_paths, to_lis2
 
@@ -20,7 +20,7 @@ __all__ = [
     "describe",
     "load_config",
     "merge",
-    "spell_arguments",
+    "read_arguments",
     "to_class_paths",
     "to_lis2",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from jsonargparse._common import parsing_settings
 
 from lis2_lightning import ConfigError, Trainer
 from lis2_lightning.config.trusted import trusted
@@ -213,28 +211,10 @@ def test_a_text_may_be_an_activation(tiny: Make) -> None:
             build(path)
 
 
-def test_what_jsonargparse_may_import_is_as_before_afterwards() -> None:
-    before = dict(parsing_settings)
-    with trusted({}, source="last.pt"):
-        assert parsing_settings != before
-    assert parsing_settings == before
-    with pytest.raises(KeyError), trusted({}, source="last.pt"):
-        raise KeyError
-    assert parsing_settings == before
-
-
-def test_a_jsonargparse_that_would_not_ask_is_not_trusted(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    common = importlib.import_module("jsonargparse._common")
-    monkeypatch.setattr(common, "check_import_path", lambda _: None)
-    assert "install jsonargparse" in refusal_of_all()
-    monkeypatch.delattr(common, "check_import_path")
-    assert "install jsonargparse" in refusal_of_all()
-
-
-def refusal_of_all() -> str:
-    """What is said of the least configuration."""
-    with pytest.raises(ConfigError) as told, trusted({}, source="last.pt"):
-        pass
-    return str(told.value)
+def test_python_imports_as_before_afterwards(tiny: Make) -> None:
+    before = list(sys.meta_path)
+    config = tiny(scheduler={"type": "LambdaLR", "lr_lambda": "own_package.evil.Net"})
+    with pytest.raises(ConfigError), trusted(config, source="last.pt"):
+        Trainer.from_config(config)
+    assert sys.meta_path == before
+    assert Trainer.from_config(tiny(scheduler={"type": "LambdaLR", "lr_lambda": "math.sqrt"}))

@@ -45,20 +45,10 @@ def test_several_devices_take_ddp_unless_told_otherwise(
     assert type(built(tiny, **lightning).lightning.strategy) is expected
 
 
-def test_the_plan_tells_what_fsdp_becomes(tiny: Make) -> None:
-    told = built(tiny, devices=2, strategy="fsdp").planned()["lightning.strategy"]
-    assert told == (
-        "lightning.pytorch.Trainer(strategy=lis2_lightning.parallel.sharded.ShardedStrategy())"
-    )
-
-
 def test_the_configuration_for_lightning_alone_means_the_same(tiny: Make) -> None:
-    given = built(tiny, devices=2, strategy="fsdp").global_config
+    given = built(tiny, devices=2, strategy="ddp").global_config
     arguments = yaml.safe_load(lightning_yaml(given))["trainer"]
-    assert arguments["strategy"] == {
-        "class_path": "lis2_lightning.parallel.sharded.ShardedStrategy"
-    }
-    assert arguments["inference_mode"] is False
+    assert arguments["strategy"] == "ddp"
     assert arguments["plugins"][0]["class_path"].endswith("SharedBatchNorm")
 
 
