@@ -31,54 +31,31 @@ _FOLDS: Final[tuple[dict[str, list[int]], ...]] = (
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """What a user's images are like.
+    """What a user's images are like; shares are in [0, 1], values in the image's units."""
 
-    Attributes:
-        shape: Channels, height and width of the image, px.
-        channels: Of the target.
-        looked_at: Share of the pixels that were looked at, in (0, 1].
-        finite: Share of those that are numbers.
-        negative: Share of the numbers that are below 0.
-        percentiles: The 1st, 50th and 99th of the numbers, in the image's units.
-        least: The least number.
-        most: The greatest one.
-        mean: Of a sample of the numbers.
-        spread: Their standard deviation.
-        labelled: Share of the pixels whose truth is known.
-        positive: Share of the labelled ones that are 1.
-    """
-
-    shape: tuple[int, int, int]
-    channels: int
-    looked_at: float
-    finite: float
-    negative: float
-    percentiles: tuple[float, float, float]
+    shape: tuple[int, int, int]  # channels, height and width of the image, px
+    channels: int  # of the target
+    looked_at: float  # share of the pixels that were looked at
+    finite: float  # share of those that are numbers
+    negative: float  # share of the numbers that are below 0
+    percentiles: tuple[float, float, float]  # the 1st, 50th and 99th
     least: float
     most: float
     mean: float
-    spread: float
-    labelled: float
-    positive: float
+    spread: float  # the standard deviation
+    labelled: float  # share of the pixels whose truth is known
+    positive: float  # share of the labelled ones that are 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """What is suggested for them.
+    """What is suggested for them."""
 
-    Attributes:
-        size: Side of a tile, px.
-        num_folds: How many folds there are.
-        folds: Which of them train, validate and test; a single one only trains.
-        normalization: As :class:`~lis2_lightning.data.TileDataset` takes it.
-        num_blocks: Depth of the U-Net.
-    """
-
-    size: int
+    size: int  # side of a tile, px
     num_folds: int
-    folds: Mapping[str, list[int]]
-    normalization: str
-    num_blocks: int
+    folds: Mapping[str, list[int]]  # which of them train, validate and test
+    normalization: str  # as TileDataset takes it
+    num_blocks: int  # depth of the U-Net
 
 
 def start(path: Path, maps: Mapping[str, str]) -> Answer:

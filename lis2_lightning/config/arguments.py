@@ -3,11 +3,13 @@
 ``--optimizer AdamW --optimizer.lr 0.01`` means what the same keys mean in a file or in Python: a
 component that is named anew starts from its own defaults, not from those of the one before.
 ``--metrics+=iou`` adds to a list, and ``--metrics.threshold 0.3`` after it applies to what was
-added.
+added. Variables of the environment spell the same: ``LIS2_EPOCHS``, ``LIS2_FIT__EPOCHS``,
+``LIS2_OPTIMIZER__LR``.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,12 +18,14 @@ from typing import Any, Final
 from lis2_lightning.config.loading import ALIASES, load_config, merge
 from lis2_lightning.config.names import KINDS
 from lis2_lightning.config.plain_yaml import parse_yaml
-from lis2_lightning.config.variables import from_environment
-from lis2_lightning.errors import ConfigError, did_you_mean
+from lis2_lightning.errors import ConfigError, close_to, did_you_mean
 
 _CONFIG: Final = frozenset({"--config", "-c"})
 _SWITCHES: Final = frozenset({"-h", "--help", "--print_config", "--json"})
+_PREFIX: Final = "LIS2_"
+_FILE: Final = "config"
 HELP: Final = ".help"
+_log = logging.getLogger("lis2_lightning")
 
 
 def read_arguments(
@@ -107,9 +111,7 @@ def _set(
     config: Mapping[str, Any], key: str, text: str, default: Callable[[str], Any]
 ) -> dict[str, Any]:
     name = key.removesuffix("+")
-    is_component = _top(name) in KINDS or name == "lightning"
-    # jsonargparse knows whether another key is a number or text
-    value = parse_yaml(text, f"--{key}") if is_component or name != key else text
+    value = parse_yaml(text, f"--{key}") if _is_nested(name) or name != key else text
     top = _top(name)
     if top not in config and (name != key or top != name):
         config = {**config, top: default(top)}
@@ -117,6 +119,11 @@ def _set(
         return merge(config, {name: value})
     present = _inside(config, name.split("."))
     return merge(config, {name: [*_listed(present), *_listed(value)]})
+
+
+def _is_nested(key: str) -> bool:
+    """Whether a value is YAML; of others, jsonargparse knows whether they are numbers or text."""
+    return _top(key) in KINDS or key == "lightning"
 
 
 def _listed(value: Any) -> list[Any]:
@@ -132,3 +139,49 @@ def _inside(config: Any, path: Sequence[str]) -> Any:
         arguments = config.get("init_args")
         config = arguments[key] if arguments and key in arguments else config.get(key)
     return config
+
+
+def from_environment(
+    environ: Mapping[str, str], keys: Sequence[str], *, command: str
+) -> dict[str, Any]:
+    """The configuration that the environment sets; files and flags override it.
+
+    Two underscores stand for a dot. A command's own variable, such as ``LIS2_FIT__EPOCHS``,
+    overrides ``LIS2_EPOCHS``. ``LIS2_FILE`` names a file, which the other variables override.
+
+    Args:
+        environ: The environment.
+        keys: The keys that may be set.
+        command: The command.
+
+    Raises:
+        ConfigError: A value is not valid YAML, or the file cannot be read.
+
+    >>> from_environment({"LIS2_FIT__OPTIMIZER": "{type: SGD}"}, ["optimizer"], command="fit")
+    {'optimizer': {'type': 'SGD'}}
+    """
+    variables = _variables(environ, [*keys, *ALIASES, _FILE], command)
+    config = load_config(environ[variables.pop(_FILE)]) if _FILE in variables else {}
+    # shorter keys first: a component before what lies inside it
+    for key in sorted(variables, key=len):
+        text = environ[variables[key]]
+        value = parse_yaml(text, variables[key]) if _is_nested(key) else text
+        config = merge(config, {key: value})
+    return config
+
+
+def _variables(environ: Mapping[str, str], keys: Sequence[str], command: str) -> dict[str, str]:
+    """The variable that sets each key; the command's own come last, and win."""
+    own = f"{command.replace('-', '_').upper()}__"
+    variables: dict[str, str] = {}
+    names = [name for name in environ if name.startswith(_PREFIX)]
+    for name in sorted(names, key=lambda name: name.startswith(_PREFIX + own)):
+        first, *rest = name.removeprefix(_PREFIX).removeprefix(own).split("__")
+        # capitals are the shell's custom; toEncode keeps its own where it is written so
+        inside = [part.lower() if part.isupper() else part for part in rest]
+        if first.lower() in keys:
+            variables[".".join([first.lower(), *inside])] = name
+        elif nearest := close_to(first.lower(), [key for key in keys if key not in ALIASES]):
+            near = f"{_PREFIX}{nearest[0].upper()}"
+            _log.warning("%s in the environment sets no key: did you mean %s?", name, near)
+    return variables

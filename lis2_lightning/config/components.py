@@ -84,27 +84,10 @@ def objection(path: str, *, is_class: bool) -> str | None:
     """
     try:
         named = _named(path)
-    except _Objection as error:
-        return str(error)
-    if is_class and not inspect.isclass(named):
-        return "is no class"
-    return object_objection(named)
-
-
-def object_objection(named: Any) -> str | None:
-    """Why a configuration that nobody has chosen may not name a class or function.
-
-    Args:
-        named: What it names.
-
-    Returns:
-        What is wrong with it, or null where it may be named.
-    """
-    try:
         if inspect.isclass(named):
             _judge_class(named)
         else:
-            _judge_function(named)
+            _judge_function(named, is_class=is_class)
     except _Objection as error:
         return str(error)
     return None
@@ -154,10 +137,10 @@ def _judge_class(component: type) -> None:
         raise _Objection("is no network, data set, optimizer or other component")
 
 
-def _judge_function(function: Any) -> None:
+def _judge_function(function: Any, *, is_class: bool) -> None:
     made_in = str(getattr(function, "__module__", ""))
-    if not inspect.isroutine(function):
-        raise _Objection("is no class or function")
+    if is_class or not inspect.isroutine(function):
+        raise _Objection("is no class")
     if made_in not in _FUNCTIONS and not _is_own(made_in):
         raise _Objection("is no function of torch.nn.functional or of your own")
 

@@ -9,7 +9,7 @@ anything is called.
 
 from __future__ import annotations
 
-import re
+import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from jsonargparse import Namespace
 
-from lis2_lightning.config.components import IMPORT_FIRST, PATH, object_objection, objection
+from lis2_lightning.config.components import IMPORT_FIRST, PATH, objection
 from lis2_lightning.config.loading import load_config, long_names
 from lis2_lightning.config.names import KINDS
 from lis2_lightning.config.plain_yaml import parse_yaml
@@ -103,36 +103,24 @@ class _Guard:
         self._mentioned = set(_modules(self._named)) - set(_modules(self._given))
 
     def find_spec(self, name: str, *_: Any) -> None:
-        """Keep Python from importing a module that the configuration mentions.
-
-        Raises:
-            ModuleNotFoundError: As said.
-        """
+        """Keep Python from importing a module that the configuration mentions."""
         if name in self._mentioned:
             raise ModuleNotFoundError(f"{name} is not imported for {self._source}", name=name)
 
     def check(self, config: Mapping[str, Any]) -> None:
-        """Refuse a configuration that names what it may not.
-
-        Raises:
-            ConfigError: As said.
-        """
+        """Refuse, before it is parsed, a configuration that names what it may not."""
         for key, value in long_names(config).items():
             if key not in self._replaced:
                 self._check(value, [key])
 
     def explain(self, error: ConfigError) -> None:
-        """Say why a path could not be imported, where that is what an error is about.
-
-        Raises:
-            ConfigError: As said.
-        """
+        """Say why a path could not be imported, where that is what an error is about."""
         for path in self._named:
-            if path in str(error) and (wrong := objection(path, is_class=False)):
-                raise ConfigError(self._sentence(path, wrong, [])) from error
+            if path in str(error):
+                self._refuse(path, objection(path, is_class=False), [])
 
     def judge(self, parsed: Any, keys: Sequence[str] = ()) -> None:
-        """Refuse what jsonargparse has found that is not a component.
+        """Refuse what jsonargparse has imported that is not a component.
 
         Args:
             parsed: What it has made of the configuration.
@@ -141,23 +129,22 @@ class _Guard:
         Raises:
             ConfigError: As said.
         """
-        if isinstance(parsed, Namespace | Mapping):
-            for key, value in dict(
-                vars(parsed) if isinstance(parsed, Namespace) else parsed
-            ).items():
-                if key == "class_path" and isinstance(value, str):
-                    self._judge(_resolved(value), value, objection(value, is_class=False), keys)
-                self.judge(value, [*keys, str(key)])
-        elif isinstance(parsed, list | tuple):
+        if isinstance(parsed, list | tuple):
             for item in parsed:
                 self.judge(item, keys)
+        elif isinstance(parsed, Namespace | Mapping):
+            items = vars(parsed) if isinstance(parsed, Namespace) else parsed
+            for key, value in items.items():
+                if key == "class_path" and isinstance(value, str):
+                    self._judge(_resolved(value), value, keys)
+                self.judge(value, [*keys, str(key)])
         elif callable(parsed):
-            path = next((path for path in self._named if _resolved(path) is parsed), repr(parsed))
-            self._judge(parsed, path, object_objection(parsed), keys)
+            for path in (path for path in self._named if _is_named(parsed, path)):
+                self._judge(parsed, path, keys)
 
-    def _judge(self, named: Any, path: str, wrong: str | None, keys: Sequence[str]) -> None:
-        if wrong and not any(_resolved(given) is named for given in self._given):
-            raise ConfigError(self._sentence(path, wrong, keys))
+    def _judge(self, named: Any, path: str, keys: Sequence[str]) -> None:
+        if not any(_is_named(named, given) for given in self._given):
+            self._refuse(path, objection(path, is_class=False), keys)
 
     def _check(self, value: Any, keys: list[str]) -> None:
         if len(keys) > _MAX_DEPTH:
@@ -170,6 +157,8 @@ class _Guard:
                 self._check_item(key, item, keys)
         elif isinstance(value, str) and keys[-1] in KINDS:
             self._check_component(value, keys)
+        elif isinstance(value, str) and "\\" in value:
+            self._check_escapes(value, keys)
 
     def _check_item(self, key: Any, item: Any, keys: list[str]) -> None:
         if not isinstance(key, str):
@@ -186,10 +175,20 @@ class _Guard:
         elif "." in value:
             self._check_class(value, keys)
 
+    def _check_escapes(self, value: str, keys: list[str]) -> None:
+        """Refuse YAML inside a text that names what the text itself does not show."""
+        with suppress(ConfigError):
+            if parse_yaml(value, self._source) == value:
+                return
+        raise ConfigError(f"{self._source} has a text with escapes under {'.'.join(keys)[:80]}")
+
     def _check_class(self, path: Any, keys: list[str]) -> None:
-        if isinstance(path, str) and path.isidentifier():
-            return  # a short name: a class of our tables, or one that is imported already
-        wrong = objection(path, is_class=True) if isinstance(path, str) else "is no text"
+        if not isinstance(path, str):
+            self._refuse(path, "is no text", keys)
+        elif not path.isidentifier():  # or it is a short name, of a class of our tables
+            self._refuse(path, objection(path, is_class=True), keys)
+
+    def _refuse(self, path: Any, wrong: str | None, keys: Sequence[str]) -> None:
         if wrong:
             raise ConfigError(self._sentence(path, wrong, keys))
 
@@ -212,13 +211,9 @@ def _replaced(overrides: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _paths(value: Any) -> Iterator[str]:
-    """Every import path that is mentioned in a configuration, also in YAML inside its texts."""
+    """Every import path in the texts of a configuration."""
     if isinstance(value, str):
         yield from (match[0] for match in PATH.finditer(value))
-        if re.search(r"[\[{\"\\]", value):
-            with suppress(ConfigError):
-                inner = parse_yaml(value, "a text")
-                yield from _paths(inner if inner != value else None)
     elif isinstance(value, Mapping | list | tuple):
         for item in value.values() if isinstance(value, Mapping) else value:
             yield from _paths(item)
@@ -241,6 +236,12 @@ def _resolved(path: str) -> Any:
                 named = getattr(named, name, None)
             return named
     return None
+
+
+def _is_named(value: Any, path: str) -> bool:
+    named = _resolved(path)
+    # a method is another object each time
+    return named is not None and (named is value or (inspect.isroutine(value) and named == value))
 
 
 _GUARD: ContextVar[_Guard | None] = ContextVar("guard", default=None)

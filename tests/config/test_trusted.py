@@ -197,6 +197,38 @@ def test_a_text_that_a_component_would_have_imported_is_refused(path: str, tiny:
         assert str(told.value).isprintable()
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{class_path: evil_when_imported.Net}",
+        "[evil_when_imported.Net, os.system]",
+        '"os\\x2esystem"',
+        '"evil_when_imported\\u002eNet"',
+        '{a: 1, a: "os\\x2esystem"}',
+        "own_code.net.forward",
+        "own_code.subprocess.run",
+        "own_code.Popen",
+    ],
+)
+def test_a_text_that_holds_a_path_is_refused(text: str, tiny: Make) -> None:
+    for config in (
+        tiny(model={"type": "own_code.Net", "activation": text}),
+        tiny(scheduler={"type": "LambdaLR", "lr_lambda": text}),
+        tiny(lightning={"callbacks": text}),
+        tiny(model={"class_path": "own_code.Net", "init_args.activation": text}),
+    ):
+        with pytest.raises(ConfigError), trusted(config, source="last.pt"):
+            Trainer.from_config(config)
+
+
+def test_objects_that_the_caller_gives_are_not_judged(tiny: Make) -> None:
+    config = tiny(model={"type": "own_code.Net"})
+    overrides = {"model.activation": own("load"), "seed": 1}
+    with trusted(config, source="last.pt", overrides=overrides):
+        trainer = Trainer.from_config(config, **overrides)
+    assert trainer.model.activation is own("load")
+
+
 def test_a_text_may_be_an_activation(tiny: Make) -> None:
     def build(activation: str) -> Trainer:
         config = tiny(model={"type": "own_code.Net", "activation": activation})
