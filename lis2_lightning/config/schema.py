@@ -120,21 +120,22 @@ class Schema:
         theirs, arguments = _without_objects(_lightning_of(given, wrong))
         plain = to_class_paths(rest, wrong=wrong)
         missing = [key for key in self._required() if partly and key not in plain]
-        parser = self.parser(skip=[*objects, *missing])
-        # or a component would keep arguments of the default one: AdamW the weight decay of Adam
-        parser.set_defaults(dict.fromkeys(set(plain) & set(KINDS)))
         wrong += unknown(objects, self.keys)
         wrong += unknown(theirs, self.lightning_defaults, path=_LIGHTNING)
+        skip = {*objects, *missing}
+        parser = self.parser(skip=skip)
+        # or a component would keep arguments of the default one: AdamW the weight decay of Adam
+        parser.set_defaults(dict.fromkeys(set(plain) & set(KINDS)))
         with judging() as judge:
             try:
                 namespace = parser.parse_object(deepcopy({**plain, _LIGHTNING: arguments}))
             except Exception as error:
-                wrong += mistakes(self.owner, plain, skip={_LIGHTNING, *objects, *missing})
+                wrong += mistakes(self.owner, plain, skip={_LIGHTNING, *skip})
                 wrong += mistakes(pl.Trainer, arguments, path=_LIGHTNING)
-                raise ConfigError("; ".join(dict.fromkeys(wrong or [short(error)]))) from error
+                raise _joined(wrong or [short(error)]) from error
             judge(namespace)
         if wrong:
-            raise ConfigError("; ".join(dict.fromkeys(wrong)))
+            raise _joined(wrong)
         config = self._resolved(parser, namespace)
         config[_LIGHTNING] |= describe(theirs)
         described = {**config, **dict.fromkeys(missing), **describe(objects)}
@@ -175,6 +176,10 @@ class Schema:
         lightning = dumped.pop(_LIGHTNING, None) or {}
         changed = {k: v for k, v in lightning.items() if v != self.lightning_defaults[k]}
         return {**{key: dumped[key] for key in self.keys if key in dumped}, _LIGHTNING: changed}
+
+
+def _joined(sentences: Iterable[str]) -> ConfigError:
+    return ConfigError("; ".join(dict.fromkeys(sentences)))
 
 
 def describe(value: Any) -> Any:
@@ -235,7 +240,7 @@ def _refuse_placeholders(config: Mapping[str, Any]) -> None:
 
 
 def _lightning_of(config: Mapping[str, Any], wrong: list[str]) -> Mapping[str, Any]:
-    """What stands under ``lightning``; a sentence is added where that is no mapping."""
+    """The arguments under ``lightning``; a sentence is added where that is not a mapping."""
     given = config.get(_LIGHTNING)
     if given is not None and not isinstance(given, Mapping):
         wrong.append(f"{_LIGHTNING} must hold keys and values, got {given!r}")

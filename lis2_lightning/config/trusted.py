@@ -85,13 +85,7 @@ def judging() -> Iterator[Callable[[Namespace], None]]:
 
 
 class _Guard:
-    """Judges what a configuration names.
-
-    Args:
-        source: The snapshot, to name in an error.
-        config: Its configuration.
-        overrides: What the caller gives besides.
-    """
+    """Judges what a snapshot's configuration names."""
 
     def __init__(
         self, source: str, config: Mapping[str, Any], overrides: Mapping[str, Any]
@@ -120,15 +114,7 @@ class _Guard:
                 self._refuse(path, objection(path, is_class=False), [])
 
     def judge(self, parsed: Any, keys: Sequence[str] = ()) -> None:
-        """Refuse what jsonargparse has imported that is not a component.
-
-        Args:
-            parsed: What it has made of the configuration.
-            keys: Where this part of it stands.
-
-        Raises:
-            ConfigError: As said.
-        """
+        """Refuse what jsonargparse has imported, for these keys, that is not a component."""
         if isinstance(parsed, list | tuple):
             for item in parsed:
                 self.judge(item, keys)
