@@ -1,7 +1,7 @@
 """Write the generated parts of configuration.md from the signature and the tables of names.
 
-Run it with ``python docs/reference.py`` after a change of a key, a default or a name; a test fails
-where that was forgotten.
+Run it with ``python docs/reference.py`` after changing a key, a default or a name; a test fails if
+that was forgotten.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from docstring_parser import parse
 
 from lis2_lightning import Trainer
 from lis2_lightning.assembly.settings import _RESERVED
-from lis2_lightning.cli.commands import RUNS
-from lis2_lightning.cli.tools import TOOLS
+from lis2_lightning.cli.dispatch import summaries
 from lis2_lightning.config.names import TABLES, names
 from lis2_lightning.config.schema import Schema
 
@@ -32,14 +31,15 @@ def page(text: str) -> str:
         text: The page as it is.
     """
     parts = {"keys": keys, "names": tables, "commands": commands, "reserved": reserved}
-    return _BLOCK.sub(lambda found: found[1] + parts[found[2]]() + found[3], text)
+    return _BLOCK.sub(lambda match: match[1] + parts[match[2]]() + match[3], text)
 
 
 def keys() -> str:
     """A row for every key: type, default, meaning."""
     schema = Schema(Trainer)
     hints = get_type_hints(Trainer.__init__)
-    told = {one.arg_name: one.description or "" for one in parse(Trainer.__doc__ or "").params}
+    parsed = parse(Trainer.__doc__ or "").params
+    meanings = {item.arg_name: " ".join((item.description or "").split()) for item in parsed}
     defaults = schema.defaults()
     parameters = inspect.signature(Trainer).parameters
     rows = []
@@ -47,9 +47,7 @@ def keys() -> str:
         needed = parameters[key].default is inspect.Parameter.empty
         default = "needed" if needed else f"`{_default(defaults[key])}`"
         name = "`epochs` (or `epoch`)" if key == "epochs" else f"`{key}`"
-        rows.append(
-            [name, _type(hints[key]), default, " ".join(told[key].split()).replace("``", "`")]
-        )
+        rows.append([name, _type(hints[key]), default, meanings[key].replace("``", "`")])
     return _table(["key", "type", "default", "meaning"], rows)
 
 
@@ -89,11 +87,11 @@ def tables() -> str:
             by_class.setdefault(path, []).append(f"`{name}`")
         own = set(ours.values())
         rows += [
-            [kind.replace("_", " "), ", ".join(sorted(found)), f"`{path}`"]
-            for path, found in by_class.items()
+            [kind.replace("_", " "), ", ".join(sorted(listed)), f"`{path}`"]
+            for path, listed in by_class.items()
             if path in own
         ]
-        theirs = sorted(", ".join(found) for path, found in by_class.items() if path not in own)
+        theirs = sorted(", ".join(listed) for path, listed in by_class.items() if path not in own)
         if theirs:
             module = next(path for path in by_class if path not in own).rpartition(".")[0]
             rows.append(
@@ -104,8 +102,8 @@ def tables() -> str:
 
 def commands() -> str:
     """A row for every command."""
-    told = {**RUNS, **{name: str(run.__doc__).partition("\n")[0] for name, run in TOOLS.items()}}
-    return _table(["command", "does"], [[f"`lis2 {name}`", text] for name, text in told.items()])
+    rows = [[f"`lis2 {name}`", text] for name, text in summaries().items()]
+    return _table(["command", "does"], rows)
 
 
 def reserved() -> str:

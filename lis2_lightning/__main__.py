@@ -90,9 +90,9 @@ def _run(words: list[str]) -> int:
 
     code = run(words)
     if code is None:
-        from lis2_lightning.cli.trainer_cli import Lis2CLI  # noqa: PLC0415 - torch takes seconds to import
+        from lis2_lightning.cli import trainer_cli  # noqa: PLC0415 - torch takes seconds to import
 
-        code = Lis2CLI(words).exit_code
+        code = trainer_cli.run(words)
     return code
 
 

@@ -53,15 +53,6 @@ class Interrupted(Lis2Error):  # noqa: N818 - a user asked for it
         self.exit_code = 128 + number
 
 
-def one_line(error: BaseException) -> str:
-    r"""The text of an exception on one line.
-
-    >>> one_line(ValueError("no\n  such key"))
-    'no such key'
-    """
-    return " ".join(str(error).split())
-
-
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
     """Suggest the closest valid names, or list all of them.
 
@@ -85,3 +76,15 @@ def close_to(name: str, valid: Iterable[str]) -> list[str]:
     folded = {candidate.lower(): candidate for candidate in valid}
     close = difflib.get_close_matches(name.lower(), folded, n=2, cutoff=0.6)
     return [folded[match] for match in close]
+
+
+def one_line(error: BaseException) -> str:
+    """An exception's text as one line, after its name where the text alone says little.
+
+    >>> one_line(ValueError("no  good")), one_line(KeyError("x"))
+    ('no good', "KeyError: 'x'")
+    """
+    text = " ".join(str(error).split())
+    if text and not isinstance(error, LookupError):
+        return text
+    return f"{type(error).__name__}: {text}".removesuffix(": ")

@@ -23,6 +23,7 @@ from torchmetrics import Metric
 
 from lis2_lightning.assembly import assemble, plan
 from lis2_lightning.assembly.settings import Settings
+from lis2_lightning.base.tables import table
 from lis2_lightning.callbacks import is_trial, make_folder
 from lis2_lightning.config import CHECKPOINT, Schema, load_config, merge
 from lis2_lightning.config.trusted import trusted
@@ -152,11 +153,11 @@ class Trainer:
         given = merge(load_config(source), overrides)
         if checkpoint := given.pop(CHECKPOINT, None):
             given["resume"] = checkpoint
-        loop.seed(given.get("seed"))
-        resolved, objects = Schema(cls).objects(given)
-        trainer = cls(**objects)
+        parsed = Schema(cls).parse(given)
+        loop.seed(parsed.config["seed"])
+        trainer = cls(**parsed.build())
         trainer.config = given
-        trainer.global_config = GlobalConfig(resolved)
+        trainer.global_config = GlobalConfig(parsed.config)
         return trainer
 
     @classmethod
@@ -337,9 +338,9 @@ class Trainer:
         Returns:
             What is printed: a line for each key.
         """
-        told = plan.rendered(self.planned())
-        sys.stdout.write(f"{told}\n")
-        return told
+        text = table(self.planned())
+        sys.stdout.write(f"{text}\n")
+        return text
 
     def planned(self) -> dict[str, str]:
         """What :meth:`plan` prints: for each key, what it became."""

@@ -124,8 +124,8 @@ def test_every_yaml_block_of_a_page_is_a_valid_configuration(page: Path, tmp_pat
     for number, text in enumerate(blocks(page, "yaml")):
         path = tmp_path / f"{number}.yaml"
         path.write_text(text, encoding="utf-8")
-        given = to_class_paths(load_config(path))
-        assert set(Schema(Trainer).expanded(given)) == set(given)
+        given = load_config(path)
+        assert set(Schema(Trainer).parse(given, partly=True).config) >= set(to_class_paths(given))
 
 
 def test_every_key_and_every_name_stands_on_the_page_about_configurations() -> None:

@@ -1,7 +1,7 @@
-"""The equal configuration for a bare ``LightningCLI``: nobody is locked in by the facade.
+"""The equivalent configuration for a bare ``LightningCLI``: nobody is locked in by the facade.
 
 It names the same network, data sets, loss, optimizer and seed, and the callbacks that decide what
-is trained. What only the facade does, it names in comments: snapshots that LIS2 reads, resuming
+is trained. What only the facade does is in its comments: snapshots that LIS2 reads, resuming
 inside an epoch, and the final evaluation.
 """
 
@@ -40,13 +40,13 @@ def lightning_yaml(config: Mapping[str, Any]) -> str:
         YAML with the keys ``seed_everything``, ``trainer``, ``model`` and ``data``.
 
     Raises:
-        ConfigError: A component was passed as an object, which no file can name.
+        ConfigError: A component was passed as an object, which a file cannot name.
     """
     objects = [key for key, value in config.items() if _is_object(value)]
     if objects:
         raise ConfigError(
-            f"{', '.join(objects)}: passed as objects, which no file can name: give class_path and "
-            "init_args instead"
+            f"{', '.join(objects)}: passed as objects, which a file cannot name: use class_path "
+            "and init_args instead"
         )
     seed = config["seed"] or 0
     bare = {
@@ -122,6 +122,7 @@ def _trainer(config: Mapping[str, Any]) -> dict[str, Any]:
     given = dict(config.get("lightning") or {})
     theirs = given.pop("callbacks", None) or []
     folder = str(Path(config["output_dir"]) / config["run_name"])
+    when = "always" if given.get("sync_batchnorm") else "possible"
     # the order matters: the log has divided the sums before another callback looks at them
     names = ("SeedEachBatch", "StopOnNonFiniteLoss", "EpochLog")
     callbacks: list[dict[str, Any]] = [{"class_path": f"{_OURS}.{name}"} for name in names]
@@ -149,17 +150,8 @@ def _trainer(config: Mapping[str, Any]) -> dict[str, Any]:
         "logger": [_logger(tracker, config, folder) for tracker in _trackers(config)],
         "callbacks": [*callbacks, *(theirs if isinstance(theirs, list) else [theirs])],
         **given,
-        **_processes(given),
-    }
-
-
-def _processes(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What the facade chooses where there are several processes."""
-    when = "always" if given.get("sync_batchnorm") else "possible"
-    plugin = {"class_path": _BATCHNORM, "init_args": {"when": when}}
-    return {
-        "strategy": given.get("strategy", "auto"),
-        "plugins": given.get("plugins") or [plugin],
+        "plugins": given.get("plugins")
+        or [{"class_path": _BATCHNORM, "init_args": {"when": when}}],
     }
 
 

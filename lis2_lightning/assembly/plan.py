@@ -1,4 +1,4 @@
-"""What became of a configuration, told key by key."""
+"""What each key of a configuration became."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PLAN: Final[Mapping[str, str]] = {
     "scheduler": "SegmentationModule.configure_optimizers() -> {}",
     "scheduler_interval": "lr_scheduler interval={}",
     "loss": "MaskedLoss({})",
-    "early_stopper": "callbacks.LossEarlyStopping where true, or the callback given: {}",
+    "early_stopper": "callbacks.LossEarlyStopping if true, or the callback: {}",
     "batch_size": "torch.utils.data.DataLoader(batch_size={})",
     "num_workers": "torch.utils.data.DataLoader(num_workers={})",
     "epochs": "lightning.pytorch.Trainer(max_epochs={})",
@@ -49,30 +49,20 @@ def planned(settings: Settings, config: Mapping[str, Any]) -> dict[str, str]:
         config: The same as plain values.
     """
     used = {**config, "metrics": describe(chosen_metrics(settings))}
-    told = {
+    plan = {
         field.name: _PLAN[field.name].format(_short(used.get(field.name)))
         for field in fields(settings)
         if field.name != "lightning"
     }
-    told |= {
+    plan |= {
         f"lightning.{key}": f"lightning.pytorch.Trainer({key}={_short(describe(value))})"
         for key, value in settings.lightning.items()
     }
-    told |= {
+    plan |= {
         f"lightning.{key}": f"lightning.pytorch.Trainer({key}={num}): decided by where it runs"
         for key, num in left_to_launcher(settings.lightning).items()
     }
-    return told
-
-
-def rendered(told: Mapping[str, str]) -> str:
-    """A plan as text, a line for each key.
-
-    Args:
-        told: What :func:`planned` gives.
-    """
-    width = max(map(len, told)) + 2
-    return "\n".join(f"{key:<{width}}{text}" for key, text in told.items())
+    return plan
 
 
 def _short(value: Any) -> str:

@@ -1,18 +1,16 @@
 """Every private name of another library that this package uses, and nothing else.
 
 A release of that library may rename one without notice. Each function looks its name up before it
-uses it, so that a rename is an ``AttributeError`` or ``ImportError`` and never a silent change;
+uses it, so that a rename is an ``AttributeError`` and never a silent change;
 ``tests/base/test_private_names.py`` fails by name then, and finds any private name elsewhere.
 """
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
-    from jsonargparse import ArgumentParser
 
 
 def leave_signals_alone(trainer: pl.Trainer) -> None:
@@ -33,24 +31,6 @@ def never_broadcast_sigterm(trainer: pl.Trainer) -> None:
     ``advance`` broadcasts before ``on_train_batch_start``.
     """
     _replace(trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor")
-
-
-def option_strings(parser: ArgumentParser) -> list[str]:
-    """The flags that a parser knows: ``ArgumentParser._option_string_actions`` of argparse.
-
-    Why: a misspelt flag is answered with the nearest one, and there is no public list. When it
-    breaks: see how ``argparse`` itself finds the action of an option string.
-    """
-    return list(parser._option_string_actions)  # noqa: SLF001 - see above
-
-
-def jsonargparse_common() -> Any:
-    """The module with jsonargparse's settings and its check of import paths: ``_common``.
-
-    Why: ``set_parsing_settings`` only adds to the table of allowed paths, and what is added stays.
-    When it breaks: see what ``jsonargparse.set_parsing_settings`` writes to.
-    """
-    return importlib.import_module("jsonargparse._common")
 
 
 def _replace(owner: object, method: str) -> None:

@@ -25,25 +25,25 @@ class Answer:
     code: int = 0
 
 
-def tell(answer: Answer, *, as_json: bool) -> int:
+def print_answer(answer: Answer, *, as_json: bool) -> int:
     """Print an answer.
 
     Args:
-        answer: What a command found.
+        answer: The result of a command.
         as_json: Whether to print one line of JSON in place of the text.
 
     Returns:
         The exit code.
     """
-    told = json.dumps(plain(answer.data)) if as_json else answer.text
-    if told:
-        sys.stdout.write(f"{told}\n")
+    text = json.dumps(plain(answer.data)) if as_json else answer.text
+    if text:
+        sys.stdout.write(f"{text}\n")
         sys.stdout.flush()
     return answer.code
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON can say it: what is not finite becomes null, other objects text.
+    """A value as JSON can write it: what is not finite becomes null, other objects text.
 
     >>> plain({"loss": float("nan"), 3: (1, True), "type": int})
     {'loss': None, '3': [1, True], 'type': "<class 'int'>"}

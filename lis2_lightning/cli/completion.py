@@ -7,18 +7,18 @@ takes minutes, and knows no short name.
 from __future__ import annotations
 
 from argparse import ArgumentParser
-from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, Final
 
-from lis2_lightning.cli.commands import RUNS
+from lis2_lightning.cli.commands import OWN_KEYS, TRAINER_COMMANDS
+from lis2_lightning.cli.dispatch import summaries
 from lis2_lightning.config import Schema
 from lis2_lightning.config.names import KINDS, names
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.trainer import Trainer
 
 _FILES: Final = frozenset({"config", "ckpt_path", "lightning_yaml"})
-_WORDS: Final[Mapping[str, tuple[str, ...]]] = {
+_VALUES: Final = {
     "mode": ("min", "max"),
     "scheduler_interval": ("epoch", "step"),
     "resume": ("auto",),
@@ -26,12 +26,11 @@ _WORDS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-def script(shell: str, tools: Mapping[str, str]) -> str:
+def script(shell: str) -> str:
     """The completion script of a shell.
 
     Args:
         shell: ``bash``, ``zsh`` or ``tcsh``.
-        tools: The commands that take no configuration, each with what it does.
 
     Raises:
         ConfigError: shtab is not installed.
@@ -39,30 +38,24 @@ def script(shell: str, tools: Mapping[str, str]) -> str:
     try:
         shtab: Any = import_module("shtab")
     except ImportError as error:
-        told = 'completion needs shtab: pip install "lis2-lightning[completion]"'
-        raise ConfigError(told) from error
+        raise ConfigError(
+            'completion needs shtab: pip install "lis2-lightning[completion]"'
+        ) from error
     schema = Schema(Trainer)
     parser = ArgumentParser("lis2")
     commands = parser.add_subparsers()
-    for name, told in tools.items():
-        commands.add_parser(name, help=told.partition("\n")[0]).add_argument(
-            "files", nargs="*"
-        ).complete = shtab.FILE  # type: ignore[attr-defined]  # what shtab looks for
-    for name, told in RUNS.items():
-        one = commands.add_parser(name, help=told)
-        for key in [*schema.keys, *_FILES]:
-            _add(one, key, shtab.FILE)
+    for name, text in summaries().items():
+        command = commands.add_parser(name, help=text)
+        if name not in TRAINER_COMMANDS:
+            command.add_argument("files", nargs="*").complete = shtab.FILE  # type: ignore[attr-defined]  # what shtab looks for
+            continue
+        for key in ["config", OWN_KEYS[name][0], *schema.keys]:
+            choices = sorted(names(KINDS[key])) if key in KINDS else _VALUES.get(key)
+            action = command.add_argument(f"--{key}", choices=choices)
+            if key in _FILES:
+                action.complete = shtab.FILE  # type: ignore[attr-defined]  # as above
         for key in schema.lightning_defaults:
-            one.add_argument(f"--lightning.{key}")
+            command.add_argument(f"--lightning.{key}")
         for flag in ("--print_config", "--json"):
-            one.add_argument(flag, action="store_true")
+            command.add_argument(flag, action="store_true")
     return str(shtab.complete(parser, shell))
-
-
-def _add(parser: ArgumentParser, key: str, file: Any) -> None:
-    if key == "lightning":
-        return  # its arguments have flags of their own
-    choices = sorted(names(KINDS[key])) if key in KINDS else _WORDS.get(key)
-    action = parser.add_argument(f"--{key}", choices=choices)
-    if key in _FILES:
-        action.complete = file  # type: ignore[attr-defined]  # what shtab looks for

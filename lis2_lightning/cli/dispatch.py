@@ -1,4 +1,4 @@
-"""The commands that need no configuration, and the help of all of them.
+"""The commands that need no configuration, and the help of all commands.
 
 Importing torch and Lightning takes seconds: ``--help``, ``--version``, a misspelt command and the
 help of the tools answer without them.
@@ -15,18 +15,16 @@ from typing import Any, Final
 from jsonargparse import ArgumentError, ArgumentParser
 
 from lis2_lightning._version import __version__
-from lis2_lightning.base.private_names import option_strings
-from lis2_lightning.cli.answer import tell
-from lis2_lightning.cli.commands import RUNS
+from lis2_lightning.cli.answer import print_answer
+from lis2_lightning.cli.commands import TRAINER_COMMANDS
 from lis2_lightning.cli.tools import TOOLS
-from lis2_lightning.config.messages import sentence
-from lis2_lightning.errors import ConfigError, did_you_mean
+from lis2_lightning.errors import ConfigError, did_you_mean, one_line
 
 _ABOUT: Final = "Train segmentation networks on one large, partly labelled image."
 _EPILOG: Final = (
-    "lis2 COMMAND --help tells of a command's keys and flags.\n"
-    "Exit codes: 0; 1 a run failed, or a difference was found; 2 something you can mend;\n"
-    "130, 138 or 143 a signal ended the run, which can go on."
+    "lis2 COMMAND --help describes a command's keys and flags.\n"
+    "Exit codes: 0; 1 a run failed, or a difference was found; 2 something you can fix;\n"
+    "130, 138 or 143 a signal ended the run, which can be resumed."
 )
 
 
@@ -37,7 +35,7 @@ def run(words: Sequence[str]) -> int | None:
         words: The words of the command line after the program's name.
 
     Returns:
-        The exit code; null where the command is one of :data:`RUNS`.
+        The exit code; null where the command is one of :data:`TRAINER_COMMANDS`.
 
     Raises:
         ConfigError: The command or one of its arguments is wrong.
@@ -48,16 +46,14 @@ def run(words: Sequence[str]) -> int | None:
         return _run_tool(first, list(words[1:]))
     if first in {"-h", "--help", "--version"}:
         _overview().parse_args([first])
-    if not set(words) & set(RUNS):
-        raise _unknown(first)
-    return None
-
-
-def _unknown(first: str) -> ConfigError:
-    names = [*RUNS, *TOOLS]
+    if first in TRAINER_COMMANDS:
+        return None
+    names = [*TRAINER_COMMANDS, *TOOLS]
     if not first or first.startswith("-"):
-        return ConfigError(f"a command is missing: one of {', '.join(names)}; see lis2 --help")
-    return ConfigError(f"unknown command {first!r}: {did_you_mean(first, names)}")
+        raise ConfigError(
+            f"the first argument must be a command: {', '.join(names)}; see lis2 --help"
+        )
+    raise ConfigError(f"unknown command {first!r}: {did_you_mean(first, names)}")
 
 
 def _overview() -> PlainParser:
@@ -66,40 +62,28 @@ def _overview() -> PlainParser:
     )
     parser.add_argument("--version", action="version", version=f"lis2 {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for name, told in {**RUNS, **{name: summary(name) for name in TOOLS}}.items():
-        commands.add_parser(name, help=told)
+    for name, text in summaries().items():
+        commands.add_parser(name, help=text)
     return parser
 
 
-def summary(name: str) -> str:
-    """What a tool does, in one line.
-
-    Args:
-        name: One of the tools.
-    """
-    return str(TOOLS[name].__doc__).partition("\n")[0]
-
-
-def tool_parser(name: str) -> ArgumentParser:
-    """The parser of a tool, made of its function's signature and docstring.
-
-    Args:
-        name: One of the tools.
-    """
-    parser = ArgumentParser(prog=f"lis2 {name}", description=summary(name), exit_on_error=False)
-    parser.add_function_arguments(TOOLS[name], as_positional=True)
-    parser.add_argument("--json", action="store_true", help="Print the result as one line of JSON.")
-    return parser
+def summaries() -> dict[str, str]:
+    """What each command does, in one line."""
+    tools = {name: str(tool.__doc__).partition("\n")[0] for name, tool in TOOLS.items()}
+    return {**TRAINER_COMMANDS, **tools}
 
 
 def _run_tool(name: str, words: list[str]) -> int:
-    parser = tool_parser(name)
+    """Run a tool, whose flags are its function's signature and docstring."""
+    description = summaries()[name]
+    parser = ArgumentParser(prog=f"lis2 {name}", description=description, exit_on_error=False)
+    parser.add_function_arguments(TOOLS[name], as_positional=True)
+    parser.add_argument("--json", action="store_true", help="Print the result as one line of JSON.")
     try:
-        given: dict[str, Any] = vars(parser.parse_args(words))
+        arguments: dict[str, Any] = vars(parser.parse_args(words))
     except ArgumentError as error:
-        flags = [key for key in option_strings(parser) if key.startswith("--")]
-        raise ConfigError(f"{name}: {sentence(str(error), flags)}") from error
-    as_json = given.pop("json")
-    answer = TOOLS[name](**given)
+        raise ConfigError(f"{name}: {one_line(error)}; see lis2 {name} --help") from error
+    as_json = arguments.pop("json")
+    answer = TOOLS[name](**arguments)
     sys.stderr.flush()
-    return tell(answer, as_json=as_json)
+    return print_answer(answer, as_json=as_json)

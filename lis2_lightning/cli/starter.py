@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lis2_lightning.base.files import atomic
+from lis2_lightning.cli.answer import Answer
 from lis2_lightning.data import TileDataset, open_raster
 from lis2_lightning.data.open_raster import Raster
 from lis2_lightning.data.truth import Truth
@@ -22,66 +22,74 @@ _MOST_PIXELS: Final = 50_000_000  # of one image that are looked at, in bands sp
 _BAND: Final = 2_000_000
 _SAMPLE: Final = 20_000  # values of a band from which percentiles are taken
 _SIZES: Final = (64, 32, 16, 8)
-_PERCENTILES: Final = (1, 50, 99)
+_FOLDS: Final[tuple[dict[str, list[int]], ...]] = (
+    {"train": [0, 1, 2], "val": [3], "test": [4]},
+    {"train": [0], "val": [1], "test": [2]},
+    {"train": [0]},
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """What was seen of a user's images.
+    """What a user's images are like; shares are in [0, 1], values in the image's units."""
 
-    Attributes:
-        shape: Channels, height and width of the image, px.
-        channels: Of the target.
-        looked_at: Share of the pixels that were looked at, in (0, 1].
-        finite: Share of those that are numbers.
-        negative: Share of those that are below 0.
-        percentiles: The 1st, 50th and 99th of the finite values, in the image's units.
-        least: The least value.
-        most: The greatest one.
-        mean: Of the finite values in the sample.
-        spread: Their standard deviation.
-        labelled: Share of pixels whose truth is known.
-        positive: Share of those that are 1.
-    """
-
-    shape: tuple[int, int, int]
-    channels: int
-    looked_at: float
-    finite: float
-    negative: float
-    percentiles: tuple[float, float, float]
+    shape: tuple[int, int, int]  # channels, height and width of the image, px
+    channels: int  # of the target
+    looked_at: float  # share of the pixels that were looked at
+    finite: float  # share of those that are numbers
+    negative: float  # share of the numbers that are below 0
+    percentiles: tuple[float, float, float]  # the 1st, 50th and 99th
     least: float
     most: float
     mean: float
-    spread: float
-    labelled: float
-    positive: float
+    spread: float  # the standard deviation
+    labelled: float  # share of the pixels whose truth is known
+    positive: float  # share of the labelled ones that are 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """What is suggested.
+    """What is suggested for them."""
 
-    Attributes:
-        size: Side of a tile, px.
-        num_folds: How many folds there are.
-        folds: Which of them train, validate and test; a single one only trains.
-        normalization: As :class:`~lis2_lightning.data.TileDataset` takes it.
-        num_blocks: Depth of the U-Net.
-    """
-
-    size: int
+    size: int  # side of a tile, px
     num_folds: int
-    folds: Mapping[str, list[int]]
-    normalization: str
-    num_blocks: int
+    folds: Mapping[str, list[int]]  # which of them train, validate and test
+    normalization: str  # as TileDataset takes it
+    num_blocks: int  # depth of the U-Net
 
 
-def look(maps: Mapping[str, str]) -> Look:
+def start(path: Path, maps: Mapping[str, str]) -> Answer:
+    """Look at images and write a configuration for them.
+
+    Args:
+        path: The file to write.
+        maps: Paths of ``image`` and ``target``, and of ``background``, ``missing`` or ``labelled``.
+
+    Raises:
+        DataError: A file cannot be read, shapes differ, the image is too small, or nothing in it
+            is labelled.
+        ConfigError: Both ``background`` and ``labelled`` are given, or the file to write exists
+            already or cannot be written.
+    """
+    look = look_at(maps)
+    choice = choose(look, maps)
+    if path.exists():
+        raise ConfigError(f"{path} exists already: choose another name with --output")
+    try:
+        with atomic(path) as file:
+            file.write(_text(path.stem, look, choice, maps).encode())
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
+    lines = [*_lines(look), f"{path} is written: lis2 fit --config {path}"]
+    data = {"written": path, "seen": asdict(look), "chosen": asdict(choice)}
+    return Answer("\n".join(lines), data)
+
+
+def look_at(maps: Mapping[str, str]) -> Look:
     """Look at an image and what is known of it.
 
     Args:
-        maps: Paths of ``image`` and ``target``, and of ``background``, ``missing`` or ``labelled``.
+        maps: As for :func:`start`.
 
     Raises:
         DataError: A file cannot be read, or shapes differ.
@@ -90,130 +98,94 @@ def look(maps: Mapping[str, str]) -> Look:
     rasters = {name: open_raster(path) for name, path in maps.items()}
     image = rasters.pop("image")
     truth = Truth(image, **rasters)
-    counts = np.zeros(5)  # pixels, finite, negative, of the truth: labelled, positive
-    sample: list[NDArray[np.float64]] = []
-    least, most, seen = np.inf, -np.inf, 0
+    _, height, width = image.shape
+    num_pixels = num_values = num_finite = num_negative = labelled = positive = 0.0
+    sample, extremes = [], []
     for band in _bands(image):
         values = image.read(band).astype(np.float64)
         finite = values[np.isfinite(values)]
         target, known = truth.read(band)
-        counts += (values.size, finite.size, (finite < 0).sum(), known.mean() * band_area(band), 0)
-        counts[4] += (
-            (target[known] == 1).mean() * known.mean() * band_area(band) if known.any() else 0
-        )
-        seen += band_area(band)
+        area = band.height * band.width
+        num_pixels += area
+        num_values += values.size
+        num_finite += finite.size
+        num_negative += int((finite < 0).sum())
+        labelled += float(known.mean()) * area
+        positive += float(((target == 1) & known).mean()) * area
         if finite.size:
-            least, most = min(least, float(finite.min())), max(most, float(finite.max()))
+            extremes += [finite.min(), finite.max()]
             sample.append(finite[:: max(1, finite.size // _SAMPLE)])
     if not sample:
         raise DataError(f"{image.source} holds no number: is it the image?")
     drawn = np.concatenate(sample)
-    low, middle, high = np.percentile(drawn, _PERCENTILES)
-    _, height, width = image.shape
+    low, middle, high = np.percentile(drawn, (1, 50, 99))
     return Look(
         shape=image.shape,
         channels=truth.target.shape[0],
-        looked_at=seen / (height * width),
-        finite=float(counts[1] / counts[0]),
-        negative=float(counts[2] / max(counts[1], 1)),
+        looked_at=num_pixels / (height * width),
+        finite=num_finite / num_values,
+        negative=num_negative / num_finite,
         percentiles=(float(low), float(middle), float(high)),
-        least=least,
-        most=most,
+        least=float(min(extremes)),
+        most=float(max(extremes)),
         mean=float(drawn.mean()),
         spread=float(drawn.std()) or 1.0,
-        labelled=float(counts[3] / seen),
-        positive=float(counts[4] / counts[3]) if counts[3] else 0.0,
+        labelled=labelled / num_pixels,
+        positive=positive / labelled if labelled else 0.0,
     )
 
 
 def _bands(image: Raster) -> Iterator[Tile]:
     channels, height, width = image.shape
     rows = max(1, min(height, _BAND // (channels * width)))
-    tops = range(0, height, rows)
     every = max(1, round(channels * height * width / _MOST_PIXELS))
-    for top in tops[::every]:
+    for top in range(0, height, rows)[::every]:
         yield Tile(top, 0, min(rows, height - top), width)
 
 
-def band_area(band: Tile) -> int:
-    """How many pixels a rectangle has."""
-    return band.height * band.width
-
-
-def choose(seen: Look, maps: Mapping[str, Any]) -> Choice:
+def choose(look: Look, maps: Mapping[str, Any]) -> Choice:
     """Choose tile size, folds and normalisation, such that every fold has something to learn.
 
     Args:
-        seen: What :func:`look` gives.
-        maps: As for :func:`look`.
+        look: What the images are like.
+        maps: As for :func:`start`.
 
     Raises:
         DataError: The image is too small, or nothing in it is labelled.
     """
-    side = min(seen.shape[1:])
+    side = min(look.shape[1:])
     sizes = [size for size in _SIZES if 10 * size <= side] or [8]
-    mode = normalization(seen)
-    problem: Exception | None = None
-    for num_folds in (5, 3, 1):
-        folds = _folds(num_folds)
+    mode = normalization(look)
+    problem = ""
+    for folds in _FOLDS:
+        num_folds = sum(map(len, folds.values()))
         for size in sizes:
+            cut = {**maps, "size": size, "num_folds": num_folds, "normalization": mode}
             try:
                 for numbers in folds.values():
-                    TileDataset(
-                        **maps, size=size, num_folds=num_folds, folds=numbers, normalization=mode
-                    )
+                    TileDataset(**cut, folds=numbers)
             except DataError as error:
-                problem = error
+                problem = str(error)
                 continue
-            blocks = 3 if size >= 32 else 2
+            depth = 3 if size >= 32 else 2
             return Choice(
-                size=size, num_folds=num_folds, folds=folds, normalization=mode, num_blocks=blocks
+                size=size, num_folds=num_folds, folds=folds, normalization=mode, num_blocks=depth
             )
     raise DataError(f"no tiles can be cut from these images: {problem}")
 
 
-def _folds(num_folds: int) -> dict[str, list[int]]:
-    if num_folds == 1:
-        return {"train": [0]}
-    *train, val, test = range(num_folds)
-    return {"train": train, "val": [val], "test": [test]}
-
-
-def normalization(seen: Look) -> Any:
+def normalization(look: Look) -> Any:
     """``none`` where values are in [0, 1] or have both signs, ``log`` over a wide range."""
-    low, _, high = seen.percentiles
-    if (seen.least >= 0 and seen.most <= 1) or seen.negative > 0.01:
+    low, _, high = look.percentiles
+    if (look.least >= 0 and look.most <= 1) or look.negative > 0.01:
         return "none"
     return "log" if low > 0 and high / low > 100 else "direct"
 
 
-def write(path: Path, seen: Look, choice: Choice, maps: Mapping[str, str]) -> None:
-    """Write the configuration.
-
-    Raises:
-        ConfigError: The file is there already, or cannot be written.
-    """
-    if path.exists():
-        raise ConfigError(f"{path} exists already: choose another name with --output")
-    try:
-        with atomic(path) as file:
-            file.write(text(path.stem, seen, choice, maps).encode())
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
-
-
-def text(name: str, seen: Look, choice: Choice, maps: Mapping[str, str]) -> str:
-    """The configuration as commented YAML.
-
-    Args:
-        name: Of the run.
-        seen: What was seen.
-        choice: What is suggested.
-        maps: The paths.
-    """
-    files = "\n".join(f"  {key}: {json.dumps(value)}" for key, value in maps.items())
-    normalize = f"    - {{type: Normalize, mean: {seen.mean:.6g}, std: {seen.spread:.6g}}}\n"
-    fixed = normalize if choice.normalization == "none" and seen.negative > 0.01 else ""
+def _text(name: str, look: Look, choice: Choice, maps: Mapping[str, str]) -> str:
+    """The configuration as commented YAML."""
+    normalize = f"    - {{type: Normalize, mean: {look.mean:.6g}, std: {look.spread:.6g}}}\n"
+    fixed = normalize if choice.normalization == "none" and look.negative > 0.01 else ""
     always = f"[{fixed.strip().removeprefix('- ')}]"
     others = "".join(
         f"{split}_dataset: {{<<: *maps, folds: {numbers}, data_augmentations: {always}}}\n"
@@ -222,7 +194,7 @@ def text(name: str, seen: Look, choice: Choice, maps: Mapping[str, str]) -> str:
     )
     return _TEMPLATE.format(
         name=json.dumps(name),
-        files=files,
+        files="\n".join(f"  {key}: {json.dumps(value)}" for key, value in maps.items()),
         fixed=fixed,
         others=others,
         size=choice.size,
@@ -231,30 +203,29 @@ def text(name: str, seen: Look, choice: Choice, maps: Mapping[str, str]) -> str:
         train=choice.folds["train"],
         normalization=choice.normalization,
         blocks=choice.num_blocks,
-        inputs=seen.shape[0],
-        outputs=seen.channels,
+        inputs=look.shape[0],
+        outputs=look.channels,
         monitor="val_loss" if "val" in choice.folds else "train_loss",
-        seen="".join(f"#   {line}\n" for line in lines(seen)),
+        seen="".join(f"#   {line}\n" for line in _lines(look)),
     )
 
 
-def lines(seen: Look) -> list[str]:
-    """What was seen, for people."""
-    channels, height, width = seen.shape
-    low, middle, high = seen.percentiles
-    part = "" if seen.looked_at == 1 else f" ({seen.looked_at:.0%} of the pixels were looked at)"
+def _lines(look: Look) -> list[str]:
+    channels, height, width = look.shape
+    low, middle, high = look.percentiles
+    part = "" if look.looked_at == 1 else f" ({look.looked_at:.0%} of the pixels were looked at)"
     return [
         f"image: {height} x {width} px, {channels} channel{'s' * (channels > 1)}{part}",
-        f"values: {seen.least:.4g} to {seen.most:.4g}; 1 %, 50 % and 99 % lie below "
+        f"values: {look.least:.4g} to {look.most:.4g}; 1 %, 50 % and 99 % lie below "
         f"{low:.4g}, {middle:.4g} and {high:.4g}",
-        f"missing or not finite: {1 - seen.finite:.1%}; below 0: {seen.negative:.1%}",
-        f"labelled: {seen.labelled:.1%} of the pixels, of which {seen.positive:.1%} are 1",
+        f"missing or not finite: {1 - look.finite:.1%}; below 0: {look.negative:.1%}",
+        f"labelled: {look.labelled:.1%} of the pixels, of which {look.positive:.1%} are 1",
     ]
 
 
 _TEMPLATE: Final = """\
 # Written by `lis2 init`. It trains as it is: lis2 fit --config THIS_FILE
-# Every key: docs/configuration.md. What was seen:
+# All keys: docs/configuration.md. The images:
 {seen}
 output_dir: runs
 run_name: {name}
@@ -287,5 +258,5 @@ monitor: {monitor}  # what best.pt follows
 
 epochs: 50
 batch_size: 32
-save_last: true  # so that an interrupted run can go on: --resume auto
+save_last: true  # so that an interrupted run can be resumed: --resume auto
 """

@@ -22,25 +22,25 @@ def info(snapshot: Path) -> Answer:
     """
     from lis2_lightning.snapshots.describe import render, summary  # noqa: PLC0415 - brings torch
 
-    told = summary(snapshot)
-    return Answer(render(told), told)
+    contents = summary(snapshot)
+    return Answer(render(contents), contents)
 
 
-def diff(one: Path, other: Path) -> Answer:
+def diff(first: Path, second: Path) -> Answer:
     """Show where two snapshots differ; ends with 1 where they do.
 
     Args:
-        one: A snapshot.
-        other: Another one.
+        first: A snapshot.
+        second: Another snapshot.
     """
     from lis2_lightning.snapshots.compare import (  # noqa: PLC0415 - brings torch
         differences,
         render_differences,
     )
 
-    found = differences(one, other)
-    told = {"differences": [asdict(difference) for difference in found]}
-    return Answer(render_differences(found), told, int(bool(found)))
+    items = differences(first, second)
+    data = {"differences": [asdict(difference) for difference in items]}
+    return Answer(render_differences(items), data, int(bool(items)))
 
 
 def convert(old: Path, new: Path) -> Answer:
@@ -53,8 +53,8 @@ def convert(old: Path, new: Path) -> Answer:
     from lis2_lightning.snapshots import convert as converter  # noqa: PLC0415 - brings torch
 
     dropped = converter.convert(old, new)
-    told = "\n".join([f"{new} is written", *(f"left out: {each}" for each in dropped)])
-    return Answer(told, {"written": str(new), "left_out": dropped})
+    text = "\n".join([f"{new} is written", *(f"left out: {name}" for name in dropped)])
+    return Answer(text, {"written": str(new), "left_out": dropped})
 
 
 def init(  # noqa: PLR0917 - positional in Python only: they are flags of the command
@@ -77,27 +77,21 @@ def init(  # noqa: PLR0917 - positional in Python only: they are flags of the co
     """
     from lis2_lightning.cli import starter  # noqa: PLC0415 - brings torch
 
-    given = {
+    maps = {
         "image": image,
         "target": target,
         "background": background,
         "missing": missing,
         "labelled": labelled,
     }
-    maps = {key: value for key, value in given.items() if value is not None}
-    seen = starter.look(maps)
-    choice = starter.choose(seen, maps)
-    starter.write(output, seen, choice, maps)
-    told = [*starter.lines(seen), f"{output} is written: lis2 fit --config {output}"]
-    data = {"written": output, "seen": asdict(seen), "chosen": asdict(choice)}
-    return Answer("\n".join(told), data)
+    return starter.start(output, {key: path for key, path in maps.items() if path is not None})
 
 
 def sync(run_dir: Path) -> Answer:
-    """Deliver to the trackers what they have not got; ends with 1 where something is left.
+    """Deliver to the trackers what they have not received; ends with 1 where something is left.
 
     Args:
-        run_dir: The folder of a run that is not going on.
+        run_dir: The folder of a run that is not in progress.
     """
     from lis2_lightning.trackers import synchronise  # noqa: PLC0415 - slow to import
 
@@ -115,8 +109,8 @@ def completion(shell: Literal["bash", "zsh", "tcsh"]) -> Answer:
     """
     from lis2_lightning.cli.completion import script  # noqa: PLC0415 - brings Lightning
 
-    told = script(shell, {name: run.__doc__ or "" for name, run in TOOLS.items()})
-    return Answer(told, {"script": told})
+    text = script(shell)
+    return Answer(text, {"script": text})
 
 
 TOOLS: Final[Mapping[str, Callable[..., Answer]]] = MappingProxyType(

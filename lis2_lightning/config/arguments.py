@@ -1,88 +1,135 @@
-"""The command line's words: components and files merged into one configuration, the rest kept.
+"""The words of a command line as one configuration: environment, then files, then flags.
 
 ``--optimizer AdamW --optimizer.lr 0.01`` means what the same keys mean in a file or in Python: a
 component that is named anew starts from its own defaults, not from those of the one before.
-``--metrics+=iou`` adds to a list, and ``--metrics.threshold 0.3`` after it is about what was added.
+``--metrics+=iou`` adds to a list, and ``--metrics.threshold 0.3`` after it applies to what was
+added. Variables of the environment spell the same: ``LIS2_EPOCHS``, ``LIS2_FIT__EPOCHS``,
+``LIS2_OPTIMIZER__LR``.
 """
 
 from __future__ import annotations
 
-import json
+import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from lis2_lightning.config.loading import ALIASES, load_config, merge, parse_typed
-from lis2_lightning.config.names import KINDS, class_path
-from lis2_lightning.config.variables import from_environment
+from lis2_lightning.config.loading import ALIASES, load_config, merge
+from lis2_lightning.config.names import KINDS
+from lis2_lightning.config.plain_yaml import parse_yaml
+from lis2_lightning.errors import ConfigError, close_to, did_you_mean
 
 _CONFIG: Final = frozenset({"--config", "-c"})
-_ALONE: Final = frozenset({"-h", "--help", "--print_config", "--json", "--version"})
-_HELP: Final = ".help"
+_SWITCHES: Final = frozenset({"-h", "--help", "--print_config", "--json"})
+_PREFIX: Final = "LIS2_"
+_FILE: Final = "config"
+HELP: Final = ".help"
+_log = logging.getLogger("lis2_lightning")
 
 
-def spell_arguments(
+def read_arguments(
     words: Sequence[str],
-    expand: Callable[[dict[str, Any]], dict[str, Any]],
     *,
-    keys: Sequence[str] = (),
-    usual: Callable[[str], list[Any]] = lambda _: [],
+    command: str,
+    keys: Sequence[str],
+    default: Callable[[str], Any] = lambda _: None,
     environ: Mapping[str, str] = os.environ,
-) -> list[str]:
-    """Translate a command's words for jsonargparse.
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Read a command's words.
 
     Args:
-        words: What was typed.
-        expand: Checks a configuration and writes out what it leaves to its components' defaults.
-        keys: The documented keys, which variables of the environment may set.
-        usual: What a list holds that no file sets, for ``+=``.
-        environ: The environment; what it sets is beaten by files and by flags.
+        words: The words after the command.
+        command: The command.
+        keys: The keys that may be set.
+        default: What a key holds that neither a file nor a flag sets, for flags that reach inside
+            or add to it.
+        environ: The environment; what it sets is overridden by files and flags.
 
     Returns:
-        The words, with one ``--config`` that holds all files and components.
+        The configuration, in which values that are not components are still text, and the
+        switches with what follows them: ``{"--json": ""}``.
 
     Raises:
-        ConfigError: A name is unknown, or a file cannot be read.
+        ConfigError: An argument is unknown or lacks its value, or a file cannot be read.
 
-    >>> spell_arguments(["fit", "--optimizer", "sgd", "--epoch=3"], dict, environ={})
-    ['fit', '--config', '{"optimizer": "sgd"}', '--epochs=3']
+    >>> read_arguments(["--optimizer", "sgd", "--epoch=3", "--json"], command="fit",
+    ...                keys=["optimizer", "epochs"], environ={})
+    ({'optimizer': 'sgd', 'epochs': '3'}, {'--json': ''})
     """
-    if any(name in _CONFIG and (value or "").startswith("{") for name, value in _flags(words)):
-        return list(words)  # a subcommand's parser gets what the main parser has put together
-    early, config = from_environment(environ, keys, command=words[0] if words else "")
-    kept: list[str] = []
-    components: list[tuple[str, str]] = []
-    for name, value in _flags(words):
-        key = name.removeprefix("--")
-        if name in _CONFIG:
+    flags = list(_flags(words))
+    _check(flags, keys)
+    switches = {flag: value or "" for flag, value in flags if _is_switch(flag)}
+    config = from_environment(environ, keys, command=command)
+    for flag, value in flags:
+        if flag in _CONFIG:
             config = merge(config, load_config(value or ""))
-        elif _is_component(key) and value is not None:
-            components.append((key, value))
-        else:
-            kept.append(_spelled(name, key, value))
-    for key, value in components:
-        if "." in key and key.partition(".")[0] not in config:
-            kept.append(f"--{key}={value}")  # jsonargparse applies it to the default component
-        else:
-            config = _merged(config, key, value, usual)
-    # before all flags, which win over it, and after the subcommand
-    place = int(bool(kept) and not kept[0].startswith("-"))
-    told = ["--config", json.dumps(expand(config))] if config else []
-    return [*kept[:place], *early, *told, *kept[place:]]
+    for flag, value in flags:
+        if flag not in _CONFIG and not _is_switch(flag):
+            config = _set(config, flag.removeprefix("--"), value or "", default)
+    return config, switches
 
 
-def _merged(
-    config: Mapping[str, Any], key: str, value: str, usual: Callable[[str], list[Any]]
+def _check(flags: Iterable[tuple[str, str | None]], keys: Sequence[str]) -> None:
+    wrong = []
+    for flag, value in flags:
+        if flag in _CONFIG or _is_switch(flag):
+            if flag in _CONFIG and not value:
+                wrong.append(f"{flag} needs a file")
+        elif not flag.startswith("--") or _top(flag) not in {*keys, *ALIASES}:
+            hint = did_you_mean(flag.partition(".")[0], [f"--{key}" for key in keys])
+            wrong.append(f"unrecognised argument {flag!r}: {hint}")
+        elif value is None:
+            wrong.append(f"{flag} needs a value")
+    if wrong:
+        raise ConfigError("; ".join(wrong))
+
+
+def _is_switch(flag: str) -> bool:
+    return flag in _SWITCHES or flag.endswith(HELP)
+
+
+def _top(flag: str) -> str:
+    return flag.removeprefix("--").removesuffix("+").partition(".")[0]
+
+
+def _flags(words: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+    """Each flag with its value; a switch, and a word that is not a flag, has none."""
+    rest = deque(words)
+    while rest:
+        name, equals, value = rest.popleft().partition("=")
+        if not name.startswith("-"):
+            yield f"{name}{equals}{value}", None
+        elif equals:
+            yield name, value
+        else:
+            takes_next = bool(rest) and not rest[0].startswith("--") and name not in _SWITCHES
+            yield name, rest.popleft() if takes_next else None
+
+
+def _set(
+    config: Mapping[str, Any], key: str, text: str, default: Callable[[str], Any]
 ) -> dict[str, Any]:
-    if not key.endswith("+"):
-        return merge(config, {key: parse_typed(f"--{key}", value)})
     name = key.removesuffix("+")
-    added = parse_typed(f"--{key}", value)
+    value = parse_yaml(text, f"--{key}") if _is_nested(name) or name != key else text
+    top = _top(name)
+    if top not in config and (name != key or top != name):
+        config = {**config, top: default(top)}
+    if name == key:
+        return merge(config, {name: value})
     present = _inside(config, name.split("."))
-    before = usual(name) if present is None else present
-    before = before if isinstance(before, list) else [before]
-    return merge(config, {name: [*before, *(added if isinstance(added, list) else [added])]})
+    return merge(config, {name: [*_listed(present), *_listed(value)]})
+
+
+def _is_nested(key: str) -> bool:
+    """Whether a value is YAML; of others, jsonargparse knows whether they are numbers or text."""
+    return _top(key) in KINDS or key == "lightning"
+
+
+def _listed(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
 
 
 def _inside(config: Any, path: Sequence[str]) -> Any:
@@ -94,27 +141,47 @@ def _inside(config: Any, path: Sequence[str]) -> Any:
     return config
 
 
-def _flags(words: Sequence[str]) -> Iterator[tuple[str, str | None]]:
-    """Each flag with its value; what has none, or is no flag, comes alone."""
-    rest = deque(words)
-    while rest:
-        name, equals, value = rest.popleft().partition("=")
-        if not name.startswith("-"):
-            yield f"{name}{equals}{value}", None
-        elif equals:
-            yield name, value
-        else:
-            takes_next = bool(rest) and not rest[0].startswith("--") and name not in _ALONE
-            yield name, rest.popleft() if takes_next else None
+def from_environment(
+    environ: Mapping[str, str], keys: Sequence[str], *, command: str
+) -> dict[str, Any]:
+    """The configuration that the environment sets; files and flags override it.
+
+    Two underscores stand for a dot. A command's own variable, such as ``LIS2_FIT__EPOCHS``,
+    overrides ``LIS2_EPOCHS``. ``LIS2_FILE`` names a file, which the other variables override.
+
+    Args:
+        environ: The environment.
+        keys: The keys that may be set.
+        command: The command.
+
+    Raises:
+        ConfigError: A value is not valid YAML, or the file cannot be read.
+
+    >>> from_environment({"LIS2_FIT__OPTIMIZER": "{type: SGD}"}, ["optimizer"], command="fit")
+    {'optimizer': {'type': 'SGD'}}
+    """
+    variables = _variables(environ, [*keys, *ALIASES, _FILE], command)
+    config = load_config(environ[variables.pop(_FILE)]) if _FILE in variables else {}
+    # shorter keys first: a component before what lies inside it
+    for key in sorted(variables, key=len):
+        text = environ[variables[key]]
+        value = parse_yaml(text, variables[key]) if _is_nested(key) else text
+        config = merge(config, {key: value})
+    return config
 
 
-def _spelled(name: str, key: str, value: str | None) -> str:
-    kind = KINDS.get(key.removesuffix(_HELP).rpartition(".")[2])
-    if key.endswith(_HELP) and kind and value:
-        value = class_path(kind, value, key=name)
-    flag = f"--{ALIASES[key]}" if key in ALIASES else name
-    return flag if value is None else f"{flag}={value}"
-
-
-def _is_component(key: str) -> bool:
-    return key.rstrip("+").partition(".")[0] in KINDS and not key.endswith(_HELP)
+def _variables(environ: Mapping[str, str], keys: Sequence[str], command: str) -> dict[str, str]:
+    """The variable that sets each key; the command's own come last, and win."""
+    own = f"{command.replace('-', '_').upper()}__"
+    variables: dict[str, str] = {}
+    names = [name for name in environ if name.startswith(_PREFIX)]
+    for name in sorted(names, key=lambda name: name.startswith(_PREFIX + own)):
+        first, *rest = name.removeprefix(_PREFIX).removeprefix(own).split("__")
+        # capitals are the shell's custom; toEncode keeps its own where it is written so
+        inside = [part.lower() if part.isupper() else part for part in rest]
+        if first.lower() in keys:
+            variables[".".join([first.lower(), *inside])] = name
+        elif nearest := close_to(first.lower(), [key for key in keys if key not in ALIASES]):
+            near = f"{_PREFIX}{nearest[0].upper()}"
+            _log.warning("%s in the environment sets no key: did you mean %s?", name, near)
+    return variables

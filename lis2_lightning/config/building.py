@@ -1,126 +1,97 @@
-"""Objects of what was parsed; what cannot be built is told with its key."""
+"""Components are built once; what cannot be built is reported with its key."""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Mapping
-from copy import deepcopy
-from functools import partial
-from typing import Any, Final
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-import torch
-from jsonargparse import ArgumentParser, Namespace
-from torch.utils.data import Dataset
-
-from lis2_lightning.config.diagnosis import culprit, parser_of, reason
-from lis2_lightning.errors import ConfigError, Lis2Error
-
-_LIGHTNING: Final = "lightning"
-_TORCH: Final = "torch.optim."
-_FACTORIES: Final = ("optimizer", "scheduler")
+from lis2_lightning.config.mistakes import imported
+from lis2_lightning.errors import ConfigError, DataError, Lis2Error, one_line
 
 
-def build(
-    parser: ArgumentParser, namespace: Namespace, config: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Build every component.
+@dataclass(frozen=True)
+class Builder:
+    """Builds a component, as jsonargparse asks for it.
+
+    It also builds those that jsonargparse leaves to later: optimizers and schedulers.
 
     Args:
-        parser: The parser of the keys.
-        namespace: What it has parsed.
-        config: The same as plain values.
-
-    Returns:
-        The objects, by key.
-
-    Raises:
-        Lis2Error: A component cannot be built; the sentence names its key.
+        config: The resolved configuration, to find the component's key in.
+        errors: What it has raised.
     """
-    try:
-        built = vars(parser.instantiate(namespace))
-    except Exception as error:  # whatever a component's own code raises, its user can mend
-        told = _blamed("", config) or f"the configuration cannot be built: {reason(error)}"
-        kind = type(error) if isinstance(error, Lis2Error) else ConfigError
-        raise kind(told) from error
-    _try_optimizer(built, config)
-    return {**built, _LIGHTNING: vars(built[_LIGHTNING])}
 
+    config: Mapping[str, Any]
+    errors: list[Lis2Error] = field(default_factory=list)
 
-def _blamed(path: str, value: Any) -> str | None:
-    """A sentence about the innermost component that cannot be built."""
-    inner = _parts(path, value)
-    told = next(filter(None, (_blamed(key, item) for key, item in inner.items())), None)
-    if told or path in _FACTORIES or not _is_component(value):
-        return told
-    component, arguments = class_of(value), value.get("init_args") or {}
-    error = _failure(component, arguments, path)
-    if error is None:
-        return None
-    # a data set may look through a large image each time
-    trial = None if issubclass(component, Dataset) else partial(_builds, component, path=path)
-    return culprit(path, error, arguments, trial)
+    def __call__(self, component: type, /, *args: Any, **arguments: Any) -> Any:
+        """Build it.
 
-
-def _parts(path: str, value: Any) -> dict[str, Any]:
-    if isinstance(value, list | tuple):
-        return {f"{path}[{i}]": item for i, item in enumerate(value)}
-    inner = value.get("init_args") if _is_component(value) else value
-    if not isinstance(inner, Mapping):
-        return {}
-    return {f"{path}.{key}".lstrip("."): item for key, item in inner.items()}
-
-
-def _is_component(value: Any) -> bool:
-    return isinstance(value, Mapping) and isinstance(value.get("class_path"), str)
-
-
-def class_of(component: Mapping[str, Any]) -> Any:
-    """The class that a component names.
-
-    Args:
-        component: With ``class_path``, which can be imported.
-    """
-    module, _, name = component["class_path"].rpartition(".")
-    return getattr(importlib.import_module(module), name)
-
-
-def _failure(component: Any, arguments: Mapping[str, Any], path: str) -> Exception | None:
-    parser = parser_of(component, path)
-    if parser is None:
-        return None
-    try:
-        component(**vars(parser.instantiate(parser.parse_object(deepcopy(dict(arguments))))))
-    except Exception as error:  # noqa: BLE001 - as above
-        return error
-    return None
-
-
-def _builds(component: Any, arguments: Mapping[str, Any], *, path: str) -> bool:
-    return _failure(component, arguments, path) is None
-
-
-def _try_optimizer(built: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """Build torch's own optimizers and schedulers once, for the key of a value they refuse.
-
-    Others may need the parameters of the network itself.
-    """
-    weight = torch.nn.Parameter(torch.zeros(2, 2))
-    made: Any = [weight]
-    for key in _FACTORIES:
-        given: Any = config.get(key)
-        if not _is_component(given) or not given["class_path"].startswith(_TORCH):
-            return
+        Raises:
+            DataError: Its own code raises one; the sentence has its key.
+            ConfigError: Its own code raises anything else.
+        """
         try:
-            made = built[key](made)
+            return component(*args, **arguments)
         except Exception as error:
-            arguments = given.get("init_args") or {}
-            trial = partial(_makes, class_of(given), made)
-            raise ConfigError(culprit(key, error, arguments, trial)) from error
+            kind = DataError if isinstance(error, DataError) else ConfigError
+            message = blame(self._key(component, arguments), error, arguments)
+            self.errors.append(kind(message))  # jsonargparse tries other types after an error
+            raise self.errors[-1] from error
+
+    def _key(self, component: type, arguments: Mapping[str, Any]) -> str:
+        candidates = [
+            (path, written)
+            for path, named, written in _components("", self.config)
+            if named is component
+        ]
+        # several data sets may be of one class
+        exact = [path for path, written in candidates if _agree(written, arguments)]
+        return [*exact, *(path for path, _ in candidates), component.__name__][0]
 
 
-def _makes(factory: Any, first: Any, arguments: Mapping[str, Any]) -> bool:
-    try:
-        factory(first, **arguments)
-    except Exception:  # noqa: BLE001 - as above
-        return False
-    return True
+def _components(path: str, value: Any) -> Iterator[tuple[str, type, Mapping[str, Any]]]:
+    """Key, class and arguments of every component."""
+    inner = value
+    if isinstance(value, list):
+        inner = {f"[{i}]": item for i, item in enumerate(value)}
+    elif isinstance(value, Mapping) and (component := imported(value)):
+        inner = value.get("init_args") or {}
+        yield path, component, inner
+    if isinstance(inner, Mapping):
+        for key, item in inner.items():
+            joined = f"{path}{key}" if str(key).startswith("[") else f"{path}.{key}".lstrip(".")
+            yield from _components(joined, item)
+
+
+def _agree(written: Mapping[str, Any], arguments: Mapping[str, Any]) -> bool:
+    plain = {key: value for key, value in written.items() if not isinstance(value, list | Mapping)}
+    return all(str(arguments.get(key)) == str(value) for key, value in plain.items())
+
+
+def blame(path: str, error: BaseException, arguments: Mapping[str, Any]) -> str:
+    """A sentence about a component that cannot be built, which names the argument at fault.
+
+    The argument is the one whose name, or else whose value, the error mentions.
+
+    Args:
+        path: The component's key.
+        error: What building it raised.
+        arguments: What it was built with.
+
+    >>> blame("data", ValueError("size must be at least 1, not 0"), {"size": 0, "stride": 2})
+    'data.size must be at least 1, not 0'
+    >>> blame("optimizer", ValueError("Invalid learning rate: -1.0"), {"lr": -1.0})
+    'optimizer.lr must not be -1.0: Invalid learning rate: -1.0'
+    """
+    text = one_line(error)
+    for name in sorted(arguments, key=len, reverse=True):
+        if match := re.search(rf"(?<![\w.'\"/]){re.escape(name)}(?![\w.'\"/])", text):
+            return f"{text[: match.start()]}{path}.{text[match.start() :]}"
+    for name, value in arguments.items():
+        numbers = value if isinstance(value, list | tuple) else [value]
+        for number in (n for n in numbers if isinstance(n, int | float) and n is not True):
+            if re.search(rf"(?<![\w.-]){re.escape(repr(number))}(?![\w.])", text):
+                return f"{path}.{name} must not be {value!r}: {text}"
+    return f"{path} cannot be built: {text}"

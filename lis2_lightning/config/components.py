@@ -83,30 +83,30 @@ def objection(path: str, *, is_class: bool) -> str | None:
     'is of a module that is not imported: import my_networks in your program before'
     """
     try:
-        found = _found(path)
-        if inspect.isclass(found):
-            _judge_class(found)
+        named = _named(path)
+        if inspect.isclass(named):
+            _judge_class(named)
         else:
-            _judge_other(found, is_class=is_class)
-    except _Objection as told:
-        return str(told)
+            _judge_function(named, is_class=is_class)
+    except _Objection as error:
+        return str(error)
     return None
 
 
-def _found(path: str) -> Any:
+def _named(path: str) -> Any:
     if not PATH.fullmatch(path):
         raise _Objection("is no import path")
     _check_place(path)
     place, _, name = path.rpartition(".")
     if _top(path) in _PLACES:
-        found = getattr(_library(place), name, None)
+        named = getattr(_library(place), name, None)
     elif place in sys.modules:
-        found = vars(sys.modules[place]).get(name)  # what it has, not what it would make for us
+        named = vars(sys.modules[place]).get(name)  # what it has, not what it would make for us
     else:
         raise _Objection(f"is of a module that is not imported: import {place[:80]} {IMPORT_FIRST}")
-    if found is None:
+    if named is None:
         raise _Objection(f"does not exist: {place[:80]} has none of that name")
-    return found
+    return named
 
 
 def _library(name: str) -> ModuleType:
@@ -125,19 +125,21 @@ def _check_place(path: str) -> None:
         raise _Objection(f"is no component of {top}")
 
 
-def _judge_class(found: type) -> None:
-    made_in = str(found.__module__)
-    _check_place(f"{made_in}.{found.__qualname__}")
+def _judge_class(component: type) -> None:
+    made_in = str(component.__module__)
+    _check_place(f"{made_in}.{component.__qualname__}")
     is_ours = _top(made_in) == _OURS
     # data sets and augmentations of one's own need no base class
-    acts = _is_own(made_in) and any(_METHODS & vars(base).keys() for base in inspect.getmro(found))
-    if not (is_ours or acts or issubclass(found, _COMPONENTS)):
+    acts = _is_own(made_in) and any(
+        _METHODS & vars(base).keys() for base in inspect.getmro(component)
+    )
+    if not (is_ours or acts or issubclass(component, _COMPONENTS)):
         raise _Objection("is no network, data set, optimizer or other component")
 
 
-def _judge_other(found: Any, *, is_class: bool) -> None:
-    made_in = str(getattr(found, "__module__", ""))
-    if is_class or not inspect.isroutine(found):
+def _judge_function(function: Any, *, is_class: bool) -> None:
+    made_in = str(getattr(function, "__module__", ""))
+    if is_class or not inspect.isroutine(function):
         raise _Objection("is no class")
     if made_in not in _FUNCTIONS and not _is_own(made_in):
         raise _Objection("is no function of torch.nn.functional or of your own")

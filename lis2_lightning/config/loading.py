@@ -8,55 +8,37 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, Final
 
-from lis2_lightning.config.plain_yaml import BadYamlError, parse_yaml
-from lis2_lightning.errors import ConfigError
+from lis2_lightning.config.names import KINDS
+from lis2_lightning.config.plain_yaml import parse_yaml
+from lis2_lightning.errors import ConfigError, one_line
 
 ALIASES: Final = {"epoch": "epochs"}  # LIS2's name of a key, and ours
 CHECKPOINT: Final = "ckpt_path"  # an argument of Lightning's methods
-# arguments of commands: --print_config shows them, so a configuration may hold them
-COMMAND_KEYS: Final = frozenset({CHECKPOINT, "batches", "lightning_yaml"})
-
-
-def parse_typed(name: str, text: str) -> Any:
-    """Parse the value of a flag or of a variable.
-
-    Args:
-        name: The flag or the variable, to name in an error.
-        text: Its value.
-
-    Raises:
-        ConfigError: The value is no valid YAML.
-    """
-    try:
-        return parse_yaml(text)
-    except BadYamlError as error:
-        raise ConfigError(f"{name} is no valid YAML: {error}") from error
 
 
 def load_config(source: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, Any]:
     """Read a configuration: a YAML or JSON file, or a mapping, of which a copy is returned.
 
     Raises:
-        ConfigError: The file is missing, is no text, has a syntax error or holds no mapping.
+        ConfigError: The file is missing, is not UTF-8 text or YAML, or holds no mapping.
     """
     if isinstance(source, Mapping):
         return dict(source)
     path = Path(source)
     try:
-        loaded = parse_yaml(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
     except (FileNotFoundError, IsADirectoryError) as error:
         raise ConfigError(f"there is no configuration file {path}: check the path") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is no text in UTF-8: is it a configuration file?") from error
-    except BadYamlError as error:
-        raise ConfigError(f"{path} is no valid YAML: {error}") from error
+        raise ConfigError(f"{path} is not UTF-8 text: is it a configuration file?") from error
     except (OSError, ValueError) as error:  # no permission, or a name that no file can have
-        raise ConfigError(f"{str(path)!r} cannot be read: {error}") from error
+        raise ConfigError(f"{str(path)!r} cannot be read: {one_line(error)}") from error
+    loaded = parse_yaml(text, str(path))
     if not isinstance(loaded, Mapping):
         kind = {list: "a list", type(None): "nothing"}.get(type(loaded), repr(loaded))
         raise ConfigError(
-            f"{path} must hold keys and values at its top, got {kind}: lis2 init writes one to "
-            "start from"
+            f"{path} must hold keys and values at the top level, got {kind}: lis2 init writes a "
+            "configuration to start from"
         )
     return {str(key): value for key, value in loaded.items()}
 
@@ -83,14 +65,16 @@ def long_names(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration with the short names of its keys written out.
 
     Raises:
-        ConfigError: A key stands there under both its names.
+        ConfigError: Both names of a key are used.
 
     >>> long_names({"epoch": 3})
     {'epochs': 3}
     """
     both = [name for name in ALIASES if name in config and ALIASES[name] in config]
     if both:
-        raise ConfigError(f"{both[0]!r} and {ALIASES[both[0]]!r} are one key: keep one of them")
+        raise ConfigError(
+            f"{both[0]!r} and {ALIASES[both[0]]!r} are the same key: keep one of them"
+        )
     return {ALIASES.get(key, key): value for key, value in config.items()}
 
 
@@ -102,15 +86,16 @@ def _set(target: dict[str, Any], path: list[str], value: Any) -> None:
     key, *rest = path
     here = target.get(key)
     if rest in (["class_path"], ["type"]):
-        here = None  # another component: it begins without the arguments of the former
+        here = None  # another component starts from its own defaults
     if isinstance(here, list) and here and rest:
         here = here[-1]  # as after --metrics+=dice
-        inner = {"": here}
-        _set(inner, ["", *rest], value)
-        target[key] = [*target[key][:-1], inner[""]]
+        inner = {key: here}
+        _set(inner, path, value)
+        target[key] = [*target[key][:-1], inner[key]]
         return
     if isinstance(here, str) and rest:
-        here = {"type": here}
+        # only documented components have LIS2's spelling
+        here = {"type" if key in KINDS else "class_path": here}
     if isinstance(here, Mapping) and "class_path" in here and rest and rest[0] != "init_args":
         rest = ["init_args", *rest]
     if rest:

@@ -16,100 +16,80 @@ from typing import Final
 
 from lis2_lightning.errors import ConfigError, did_you_mean
 
-_OURS: Final = "lis2_lightning"
-
+_OURS: Final = "lis2_lightning."
+_METRICS: Final = {
+    "AveragePrecision": "average_precision map ap",
+    "Dice": "dice dice_index",
+    "RocAuc": "roc_auc auc",
+    "IoU": "iou",
+    "Precision": "precision",
+    "Recall": "recall",
+    "BestDice": "best_dice",
+    "BestThreshold": "best_threshold",
+    "CalibrationError": "calibration_error",
+    "MaskedSSIM": "mssim ssim",
+}
+_FLIPS: Final = ("RandomHorizontalFlip", "RandomVerticalFlip")
+_AUGMENTATIONS: Final = (
+    "ToTensor",
+    *_FLIPS,
+    "RandomRotation",
+    "NoiseDataAugmentation",
+    "Normalize",
+)
+# the names of each class, by kind; classes without a library's path are of this package
+_CLASSES: Final[Mapping[str, Mapping[str, str]]] = {
+    "model": {"models.UNet": "unet base_unet"},
+    "encoder": {
+        f"models.{name}PositionEncoding": f"{name}PositionEncoding {name}Encoding {name}"
+        for name in ("Lin", "Sin", "Identity")
+    },
+    "dataset": {
+        "data.TileDataset": "TileDataset",
+        "data.SyntheticDataset": "SyntheticDataset",
+        "data.PatchDataset": "PatchDataset FilamentsDataset",
+    },
+    "augmentation": {f"data.{name}": name for name in _AUGMENTATIONS},
+    "optimizer": {},
+    "scheduler": {},
+    "loss": {
+        "torch.nn.BCELoss": "bce",
+        "losses.DiceLoss": "dice_loss",
+        "losses.BceDiceLoss": "bce_dice_loss",
+    },
+    "metric": {f"metrics.{name}": short for name, short in _METRICS.items()},
+    "tracker": {
+        "trackers.CsvLogger": "csv CsvLogger",
+        "trackers.Wandb": "Wandb",
+        "trackers.Mlflow": "Mlflow",
+        "trackers.TensorBoard": "tensorboard",
+    },
+    "early_stopper": {"callbacks.LossEarlyStopping": "LossEarlyStopping"},
+}
 TABLES: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
     {
-        "model": {
-            "unet": f"{_OURS}.models.UNet",
-            "base_unet": f"{_OURS}.models.UNet",
-        },
-        "encoder": {
-            "LinPositionEncoding": f"{_OURS}.models.LinPositionEncoding",
-            "LinEncoding": f"{_OURS}.models.LinPositionEncoding",
-            "Lin": f"{_OURS}.models.LinPositionEncoding",
-            "SinPositionEncoding": f"{_OURS}.models.SinPositionEncoding",
-            "SinEncoding": f"{_OURS}.models.SinPositionEncoding",
-            "Sin": f"{_OURS}.models.SinPositionEncoding",
-            "IdentityPositionEncoding": f"{_OURS}.models.IdentityPositionEncoding",
-            "IdentityEncoding": f"{_OURS}.models.IdentityPositionEncoding",
-            "Identity": f"{_OURS}.models.IdentityPositionEncoding",
-        },
-        "dataset": {
-            "TileDataset": f"{_OURS}.data.TileDataset",
-            "SyntheticDataset": f"{_OURS}.data.SyntheticDataset",
-            "PatchDataset": f"{_OURS}.data.PatchDataset",
-            "FilamentsDataset": f"{_OURS}.data.PatchDataset",
-        },
-        "augmentation": {
-            name: f"{_OURS}.data.{name}"
-            for name in (
-                "ToTensor",
-                "RandomHorizontalFlip",
-                "RandomVerticalFlip",
-                "RandomRotation",
-                "NoiseDataAugmentation",
-                "Normalize",
-            )
-        },
-        "optimizer": {},
-        "scheduler": {},
-        "loss": {
-            "bce": "torch.nn.BCELoss",
-            "dice_loss": f"{_OURS}.losses.DiceLoss",
-            "bce_dice_loss": f"{_OURS}.losses.BceDiceLoss",
-        },
-        "metric": {
-            "average_precision": f"{_OURS}.metrics.AveragePrecision",
-            "map": f"{_OURS}.metrics.AveragePrecision",
-            "ap": f"{_OURS}.metrics.AveragePrecision",
-            "dice": f"{_OURS}.metrics.Dice",
-            "dice_index": f"{_OURS}.metrics.Dice",
-            "roc_auc": f"{_OURS}.metrics.RocAuc",
-            "auc": f"{_OURS}.metrics.RocAuc",
-            "iou": f"{_OURS}.metrics.IoU",
-            "precision": f"{_OURS}.metrics.Precision",
-            "recall": f"{_OURS}.metrics.Recall",
-            "best_dice": f"{_OURS}.metrics.BestDice",
-            "best_threshold": f"{_OURS}.metrics.BestThreshold",
-            "calibration_error": f"{_OURS}.metrics.CalibrationError",
-            "mssim": f"{_OURS}.metrics.MaskedSSIM",
-            "ssim": f"{_OURS}.metrics.MaskedSSIM",
-        },
-        "tracker": {
-            "csv": f"{_OURS}.trackers.CsvLogger",
-            "CsvLogger": f"{_OURS}.trackers.CsvLogger",
-            "Wandb": f"{_OURS}.trackers.Wandb",
-            "Mlflow": f"{_OURS}.trackers.Mlflow",
-            "tensorboard": f"{_OURS}.trackers.TensorBoard",
-        },
-        "early_stopper": {
-            "LossEarlyStopping": f"{_OURS}.callbacks.LossEarlyStopping",
-        },
+        kind: {
+            name: path if path.startswith("torch.") else _OURS + path
+            for path, listed in classes.items()
+            for name in listed.split()
+        }
+        for kind, classes in _CLASSES.items()
     }
 )
 
-# Where a kind's further names come from: a module, and the base class its public classes share.
-_LIBRARIES: Final[Mapping[str, tuple[str, str, str]]] = MappingProxyType(
-    {
-        "optimizer": ("torch.optim", "torch.optim", "Optimizer"),
-        "scheduler": ("torch.optim.lr_scheduler", "torch.optim.lr_scheduler", "LRScheduler"),
-        "loss": ("torch.nn.modules.loss", "torch.nn.modules.loss", "_Loss"),
-    }
-)
+# Where further names come from: a module, the base class of its public classes, and their place.
+_LIBRARIES: Final[Mapping[str, tuple[str, str, str]]] = {
+    "optimizer": ("torch.optim", "Optimizer", "torch.optim"),
+    "scheduler": ("torch.optim.lr_scheduler", "LRScheduler", "torch.optim.lr_scheduler"),
+    "loss": ("torch.nn.modules.loss", "_Loss", "torch.nn"),
+}
 
 # Which kind of component stands under which key, wherever in a configuration the key occurs.
 KINDS: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "model": "model",
-        "encoder": "encoder",
-        "train_dataset": "dataset",
-        "val_dataset": "dataset",
-        "test_dataset": "dataset",
+        **{kind: kind for kind in ("model", "encoder", "optimizer", "scheduler", "loss")},
+        **dict.fromkeys(("train_dataset", "val_dataset", "test_dataset"), "dataset"),
         "data_augmentations": "augmentation",
-        "optimizer": "optimizer",
-        "scheduler": "scheduler",
-        "loss": "loss",
         "metrics": "metric",
         "trackers": "tracker",
         "early_stopper": "early_stopper",
@@ -128,14 +108,13 @@ def names(kind: str) -> Mapping[str, str]:
     """
     table = dict(TABLES[kind])
     if kind in _LIBRARIES:
-        module_name, base_module, base_name = _LIBRARIES[kind]
+        module_name, base_name, place = _LIBRARIES[kind]
         module = importlib.import_module(module_name)
-        base = getattr(importlib.import_module(base_module), base_name)
-        prefix = "torch.nn" if kind == "loss" else module_name
+        base = getattr(module, base_name)
         for name, value in vars(module).items():
             public = inspect.isclass(value) and not name.startswith("_") and value is not base
             if public and issubclass(value, base):
-                table.setdefault(name, f"{prefix}.{name}")
+                table.setdefault(name, f"{place}.{name}")
     return MappingProxyType(table)
 
 

@@ -1,27 +1,22 @@
-"""YAML as configurations need it: plain values only, every key once, and no bombs."""
+"""YAML as configurations need it: plain values only, and every key once."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Final
 
 import yaml
 
+from lis2_lightning.errors import ConfigError, one_line
+
 _PREFIX: Final = "tag:yaml.org,2002:"
-_PLAIN: Final = frozenset({"str", "int", "float", "bool", "null", "seq", "map", "merge", "value"})
-_NUMBERS: Final = frozenset({f"{_PREFIX}int", f"{_PREFIX}float"})
-_MAX_DEPTH: Final = 100
-_MAX_REPEATED: Final = 1_000_000
-_Scalars = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
+_PLAIN: Final = frozenset({"str", "int", "float", "bool", "null", "seq", "map"})
+_Fastest = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 
 
-class BadYamlError(ValueError):
-    """What is wrong with a text, in words that follow "is no valid YAML"."""
-
-
-class _Loader(_Scalars):  # type: ignore[misc, valid-type]  # the faster of two, where it is there
-    """Reads ``1e-3`` as a number, as people mean it, and a date as the text that it is."""
+class _Loader(_Fastest):  # type: ignore[misc, valid-type]  # whichever of the two is there
+    """Reads ``1e-3`` as a number, as people mean it, and a date as text."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -31,108 +26,67 @@ _Loader.yaml_implicit_resolvers = {
 _Loader.add_implicit_resolver(
     f"{_PREFIX}float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
 )
+# null stands for tags without a constructor, which it refuses
+_Loader.yaml_constructors = {
+    tag: construct
+    for tag, construct in _Loader.yaml_constructors.items()
+    if tag is None or tag.removeprefix(_PREFIX) in _PLAIN
+}
 
 
-def parse_yaml(text: str) -> Any:
+def parse_yaml(text: str, source: str) -> Any:
     """Parse YAML.
 
+    Args:
+        text: The YAML.
+        source: The file, flag or variable that it comes from, to name in an error.
+
     Raises:
-        BadYamlError: The text has a syntax error, a key twice, or what is no plain value.
+        ConfigError: The text has a syntax error, a duplicate key, or a value that is not plain.
 
-    >>> parse_yaml("{lr: 1e-3, run_name: 2026-11-24}")
+    >>> parse_yaml("{lr: 1e-3, run_name: 2026-11-24}", "a.yaml")
     {'lr': 0.001, 'run_name': '2026-11-24'}
-    >>> parse_yaml("{lr: 1, lr: 2}")
+    >>> parse_yaml("{lr: 1, lr: 2}", "a.yaml")
     Traceback (most recent call last):
-    lis2_lightning.config.plain_yaml.BadYamlError: 'lr' stands there twice, in line 1 and line 1
+    lis2_lightning.errors.ConfigError: a.yaml is not valid YAML: duplicate key 'lr' (line 1)
     """
+    loader = None
     try:
-        return _parse(text)
-    except yaml.YAMLError as error:
-        raise BadYamlError(_where(error)) from error
-    except RecursionError as error:
-        raise BadYamlError("it is nested too deeply") from error
-    except ValueError as error:  # a number that Python cannot hold, or half a character
-        raise BadYamlError(" ".join(str(error).split())) from error
-
-
-def _parse(text: str) -> Any:
-    _check_depth(text)
-    loader = _Loader(text)
-    try:
+        loader = _Loader(text)
         node = loader.get_single_node()
-        if node is None:
-            return None
-        _check_size(node, {})
-        told = list(_complaints(node, (), []))
-        if told:
-            raise BadYamlError("; ".join(dict.fromkeys(told)))
-        return loader.construct_document(node)
+        _check_keys(node)
+        return None if node is None else loader.construct_document(node)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{source} is not valid YAML: {_reason(error)}") from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
 
 
-def _check_depth(text: str) -> None:
-    """Refuse what the parser written in C would follow until its stack ends."""
-    depth = 0
-    for bracket in re.findall(r"[\[\]{}]", text):
-        depth += 1 if bracket in "[{" else -1
-        if depth > _MAX_DEPTH:
-            raise BadYamlError("it is nested too deeply")
+def _check_keys(node: Any) -> None:
+    if duplicates := list(_duplicates(node, set())):
+        raise ValueError("; ".join(duplicates))
 
 
-def _complaints(node: Any, path: tuple[str, ...], above: list[Any]) -> Iterator[str]:
-    if len(above) > _MAX_DEPTH:
-        raise BadYamlError("it is nested too deeply")
-    if any(node is other for other in above):
-        yield f"{'.'.join(path)} contains itself"
-        return
-    if node.tag.removeprefix(_PREFIX) not in _PLAIN:
-        tag = node.tag.replace(_PREFIX, "!!")
-        yield f"{'.'.join(path) or 'it'} has the tag {tag}, and only plain values may stand there"
-        return
-    if isinstance(node, yaml.MappingNode):
-        yield from _twice(node, path)
-    for name, part in _parts(node):
-        yield from _complaints(part, (*path, name), [*above, node])
-
-
-def _parts(node: Any) -> list[tuple[str, Any]]:
-    if isinstance(node, yaml.MappingNode):
-        return [(str(key.value), value) for key, value in node.value]
-    if isinstance(node, yaml.SequenceNode):
-        # long lists of numbers are common, and this is the quick way through them
-        return [(str(i), item) for i, item in enumerate(node.value) if item.tag not in _NUMBERS]
-    return []
-
-
-def _twice(node: yaml.MappingNode, path: Sequence[str]) -> Iterator[str]:
-    lines: dict[tuple[str, str], list[int]] = {}
-    for key, _ in node.value:
+def _duplicates(node: Any, visited: set[int]) -> Iterator[str]:
+    if id(node) in visited:
+        return  # an anchor, which may stand for many uses
+    visited.add(id(node))
+    names: set[tuple[str, str]] = set()
+    for part in node.value if isinstance(node, yaml.CollectionNode) else ():
+        if not isinstance(part, tuple):
+            yield from _duplicates(part, visited)
+            continue
+        key, value = part
         if isinstance(key, yaml.ScalarNode) and key.tag != f"{_PREFIX}merge":
-            lines.setdefault((key.tag, key.value), []).append(key.start_mark.line + 1)
-    for (_, name), found in lines.items():
-        if len(found) > 1:
-            where = " and ".join(f"line {line}" for line in found)
-            yield f"{'.'.join([*path, name])!r} stands there twice, in {where}"
+            if (key.tag, key.value) in names:
+                yield f"duplicate key {key.value!r} (line {key.start_mark.line + 1})"
+            names.add((key.tag, key.value))
+        yield from _duplicates(value, visited)
 
 
-def _check_size(node: Any, known: dict[int, int]) -> int:
-    """How many values a text stands for, where each use of an anchor counts."""
-    if id(node) not in known:
-        known[id(node)] = 1  # for what contains itself
-        parts: list[Any] = []
-        if isinstance(node, yaml.MappingNode):
-            parts = [part for pair in node.value for part in pair]
-        elif isinstance(node, yaml.SequenceNode):
-            parts = node.value
-        known[id(node)] = 1 + sum(_check_size(part, known) for part in parts)
-        if known[id(node)] > len(known) + _MAX_REPEATED:
-            raise BadYamlError("its anchors stand for too many values")
-    return known[id(node)]
-
-
-def _where(error: yaml.YAMLError) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
         return f"{error.problem} in line {mark.line + 1}, column {mark.column + 1}"
-    return " ".join(str(error).split())
+    return one_line(error)

@@ -7,8 +7,9 @@ for each mistake, and the resolved configuration as plain values that load back 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -16,17 +17,58 @@ from typing import Any, Final
 import lightning.pytorch as pl
 from jsonargparse import ArgumentParser, Namespace
 
-from lis2_lightning.config.building import build
-from lis2_lightning.config.diagnosis import complaints, reason
-from lis2_lightning.config.loading import COMMAND_KEYS
-from lis2_lightning.config.messages import sentence
+from lis2_lightning.config.building import Builder
+from lis2_lightning.config.mistakes import mistakes, short, unknown
 from lis2_lightning.config.names import KINDS
 from lis2_lightning.config.plain_yaml import parse_yaml
 from lis2_lightning.config.spelling import to_class_paths
-from lis2_lightning.errors import ConfigError, did_you_mean
+from lis2_lightning.config.trusted import judging
+from lis2_lightning.errors import ConfigError, Lis2Error, one_line
 
 _LIGHTNING: Final = "lightning"
 _OBJECT: Final = "object"
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """A configuration that has been checked, and of which nothing is built yet.
+
+    Attributes:
+        config: Every key as plain values; it loads back as it is.
+        parser: What has parsed it.
+        namespace: What it was parsed to.
+        objects: Values that were objects already.
+        lightning: Those among the arguments of the Lightning trainer.
+    """
+
+    config: dict[str, Any]
+    parser: ArgumentParser
+    namespace: Namespace
+    objects: Mapping[str, Any]
+    lightning: Mapping[str, Any]
+
+    def build(self) -> dict[str, Any]:
+        """Build every component.
+
+        Returns:
+            The arguments of the schema's owner.
+
+        Raises:
+            ConfigError: A component cannot be built; the sentence names its key.
+            DataError: The same of a data set.
+        """
+        builder = Builder(self.config)
+        instantiators = [(builder, object, True)]
+        try:
+            built = vars(self.parser.instantiate(self.namespace, instantiators=instantiators))
+        except Lis2Error:
+            raise
+        except Exception as error:  # where no component is to blame, jsonargparse's own
+            unexplained = ConfigError(f"the configuration cannot be built: {short(error)}")
+            raise [*builder.errors, unexplained][0] from error
+        theirs = vars(built[_LIGHTNING])
+        chosen = {key: theirs[key] for key in self.config[_LIGHTNING] if key in theirs}
+        return {**built, **self.objects, _LIGHTNING: {**chosen, **self.lightning}}
 
 
 class Schema:
@@ -38,144 +80,106 @@ class Schema:
 
     def __init__(self, owner: Callable[..., Any]) -> None:
         self.owner = owner
-        self.keys = list(inspect.signature(owner).parameters)
+        self._parameters = inspect.signature(owner).parameters
+        self.keys = list(self._parameters)
         self.lightning_defaults = {
             name: parameter.default
             for name, parameter in inspect.signature(pl.Trainer).parameters.items()
         }
 
-    def add_arguments(self, parser: ArgumentParser, *, skip: Iterable[str] = ()) -> None:
-        """Add every key to a parser: the documented ones at its root, Lightning's under its own."""
+    def parser(self, *, skip: Iterable[str] = (), **options: Any) -> ArgumentParser:
+        """A parser of the documented keys at its root, and Lightning's under ``lightning``.
+
+        Args:
+            skip: Documented keys to leave out.
+            options: Further arguments of the parser.
+        """
+        parser = ArgumentParser(exit_on_error=False, **options)
         parser.add_class_arguments(
             self.owner, skip={_LIGHTNING, *skip}, fail_untyped=True, sub_configs=False
         )
         parser.add_class_arguments(
             pl.Trainer, _LIGHTNING, instantiate=False, fail_untyped=False, sub_configs=False
         )
+        return parser
 
-    def objects(self, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Turn a configuration into arguments of ``owner``.
+    def parse(self, given: Mapping[str, Any], *, partly: bool = False) -> Parsed:
+        """Check a configuration.
 
         Args:
             given: Documented keys, with components in either spelling; a value may also be an
                 object, which is taken as it is.
-
-        Returns:
-            The resolved configuration (plain values; it loads back), and the objects.
+            partly: Whether keys that are needed may be missing; they are null then.
 
         Raises:
-            ConfigError: A key, name or value is wrong, or a component cannot be built.
+            ConfigError: A key, name or value is wrong; all mistakes are in one sentence.
         """
         _refuse_placeholders(given)
-        ready, rest = _without_objects({k: v for k, v in given.items() if k != _LIGHTNING})
+        objects, rest = _without_objects({k: v for k, v in given.items() if k != _LIGHTNING})
         wrong: list[str] = []
         theirs, arguments = _without_objects(_lightning_of(given, wrong))
-        plain = {**to_class_paths(rest, wrong=wrong), _LIGHTNING: arguments}
-        wrong += self._unknown([*plain, *ready], {**arguments, **theirs})
-        parser = ArgumentParser(exit_on_error=False)
-        self.add_arguments(parser, skip=ready)
-        namespace = self._parse(parser, plain, wrong)
-        resolved = self.resolved(parser, namespace)
-        built = {**build(parser, namespace, resolved), **ready}
-        built[_LIGHTNING] = {key: built[_LIGHTNING][key] for key in resolved[_LIGHTNING]} | theirs
-        resolved[_LIGHTNING] |= describe(theirs)
-        return {**resolved, **describe(ready)}, built
-
-    def expanded(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """A configuration with its components' own defaults written out, and no key added.
-
-        Args:
-            config: Documented keys, and perhaps the command's own, such as ``ckpt_path``.
-
-        Raises:
-            ConfigError: A key, name or value is wrong.
-        """
-        command = {key: config[key] for key in config if key in COMMAND_KEYS}
-        config = {key: config[key] for key in config if key not in COMMAND_KEYS}
-        wrong: list[str] = []
-        config = to_class_paths(config, wrong=wrong)
-        wrong += self._unknown(config, _lightning_of(config, wrong))
-        parser = ArgumentParser(exit_on_error=False)
-        self.add_arguments(parser, skip=[key for key in self.keys if key not in config])
-        full = self.resolved(parser, self._parse(parser, config, wrong))
-        return {**{key: full[key] for key in config}, **command}
-
-    def _unknown(self, given: Iterable[str], lightning: Mapping[str, Any]) -> list[str]:
-        """A sentence for each unknown key, with the nearest valid ones."""
-        wrong = [(str(key), self.keys) for key in given if key not in self.keys]
-        wrong += [
-            (f"{_LIGHTNING}.{key}", [f"{_LIGHTNING}.{name}" for name in self.lightning_defaults])
-            for key in lightning
-            if key not in self.lightning_defaults
-        ]
-        return [f"unknown key {key!r}: {did_you_mean(key, valid)}" for key, valid in wrong]
-
-    def _parse(
-        self, parser: ArgumentParser, config: Mapping[str, Any], wrong: Sequence[str]
-    ) -> Namespace:
-        """Parse a configuration, or tell all that is wrong with it."""
+        plain = to_class_paths(rest, wrong=wrong)
+        missing = [key for key in self._required() if partly and key not in plain]
+        wrong += unknown(objects, self.keys)
+        wrong += unknown(theirs, self.lightning_defaults, path=_LIGHTNING)
+        skip = {*objects, *missing}
+        parser = self.parser(skip=skip)
         # or a component would keep arguments of the default one: AdamW the weight decay of Adam
-        parser.set_defaults(dict.fromkeys(set(config) & set(KINDS)))
-        known = {key: config[key] for key in config if key in self.keys}
-        if _LIGHTNING in known:
-            inner = _lightning_of(known, []).items()
-            known[_LIGHTNING] = {k: v for k, v in inner if k in self.lightning_defaults}
-        try:
-            parsed: Namespace = parser.parse_object(deepcopy(known))  # it writes into it
-        except Exception as error:
-            found = complaints(known, self._required(parser), self._single)
-            told = [*wrong, *found] or [sentence(str(error))]
-            raise ConfigError("; ".join(dict.fromkeys(told))) from error
+        parser.set_defaults(dict.fromkeys(set(plain) & set(KINDS)))
+        with judging() as judge:
+            try:
+                namespace = parser.parse_object(deepcopy({**plain, _LIGHTNING: arguments}))
+            except Exception as error:
+                wrong += mistakes(self.owner, plain, skip={_LIGHTNING, *skip})
+                wrong += mistakes(pl.Trainer, arguments, path=_LIGHTNING)
+                raise _joined(wrong or [short(error)]) from error
+            judge(namespace)
         if wrong:
-            raise ConfigError("; ".join(dict.fromkeys(wrong)))
-        return parsed
+            raise _joined(wrong)
+        config = self._resolved(parser, namespace)
+        config[_LIGHTNING] |= describe(theirs)
+        described = {**config, **dict.fromkeys(missing), **describe(objects)}
+        ordered = {key: described[key] for key in self.keys}
+        return Parsed(ordered, parser, namespace, objects, theirs)
 
-    def _required(self, parser: ArgumentParser) -> list[str]:
-        known = parser.get_defaults(skip_validation=True)
-        parameters = inspect.signature(self.owner).parameters.values()
-        return [p.name for p in parameters if p.default is p.empty and p.name in known]
-
-    def _single(self, key: str) -> ArgumentParser:
-        parser = ArgumentParser(exit_on_error=False)
-        if key == _LIGHTNING:
-            self.add_arguments(parser, skip=self.keys)
-        else:
-            others = {*self.keys} - {key}
-            parser.add_class_arguments(
-                self.owner, skip=others, fail_untyped=True, sub_configs=False
-            )
-        return parser
+    def _required(self) -> list[str]:
+        return [
+            name
+            for name, parameter in self._parameters.items()
+            if parameter.default is parameter.empty
+        ]
 
     def described(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """What was given in Python, as far as plain values can say it; defaults are left out."""
-        parameters = inspect.signature(self.owner).parameters
         return {
             key: describe(value)
             for key, value in given.items()
-            if value is not parameters[key].default
+            if value is not self._parameters[key].default
         }
 
     def defaults(self) -> dict[str, Any]:
         """Every key's default, as plain values."""
-        parser = ArgumentParser(exit_on_error=False)
-        parameters = inspect.signature(self.owner).parameters.values()
-        self.add_arguments(parser, skip=[p.name for p in parameters if p.default is p.empty])
-        return self.resolved(parser, parser.get_defaults())
+        parser = self.parser(skip=self._required())
+        return self._resolved(parser, parser.get_defaults())
 
-    def resolved(self, parser: ArgumentParser, namespace: Namespace) -> dict[str, Any]:
+    def _resolved(self, parser: ArgumentParser, namespace: Namespace) -> dict[str, Any]:
         """Every documented key as plain values; of Lightning's own only those that were set."""
         try:
-            dumped: dict[str, Any] = parse_yaml(parser.dump(namespace, skip_unset=False))
+            text = parser.dump(namespace, skip_unset=False)
         except Exception as error:  # the defaults of a user's class may be anything
-            told = reason(error.__cause__ or error)
             raise ConfigError(
-                f"a component's default cannot be written as YAML ({told}): give the argument a "
-                "plain value, or pass the component as an object"
+                "a component's default cannot be written as YAML "
+                f"({one_line(error.__cause__ or error)}): give the argument a plain value, or pass "
+                "the component as an object"
             ) from error
+        dumped: dict[str, Any] = parse_yaml(text, "the configuration")
         lightning = dumped.pop(_LIGHTNING, None) or {}
-        dumped = {key: dumped[key] for key in self.keys if key in dumped}
-        set_keys = {k: v for k, v in lightning.items() if v != self.lightning_defaults[k]}
-        return {**dumped, _LIGHTNING: set_keys}
+        changed = {k: v for k, v in lightning.items() if v != self.lightning_defaults[k]}
+        return {**{key: dumped[key] for key in self.keys if key in dumped}, _LIGHTNING: changed}
+
+
+def _joined(sentences: Iterable[str]) -> ConfigError:
+    return ConfigError("; ".join(dict.fromkeys(sentences)))
 
 
 def describe(value: Any) -> Any:
@@ -222,21 +226,21 @@ def _is_object(value: Any) -> bool:
 
 
 def _refuse_placeholders(config: Mapping[str, Any]) -> None:
-    missing = {
+    placeholders = {
         key: value[_OBJECT]
         for key, value in config.items()
         if isinstance(value, Mapping) and set(value) == {_OBJECT}
     }
-    if missing:
-        told = ", ".join(f"{key} ({path})" for key, path in missing.items())
+    if placeholders:
+        listed = ", ".join(f"{key} ({path})" for key, path in placeholders.items())
         raise ConfigError(
-            f"{told}: passed as objects when this configuration was written: pass them again, as "
-            f"in from_config(..., {next(iter(missing))}=...)"
+            f"{listed}: passed as objects when this configuration was written: pass them again, as "
+            f"in from_config(..., {next(iter(placeholders))}=...)"
         )
 
 
 def _lightning_of(config: Mapping[str, Any], wrong: list[str]) -> Mapping[str, Any]:
-    """What stands under ``lightning``; a sentence is added where that is no mapping."""
+    """The arguments under ``lightning``; a sentence is added where that is not a mapping."""
     given = config.get(_LIGHTNING)
     if given is not None and not isinstance(given, Mapping):
         wrong.append(f"{_LIGHTNING} must hold keys and values, got {given!r}")

@@ -2,32 +2,31 @@
 
 A configuration that somebody writes or chooses is code: it may name any class. The one that comes
 with a snapshot is not chosen, so it may name components only. They are looked for wherever a class
-can be named; and jsonargparse, which imports what a configuration names, is made to ask before it
-imports anything.
+can be named. jsonargparse also imports what a text names where a function will do: while it parses,
+no module that the configuration mentions can be imported, and what it has found is judged before
+anything is called.
 """
 
 from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import Any, Final
 
-from lis2_lightning.base.private_names import jsonargparse_common
+from jsonargparse import Namespace
+
 from lis2_lightning.config.components import IMPORT_FIRST, PATH, objection
 from lis2_lightning.config.loading import load_config, long_names
 from lis2_lightning.config.names import KINDS
+from lis2_lightning.config.plain_yaml import parse_yaml
 from lis2_lightning.errors import ConfigError
 
 _MAX_DEPTH: Final = 50
 _FILES: Final = (".yaml", ".yml")
 _CLASS: Final = frozenset({"class_path", "type"})
-_UNKNOWN: Final = (
-    "this version of jsonargparse cannot be told what a snapshot may import: install jsonargparse "
-    "4.53, or build the trainer from its configuration file"
-)
-_SETTINGS: Final = ("import_path_verdicts", "import_paths_enforced")
 
 
 @contextmanager
@@ -39,7 +38,8 @@ def trusted(
     Args:
         config: The snapshot's configuration, in either spelling.
         source: The snapshot, to name in an error.
-        overrides: What the caller gives besides; it is his own code, and may name anything.
+        overrides: What the caller gives besides; it is the caller's own code, and may name
+            anything.
 
     Yields:
         Nothing; components are built inside.
@@ -54,50 +54,83 @@ def trusted(
     standard library: if you trust it, pass the object instead, as in
     from_snapshot(..., model=...)
     """
-    guard = _Guard(source, overrides or {})
+    guard = _Guard(source, config, overrides or {})
     guard.check(config)
-    with _asked_by_jsonargparse(guard.allows):
-        try:
-            yield
-        except ConfigError as error:
-            told = next((guard.refused[path] for path in guard.refused if path in str(error)), None)
-            if told is None:
-                raise
-            raise ConfigError(told) from error
+    token = _GUARD.set(guard)
+    try:
+        yield
+    finally:
+        _GUARD.reset(token)
+
+
+@contextmanager
+def judging() -> Iterator[Callable[[Namespace], None]]:
+    """Parse a configuration; where it is a snapshot's, with the limits of :func:`trusted`.
+
+    Yields:
+        A judge of what was parsed, which raises a ConfigError.
+    """
+    guard = _GUARD.get()
+    if guard is None:
+        yield lambda *_: None
+        return
+    sys.meta_path.insert(0, guard)
+    try:
+        yield guard.judge
+    except ConfigError as error:
+        guard.explain(error)
+        raise
+    finally:
+        sys.meta_path.remove(guard)
 
 
 class _Guard:
-    """Judges what a configuration names.
+    """Judges what a snapshot's configuration names."""
 
-    Args:
-        source: The snapshot, to name in an error.
-        overrides: What the caller gives besides.
-    """
-
-    def __init__(self, source: str, overrides: Mapping[str, Any]) -> None:
+    def __init__(
+        self, source: str, config: Mapping[str, Any], overrides: Mapping[str, Any]
+    ) -> None:
         self._source = source
         self._replaced = set(_replaced(long_names(overrides)))
-        self._given = {text for text in _texts(overrides) if PATH.fullmatch(text)}
-        self.refused: dict[str, str] = {}
+        self._given = set(_paths(overrides))
+        self._named = set(_paths(config))
+        self._mentioned = set(_modules(self._named)) - set(_modules(self._given))
+
+    def find_spec(self, name: str, *_: Any) -> None:
+        """Keep Python from importing a module that the configuration mentions."""
+        if name in self._mentioned:
+            raise ModuleNotFoundError(f"{name} is not imported for {self._source}", name=name)
 
     def check(self, config: Mapping[str, Any]) -> None:
-        """Refuse a configuration that names what it may not.
-
-        Raises:
-            ConfigError: As said.
-        """
+        """Refuse, before it is parsed, a configuration that names what it may not."""
         for key, value in long_names(config).items():
             if key not in self._replaced:
                 self._check(value, [key])
 
-    def allows(self, path: str) -> bool:
-        """Whether something may be imported, which stands anywhere in the configuration."""
-        if path in self._given or path in {_made_as(given) for given in self._given}:
-            return True
-        wrong = objection(path, is_class=False)
-        if wrong:
-            self.refused[path] = self._sentence(path, wrong, [])
-        return not wrong
+    def explain(self, error: ConfigError) -> None:
+        """Say why a path could not be imported, where that is what an error is about."""
+        for path in self._named:
+            if path in str(error):
+                self._refuse(path, objection(path, is_class=False), [])
+
+    def judge(self, parsed: Any, keys: Sequence[str] = ()) -> None:
+        """Refuse what jsonargparse has imported, for these keys, that is not a component."""
+        if isinstance(parsed, list | tuple):
+            for item in parsed:
+                self.judge(item, keys)
+        elif isinstance(parsed, Namespace | Mapping):
+            items = vars(parsed) if isinstance(parsed, Namespace) else parsed
+            for key, value in items.items():
+                if key == "class_path" and isinstance(value, str):
+                    self._judge(_resolved(value), value, keys)
+                self.judge(value, [*keys, str(key)])
+        elif callable(parsed):
+            for path in (path for path in self._named if _is_named(parsed, path)):
+                self._judge(parsed, path, keys)
+
+    def _judge(self, named: Any, path: str, keys: Sequence[str]) -> None:
+        if not any(_is_named(named, given) for given in self._given):
+            self._refuse(path, objection(path, is_class=False), keys)
 
     def _check(self, value: Any, keys: list[str]) -> None:
         if len(keys) > _MAX_DEPTH:
@@ -110,6 +143,8 @@ class _Guard:
                 self._check_item(key, item, keys)
         elif isinstance(value, str) and keys[-1] in KINDS:
             self._check_component(value, keys)
+        elif isinstance(value, str) and "\\" in value:
+            self._check_escapes(value, keys)
 
     def _check_item(self, key: Any, item: Any, keys: list[str]) -> None:
         if not isinstance(key, str):
@@ -126,14 +161,24 @@ class _Guard:
         elif "." in value:
             self._check_class(value, keys)
 
+    def _check_escapes(self, value: str, keys: list[str]) -> None:
+        """Refuse YAML inside a text that names what the text itself does not show."""
+        with suppress(ConfigError):
+            if parse_yaml(value, self._source) == value:
+                return
+        raise ConfigError(f"{self._source} has a text with escapes under {'.'.join(keys)[:80]}")
+
     def _check_class(self, path: Any, keys: list[str]) -> None:
-        if isinstance(path, str) and path.isidentifier():
-            return  # a short name: a class of our tables, or one that is imported already
-        wrong = objection(path, is_class=True) if isinstance(path, str) else "is no text"
+        if not isinstance(path, str):
+            self._refuse(path, "is no text", keys)
+        elif not path.isidentifier():  # or it is a short name, of a class of our tables
+            self._refuse(path, objection(path, is_class=True), keys)
+
+    def _refuse(self, path: Any, wrong: str | None, keys: Sequence[str]) -> None:
         if wrong:
             raise ConfigError(self._sentence(path, wrong, keys))
 
-    def _sentence(self, path: Any, wrong: str, keys: list[str]) -> str:
+    def _sentence(self, path: Any, wrong: str, keys: Sequence[str]) -> str:
         place = f" under {'.'.join(keys)[:80]}" if keys else ""
         choice = ", or" if wrong.endswith(IMPORT_FIRST) else ": if you trust it,"
         return (
@@ -151,63 +196,38 @@ def _replaced(overrides: Mapping[str, Any]) -> Iterator[str]:
             yield key
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _paths(value: Any) -> Iterator[str]:
+    """Every import path in the texts of a configuration."""
     if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _texts(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _texts(item)
+        yield from (match[0] for match in PATH.finditer(value))
+    elif isinstance(value, Mapping | list | tuple):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _paths(item)
 
 
-def _made_as(path: str) -> str | None:
-    """The path under which something was made, where what the caller names is imported by now."""
-    module, _, name = path.rpartition(".")
-    found = getattr(sys.modules.get(module), name, None)
-    if not (inspect.isclass(found) or inspect.isroutine(found)):
-        return None
-    return f"{found.__module__}.{found.__qualname__}"
+def _modules(paths: Iterable[str]) -> Iterator[str]:
+    """The modules and packages that would be imported for some paths."""
+    for path in paths:
+        parts = path.split(".")
+        yield from (".".join(parts[:i]) for i in range(1, len(parts)))
 
 
-class _Verdicts(dict[str, bool]):
-    """jsonargparse's table of what may be imported: it has an answer for every path."""
-
-    def __init__(self, allows: Callable[[str], bool]) -> None:
-        super().__init__()
-        self._allows = allows
-
-    def __contains__(self, path: object) -> bool:
-        return True
-
-    def __getitem__(self, path: str) -> bool:
-        return self._allows(path)
+def _resolved(path: str) -> Any:
+    """What a path names, as far as it is imported; null where that is nothing."""
+    parts = path.split(".")
+    for i in range(len(parts) - 1, 0, -1):
+        named: Any = sys.modules.get(".".join(parts[:i]))
+        if named:
+            for name in parts[i:]:
+                named = getattr(named, name, None)
+            return named
+    return None
 
 
-@contextmanager
-def _asked_by_jsonargparse(allows: Callable[[str], bool]) -> Iterator[None]:
-    """Have jsonargparse ask before it imports what a value names.
-
-    Its public function for this only adds to its table, and what is added stays.
-    """
-    try:
-        common = jsonargparse_common()
-        settings, ask = common.parsing_settings, common.check_import_path
-        before = {name: settings[name] for name in _SETTINGS}
-    except (ImportError, AttributeError, KeyError) as error:
-        raise ConfigError(_UNKNOWN) from error
-    settings.update(zip(_SETTINGS, (_Verdicts(allows), True), strict=True))
-    try:
-        _check_that_it_asks(ask)
-        yield
-    finally:
-        settings.update(before)
+def _is_named(value: Any, path: str) -> bool:
+    named = _resolved(path)
+    # a method is another object each time
+    return named is not None and (named is value or (inspect.isroutine(value) and named == value))
 
 
-def _check_that_it_asks(ask: Callable[[str], None]) -> None:
-    try:
-        ask("os.system")
-    except ImportError:
-        return
-    raise ConfigError(_UNKNOWN)
+_GUARD: ContextVar[_Guard | None] = ContextVar("guard", default=None)

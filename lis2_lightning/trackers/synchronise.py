@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from lis2_lightning.base.files import lock
+from lis2_lightning.base.lock import lock
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.trackers.adapter import make_adapter
 from lis2_lightning.trackers.delivery import Delivery

@@ -11,7 +11,6 @@ from typing import Any
 
 import lightning.pytorch as pl
 import pytest
-from jsonargparse import ArgumentParser
 
 import lis2_lightning
 from lis2_lightning.base import private_names
@@ -39,24 +38,13 @@ def broadcast_sigterm_tensor() -> None:
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor()
 
 
-def option_string_actions() -> None:
-    parser = ArgumentParser()
-    parser.add_argument("--depth")
-    assert "--depth" in private_names.option_strings(parser)
-
-
-def common() -> None:
-    module = private_names.jsonargparse_common()
-    assert {"parsing_settings", "check_import_path"} <= set(vars(module))
-
-
 def source_of(kind: type) -> str:
     import inspect
 
     return inspect.getsource(kind)
 
 
-USES = [signal_connector, broadcast_sigterm_tensor, option_string_actions, common]
+USES = [signal_connector, broadcast_sigterm_tensor]
 
 
 @pytest.mark.parametrize("use", USES, ids=lambda use: f"_{use.__name__}")

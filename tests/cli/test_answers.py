@@ -20,8 +20,7 @@ from lightning.pytorch.cli import LightningCLI
 from lis2_lightning import ConfigError, Trainer, __version__
 from lis2_lightning.__main__ import main
 from lis2_lightning.assembly.lightning_config import lightning_yaml
-from lis2_lightning.cli.commands import RUNS
-from lis2_lightning.cli.tools import TOOLS
+from lis2_lightning.cli.dispatch import summaries
 from lis2_lightning.snapshots import read_snapshot
 
 Make = Callable[..., dict[str, Any]]
@@ -182,8 +181,8 @@ def test_help_lists_every_command_with_what_it_does(capsys: pytest.CaptureFixtur
     with pytest.raises(SystemExit):
         main(["--help"])
     told = " ".join(capsys.readouterr().out.split())
-    for name, about in {**RUNS, **{key: str(run.__doc__) for key, run in TOOLS.items()}}.items():
-        assert f" {name} {about.splitlines()[0]}" in told
+    for name, about in summaries().items():
+        assert f" {name} {about}" in told
 
 
 @pytest.mark.slow

@@ -153,7 +153,7 @@ def test_verify_resume_finds_no_difference_and_writes_nothing(
 ) -> None:
     path = written(tmp_path / "tiny.yaml", tiny())
     code, told, _ = typed("verify-resume", "--config", path)
-    assert (code, told) == (0, "no difference: a run that is interrupted goes on exactly\n")
+    assert (code, told) == (0, "no difference: an interrupted run resumes exactly\n")
     assert [entry.name for entry in tmp_path.iterdir()] == ["tiny.yaml"]
 
 

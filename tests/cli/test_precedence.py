@@ -214,7 +214,7 @@ def test_wrong_flags_are_told_at_once(file: File, capsys: pytest.CaptureFixture[
 
 
 def test_a_wrong_value_in_the_environment_is_named() -> None:
-    from lis2_lightning.config.variables import from_environment
+    from lis2_lightning.config.arguments import from_environment
 
-    with pytest.raises(ConfigError, match="LIS2_OPTIMIZER is no valid YAML"):
+    with pytest.raises(ConfigError, match="LIS2_OPTIMIZER is not valid YAML"):
         from_environment({"LIS2_OPTIMIZER": "{a: ["}, ["optimizer"], command="fit")

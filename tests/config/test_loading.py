@@ -18,10 +18,10 @@ def test_numbers_like_1e_3_are_numbers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"a: [1, 2\nb: 3\n", "no valid YAML: .* in line 2, column 2"),
-        (b"- 1\n- 2\n", "must hold keys and values at its top, got a list"),
-        (b"", "must hold keys and values at its top, got nothing"),
-        (b"\xff\xfe\x00", "is no text in UTF-8"),
+        (b"a: [1, 2\nb: 3\n", "not valid YAML: .* in line 2, column 2"),
+        (b"- 1\n- 2\n", "must hold keys and values at the top level, got a list"),
+        (b"", "must hold keys and values at the top level, got nothing"),
+        (b"\xff\xfe\x00", "is not UTF-8 text"),
     ],
 )
 def test_a_broken_file_is_told_in_one_sentence(tmp_path: Path, content: bytes, told: str) -> None:

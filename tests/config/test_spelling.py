@@ -91,7 +91,7 @@ def test_a_single_metric_or_tracker_needs_no_list() -> None:
             r"unknown augmentation 'Flip' in train_dataset.data_augmentations\[0\]",
         ),
         ({"optimizer": {"lr": 0.1}}, "optimizer names no class: add 'type"),
-        ({"epoch": 1, "epochs": 2}, "one key"),
+        ({"epoch": 1, "epochs": 2}, "the same key"),
     ],
 )
 def test_a_wrong_component_is_told_with_its_place(config: dict[str, object], told: str) -> None:

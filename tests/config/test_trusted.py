@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from jsonargparse._common import parsing_settings
 
 from lis2_lightning import ConfigError, Trainer
 from lis2_lightning.config.trusted import trusted
@@ -199,6 +197,38 @@ def test_a_text_that_a_component_would_have_imported_is_refused(path: str, tiny:
         assert str(told.value).isprintable()
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{class_path: evil_when_imported.Net}",
+        "[evil_when_imported.Net, os.system]",
+        '"os\\x2esystem"',
+        '"evil_when_imported\\u002eNet"',
+        '{a: 1, a: "os\\x2esystem"}',
+        "own_code.net.forward",
+        "own_code.subprocess.run",
+        "own_code.Popen",
+    ],
+)
+def test_a_text_that_holds_a_path_is_refused(text: str, tiny: Make) -> None:
+    for config in (
+        tiny(model={"type": "own_code.Net", "activation": text}),
+        tiny(scheduler={"type": "LambdaLR", "lr_lambda": text}),
+        tiny(lightning={"callbacks": text}),
+        tiny(model={"class_path": "own_code.Net", "init_args.activation": text}),
+    ):
+        with pytest.raises(ConfigError), trusted(config, source="last.pt"):
+            Trainer.from_config(config)
+
+
+def test_objects_that_the_caller_gives_are_not_judged(tiny: Make) -> None:
+    config = tiny(model={"type": "own_code.Net"})
+    overrides = {"model.activation": own("load"), "seed": 1}
+    with trusted(config, source="last.pt", overrides=overrides):
+        trainer = Trainer.from_config(config, **overrides)
+    assert trainer.model.activation is own("load")
+
+
 def test_a_text_may_be_an_activation(tiny: Make) -> None:
     def build(activation: str) -> Trainer:
         config = tiny(model={"type": "own_code.Net", "activation": activation})
@@ -213,28 +243,10 @@ def test_a_text_may_be_an_activation(tiny: Make) -> None:
             build(path)
 
 
-def test_what_jsonargparse_may_import_is_as_before_afterwards() -> None:
-    before = dict(parsing_settings)
-    with trusted({}, source="last.pt"):
-        assert parsing_settings != before
-    assert parsing_settings == before
-    with pytest.raises(KeyError), trusted({}, source="last.pt"):
-        raise KeyError
-    assert parsing_settings == before
-
-
-def test_a_jsonargparse_that_would_not_ask_is_not_trusted(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    common = importlib.import_module("jsonargparse._common")
-    monkeypatch.setattr(common, "check_import_path", lambda _: None)
-    assert "install jsonargparse" in refusal_of_all()
-    monkeypatch.delattr(common, "check_import_path")
-    assert "install jsonargparse" in refusal_of_all()
-
-
-def refusal_of_all() -> str:
-    """What is said of the least configuration."""
-    with pytest.raises(ConfigError) as told, trusted({}, source="last.pt"):
-        pass
-    return str(told.value)
+def test_python_imports_as_before_afterwards(tiny: Make) -> None:
+    before = list(sys.meta_path)
+    config = tiny(scheduler={"type": "LambdaLR", "lr_lambda": "own_package.evil.Net"})
+    with pytest.raises(ConfigError), trusted(config, source="last.pt"):
+        Trainer.from_config(config)
+    assert sys.meta_path == before
+    assert Trainer.from_config(tiny(scheduler={"type": "LambdaLR", "lr_lambda": "math.sqrt"}))

@@ -1,0 +1,167 @@
+"""What is wrong with a configuration: everything at once, each mistake with its full dotted key.
+
+jsonargparse stops at the first mistake, and names types and parsers. Only where it has found one
+is the configuration looked through here, key by key and argument by argument.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from copy import deepcopy
+from typing import Any, Final
+
+from jsonargparse import ArgumentError, ArgumentParser
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from lis2_lightning.errors import did_you_mean, one_line
+
+# what the facade passes to the components that are built late, and their base classes
+_LATE: Final = {"optimizer": ("params", Optimizer), "scheduler": ("optimizer", LRScheduler)}
+_MISSING_CLASS: Final = re.compile(r"class_path '([^']+)':\s+((?:No module|module '|cannot imp).+)")
+_WRONG_CLASS: Final = re.compile(r"Import path (\S+) does not correspond to a subclass of (\w+)")
+_NO_CLASS: Final = re.compile(r"Not a valid subclass of (\w+)")
+_EXPECTED: Final = re.compile(r"Expected (?:an? )?(?:<class '([\w.]+)'>|typing\.Literal\[(.+)\])")
+_FIRST_OF_SEVERAL: Final = re.compile(r"Errors:\s+- (.+)")
+_PARSER_KEY: Final = re.compile(r'Parser key "([^"]+)":\s*')
+
+
+def mistakes(
+    component: Callable[..., Any],
+    arguments: Mapping[Any, Any],
+    *,
+    path: str = "",
+    skip: Set[str] = frozenset(),
+) -> Iterator[str]:
+    """A sentence for each argument of a component that is unknown, missing or wrong.
+
+    Args:
+        component: The class.
+        arguments: In jsonargparse's spelling; a component whose ``class_path`` is empty is
+            skipped.
+        path: The component's key; empty for the whole configuration.
+        skip: Arguments that come from elsewhere.
+    """
+    skip = skip | ({_LATE[path][0]} if path in _LATE else set())
+    parameters = inspect.signature(component).parameters
+    try:
+        defaults = _parser(component, skip).get_defaults(skip_validation=True)
+    except (ValueError, TypeError):
+        return  # its signature cannot be read
+    known = list(vars(defaults))
+    yield from unknown(arguments, known, path=path)
+    for name in known:
+        is_needed = name in parameters and parameters[name].default is inspect.Parameter.empty
+        if name in arguments:
+            parser = _parser(component, skip | set(known) - {name})
+            yield from _of_value(parser, name, arguments[name], _join(path, name))
+        elif is_needed:
+            yield f"{_join(path, name)} is missing: give it a value"
+
+
+def unknown(names: Iterable[Any], valid: Iterable[str], *, path: str = "") -> Iterator[str]:
+    """A sentence for each name that is not valid, with the nearest that are.
+
+    Args:
+        names: The names.
+        valid: The valid ones.
+        path: The key that they stand under.
+    """
+    valid = [_join(path, name) for name in valid]
+    for name in (_join(path, str(name)) for name in names):
+        if name not in valid:
+            yield f"unknown key {name!r}: {did_you_mean(name, valid)}"
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _parser(component: Callable[..., Any], skip: Set[str]) -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(component, skip={*skip}, fail_untyped=False, sub_configs=False)
+    return parser
+
+
+def _of_value(parser: ArgumentParser, name: str, value: Any, path: str) -> Iterator[str]:
+    try:
+        parser.parse_object(deepcopy({name: value}))  # it writes into what it is given
+    except Exception as error:  # noqa: BLE001 - a user's module may raise anything on its import
+        is_parsers = isinstance(error, ArgumentError)
+        message = (_sentence if is_parsers else _import_sentence)(error, path, value)
+        if not _is_wrong_class(error, value):
+            inner = list(_of_components(path, value))
+            message = "" if inner or _is_reported(value) else message
+            yield from inner
+        if message:
+            yield message
+
+
+def _is_wrong_class(error: Exception, value: Any) -> bool:
+    match = _WRONG_CLASS.search(str(error))
+    return match is not None and isinstance(value, Mapping) and match[1] == value.get("class_path")
+
+
+def _is_reported(value: Any) -> bool:
+    """Whether a component has no class: the translation of its name has reported that."""
+    if isinstance(value, Mapping):
+        return value.get("class_path") == "" or any(map(_is_reported, value.values()))
+    return isinstance(value, list | tuple) and any(map(_is_reported, value))
+
+
+def _of_components(path: str, value: Any) -> Iterator[str]:
+    if isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            yield from _of_components(f"{path}[{i}]", item)
+    elif isinstance(value, Mapping) and (component := imported(value)):
+        base = _LATE[path][1] if path in _LATE else object
+        arguments = value.get("init_args") or {}
+        if not issubclass(component, base):
+            yield f"{path} must be a {base.__name__}, got {value['class_path']}"
+        elif isinstance(arguments, Mapping):
+            yield from mistakes(component, arguments, path=path)
+
+
+def imported(component: Mapping[str, Any]) -> Any:
+    """The class that a component names, or null where it is not imported; nothing is imported.
+
+    Args:
+        component: A mapping, perhaps with ``class_path``.
+    """
+    module, _, name = str(component.get("class_path")).rpartition(".")
+    found = getattr(sys.modules.get(module), name, None)
+    return found if isinstance(found, type) else None
+
+
+def _sentence(error: Exception, path: str, value: Any) -> str:
+    message = str(error)
+    if match := _MISSING_CLASS.search(message):
+        return f"{path}: there is no class {match[1]} ({match[2].strip()}): check its path"
+    if match := _WRONG_CLASS.search(message):
+        return f"{path} must be a {match[2]}, got {match[1]}"
+    if match := _NO_CLASS.search(message):
+        return f"{path} must name a {match[1]}, by its 'type' or 'class_path', got {value}"
+    if kinds := [literal or _plain(kind) for kind, literal in _EXPECTED.findall(message)]:
+        allowed = " or ".join(", ".join(dict.fromkeys(kinds)).rsplit(", ", 1))
+        return f"{path} must be {allowed}, got {value}"
+    match = _FIRST_OF_SEVERAL.search(message)
+    reason = match[1].strip() if match else short(error)
+    named = value.get("class_path") if isinstance(value, Mapping) else None
+    return f"{path}: {named} cannot be used: {reason}" if named else f"{path}: {reason}"
+
+
+def _import_sentence(error: Exception, path: str, value: Any) -> str:
+    named = value.get("class_path") if isinstance(value, Mapping) else value
+    return f"{path}: {named} cannot be imported: {one_line(error)}"
+
+
+def _plain(name: str) -> str:
+    return "null" if name.endswith("NoneType") else name.rpartition(".")[2]
+
+
+def short(error: Exception) -> str:
+    """A parser's error as one line, without its words for programmers."""
+    return _PARSER_KEY.sub("", one_line(error))
