@@ -362,7 +362,7 @@ def test_a_batch_is_what_pytorch_would_collate():
     assert torch.equal(batch[1:][0]["patch"], batch[1]["patch"])
     with pytest.raises(IndexError):
         batch[3]
-    with pytest.raises(DataError, match="differ in their number of samples"):
+    with pytest.raises(DataError, match="must hold the same number of samples"):
         Batch({"patch": torch.zeros(2), "target": torch.zeros(3)})
 
 
@@ -444,7 +444,7 @@ def with_value(value):
         (bad(num_folds=0), ConfigError, "num_folds must be at least 1, not 0"),
         (bad(folds=[1]), ConfigError, "fold 1 does not exist: folds are numbered 0 to 0"),
         (bad(folds=[]), ConfigError, "folds is empty"),
-        (bad(area_size=32, buffer=9), ConfigError, "take an area_size of at least 41"),
+        (bad(area_size=32, buffer=9), ConfigError, "use an area_size of at least 41"),
         (bad(normalization="lgo"), ConfigError, "did you mean 'log'"),
     ],
 )

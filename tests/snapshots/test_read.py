@@ -241,8 +241,8 @@ def test_whatever_goes_wrong_becomes_one_sentence(
 
 
 def test_a_peek_has_what_a_run_needs_to_continue(snapshot: Make, tmp_path: Path) -> None:
-    state = {"callbacks": {"Snapshots": {"names": ["save_3.pt", "../last.pt"]}}}
-    write_snapshot(snapshot(next_epoch=3, next_batch=7, **state), tmp_path / "a.pt")
+    names = ["save_3.pt", "../last.pt"]
+    write_snapshot(snapshot(next_epoch=3, next_batch=7, names=names), tmp_path / "a.pt")
     header = peek(tmp_path / "a.pt")
     assert header.path == tmp_path / "a.pt"
     assert (header.position, header.best_loss) == ((3, 7), 0.5)
