@@ -28,7 +28,11 @@ nitpick_ignore_regex = [
     (r"py:class", r"(AnyDataset|Source|Normalization|OptimizerCallable|SchedulerCallable)"),
     (r"py:class", r"(Augmentation|PositionEncoding|Tracker|Map|Tile|Batch)"),
     # internal names, which have no entry in the reference
-    (r"py:.*", r"lis2_lightning\.(tiling|trainer\.GlobalConfig|data\.sampling).*"),
+    (
+        r"py:.*",
+        r"lis2_lightning\.(tiling|trainer\.GlobalConfig|data\.sampling|snapshots\.header).*",
+    ),
+    (r"py:.*", r"(KeyedDataset|ScoreMetric).*"),
     # the start of a property's docstring, up to a comma or colon, is mistaken for its type
     (r"py:class", r"([A-Z][a-z]+|.* .*)"),
 ]
