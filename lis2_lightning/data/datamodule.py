@@ -39,10 +39,6 @@ class Keyed(Dataset[Any]):
 
     A :class:`KeyedDataset` gets the random keys. For any other data set the global generators of
     Python, NumPy and torch are seeded for each sample and restored afterwards.
-
-    Args:
-        dataset: Any map-style data set.
-        seed: Decides the draws of all epochs.
     """
 
     def __init__(self, dataset: AnyDataset, *, seed: int) -> None:
@@ -114,11 +110,7 @@ def _seed_all(key: int) -> None:
 
 
 def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-    """Stack samples to a batch; a :class:`Batch` is stacked already.
-
-    Raises:
-        DataError: A sample is not a mapping with ``patch`` and ``target``.
-    """
+    """Stack samples to a batch; a :class:`Batch` is stacked already."""
     if isinstance(samples, Batch):
         return samples.tensors
     first = samples[0]
@@ -133,11 +125,7 @@ def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
 
 
 def first_batch(dataset: AnyDataset) -> dict[str, Tensor]:
-    """A data set's first sample as a batch of one, as its loader would give it.
-
-    Raises:
-        DataError: It has no length or no sample, or its sample is not a mapping.
-    """
+    """A data set's first sample as a batch of one, as its loader would give it."""
     if not isinstance(dataset, Sized) or len(dataset) == 0:
         raise DataError(
             f"{type(dataset).__name__} must be a map-style data set with at least one sample: "
@@ -200,11 +188,7 @@ class SegmentationData(pl.LightningDataModule):
         return [] if self.val is None else self.loader(self.val)
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """Every test sample once, in order.
-
-        Raises:
-            DataError: There is neither a test nor a validation data set.
-        """
+        """Every test sample once, in order."""
         if self.test is None:
             raise DataError("there is no data set to test on: set test_dataset or val_dataset")
         return self.loader(self.test)

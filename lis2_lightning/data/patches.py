@@ -125,16 +125,8 @@ class PatchDataset(KeyedDataset):
         return self._file.corners(self.numbers)
 
 
-class PatchFile(OpenedLate[dict[str, Any]]):
-    """The data sets of one file, opened once per process.
-
-    Args:
-        path: The file.
-        extra: Names of further required data sets.
-
-    Raises:
-        DataError: The file cannot be read or lacks a data set, or shapes differ.
-    """
+class PatchFile(OpenedLate):
+    """The data sets of one file, opened once per process; those in `extra` must exist too."""
 
     def __init__(self, path: Path, *, extra: Sequence[str] = ()) -> None:
         self.path = path.absolute()

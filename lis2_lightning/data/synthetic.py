@@ -146,11 +146,7 @@ def spectrum(
 ) -> Floats:
     """A Gaussian random field with a power-law spectrum, mean 0, standard deviation 1, ``(H, W)``.
 
-    Args:
-        rng: The random generator.
-        shape: Height and width, px.
-        slope: Exponent of the power over the frequency, negative.
-        longest_px: Wavelength beyond which the power is constant.
+    The power is constant beyond a wavelength of `longest_px`.
     """
     # larger, then cropped, because the field is periodic
     height, width = (side + side // 4 for side in shape)

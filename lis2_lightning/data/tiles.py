@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from lis2_lightning.data.augment import Augmentation, augment
 from lis2_lightning.data.batch import Batch, KeyedDataset
 from lis2_lightning.data.normalize import Normalization, check_normalization, normalize
-from lis2_lightning.data.open_raster import open_raster
-from lis2_lightning.data.sources import Source, same_image
+from lis2_lightning.data.open_raster import Source, open_raster, same_image
 from lis2_lightning.data.truth import Truth, count
 from lis2_lightning.errors import ConfigError, DataError
 from lis2_lightning.tiling import Areas, Tile, assign_folds, shared_pixel
