@@ -227,12 +227,12 @@ class Normalize(Augmentation):
     def __call__(self, tensors: Tensors, keys: NDArray[np.uint64]) -> Tensors:  # noqa: ARG002
         """Shift and scale the image."""
         channels = tensors["patch"].shape[1]
-        for values in (self.mean, self.std):
-            if len(values) not in {1, channels}:
-                raise ConfigError(
-                    f"Normalize has {len(values)} values for an image of {channels} channels: "
-                    f"use one value, or one per channel"
-                )
+        wrong = {len(self.mean), len(self.std)} - {1, channels}
+        if wrong:
+            raise ConfigError(
+                f"Normalize has {max(wrong)} values for an image of {channels} channels: "
+                f"use one value, or one per channel"
+            )
         return {**tensors, "patch": (tensors["patch"] - self.mean) / self.std}
 
 

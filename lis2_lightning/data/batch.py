@@ -50,8 +50,6 @@ class Batch(Sequence[Sample]):
 
     def __getitem__(self, index: int) -> Sample:  # type: ignore[override]  # no slices
         """One sample; views of the tensors."""
-        if not -self._length <= index < self._length:
-            raise IndexError(f"index {index} is out of range for a batch of {self._length} samples")
         return {name: tensor[index] for name, tensor in self.tensors.items()}
 
 

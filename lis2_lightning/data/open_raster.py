@@ -41,16 +41,10 @@ Source = np.ndarray | Raster | str | os.PathLike[str]
 """An image: a path that :func:`open_raster` accepts, an array or a raster."""
 
 OPENERS: dict[str, Callable[[Path, str | None], Raster]] = {
-    ".fits": open_fits,
-    ".fit": open_fits,
-    ".fts": open_fits,
-    ".fz": open_fits,
+    **dict.fromkeys((".fits", ".fit", ".fts", ".fz"), open_fits),
     ".npy": open_npy,
-    ".h5": open_hdf5,
-    ".hdf5": open_hdf5,
-    ".hdf": open_hdf5,
-    ".tif": open_tiff,
-    ".tiff": open_tiff,
+    **dict.fromkeys((".h5", ".hdf5", ".hdf"), open_hdf5),
+    **dict.fromkeys((".tif", ".tiff"), open_tiff),
     ".zarr": open_zarr,
 }
 
@@ -100,10 +94,6 @@ def _opener(path: Path) -> Callable[[Path, str | None], Raster]:
     suffix = path.suffix.lower()
     if suffix in {".gz", ".bz2"}:
         raise DataError(f"{path} is compressed as a whole: unpack it first (gunzip or bunzip2)")
-    if suffix == ".npz":
-        raise DataError(
-            f"{path} is a .npz archive, which cannot be mapped: save it with numpy.save"
-        )
     if suffix not in OPENERS:
         raise DataError(
             f"{path} has no known image format: its name must end in {', '.join(OPENERS)}"
@@ -160,8 +150,9 @@ def same_image(first: Raster, second: Raster) -> bool:
         return False
     if Path(first.source).resolve() != Path(second.source).resolve():
         return False
-    arrays = isinstance(first, ArrayRaster) and isinstance(second, ArrayRaster)
-    return not arrays or np.array_equal(first.handle, second.handle, equal_nan=True)
+    if isinstance(first, ArrayRaster) and isinstance(second, ArrayRaster):
+        return np.array_equal(first.handle, second.handle, equal_nan=True)
+    return True
 
 
 def _refuse(value: object) -> NDArray[Any]:

@@ -103,11 +103,8 @@ def count(truth: Truth, areas: Areas, lattice: Lattice) -> Census:
 class _Counts:
     """Counts of true pixels in rectangles, from a summed-area table (Crow, SIGGRAPH 1984).
 
-    The table holds only the rows at which rectangles begin or end, which is five times as fast.
-
-    Args:
-        pixels: Truth values, `(C, h, w)`; channels are added.
-        breaks: Increasing rows, the first of them 0.
+    The table holds only the rows at which rectangles begin or end (the breaks: increasing, from 0),
+    which is five times as fast. Channels of `(C, h, w)` are added.
     """
 
     def __init__(self, pixels: NDArray[np.bool_], breaks: NDArray[np.int64]) -> None:

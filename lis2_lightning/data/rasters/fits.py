@@ -101,14 +101,11 @@ def celestial_cards(header: Any) -> Cards:
 
 
 def open_fits(path: Path, which: str | None) -> FitsRaster | CompressedFitsRaster:
-    """Open an image by its HDU's number or EXTNAME, or the first; gzip has no random access."""
+    """Open an image by its HDU's number or EXTNAME, or the first."""
     source = f"{path}[{which}]" if which else str(path)
     with existing_file(path).open("rb") as file:
-        start = file.read(9)
-    if start.startswith((b"\x1f\x8b", b"BZh")):
-        raise DataError(f"{path} is compressed as a whole: unpack it first (gunzip or bunzip2)")
-    if start != b"SIMPLE  =":
-        raise DataError(f"{path} is not a FITS file: it does not begin with the keyword SIMPLE")
+        if file.read(9) != b"SIMPLE  =":
+            raise DataError(f"{path} is not a FITS file: it does not begin with the keyword SIMPLE")
     try:
         with quiet(), _open_fits(path) as hdus:
             index, hdu = _pick(hdus, which, path)
