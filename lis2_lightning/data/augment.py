@@ -21,8 +21,7 @@ from lis2_lightning.data.sampling import fork, normal, uniform
 from lis2_lightning.errors import ConfigError, did_you_mean
 
 Tensors = dict[str, Tensor]
-TRUTH = ("target", "labelled")
-SPATIAL = ("patch", *TRUTH)
+SPATIAL = ("patch", "target", "labelled")
 SPELLINGS = {"patch": "patch", "target": "target", "spines": "target", "labelled": "labelled"}
 """The values of `keys_to_augment`, and the key of a sample that each stands for."""
 

@@ -62,7 +62,7 @@ def test_the_order_does_not_depend_on_what_was_drawn_before() -> None:
 
 
 def test_draws_behind_views_do_not_depend_on_the_batch() -> None:
-    views = ConcatDataset([Subset(Draws(), range(5)), Draws()])
+    views: Dataset[Any] = ConcatDataset([Subset(Draws(), range(5)), Draws()])
     first = loaded(data_of(views), 1, "drawn")
     assert loaded(data_of(views, batch_size=3), 1, "drawn") == first
 

@@ -92,10 +92,6 @@ def test_a_copy_of_an_array_is_the_same_image():
         check_no_shared_pixels(splits)
 
 
-def bad(**changes: Any) -> dict[str, Any]:
-    return {**maps(), **changes}
-
-
 def with_value(value):
     target = maps()["target"]
     target[33, 44] = value
@@ -103,50 +99,47 @@ def with_value(value):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error", "message"),
+    ("changes", "error", "message"),
     [
-        (bad(target=with_value(2)), DataError, "an array in memory holds 2 at row 33, column 44"),
+        ({"target": with_value(2)}, DataError, "an array in memory holds 2 at row 33, column 44"),
         (
-            bad(target=with_value(0.5)),
+            {"target": with_value(0.5)},
             DataError,
             "holds 0.5 at row 33, column 44: a target must be 0, 1",
         ),
-        (bad(target=with_value(np.inf)), DataError, "holds inf at row 33, column 44"),
-        (bad(missing=np.ones((70, 92))), DataError, "is 70 x 92 px and .* 70 x 93 px"),
-        (bad(background=np.ones((2, *SHAPE))), DataError, "has 2 channels and the target"),
-        (bad(size=71), DataError, "a tile of 71 px does not fit an image of 70 x 93 px"),
-        (bad(missing=np.zeros(SHAPE)), DataError, "no pixel of an array in memory is labelled"),
-        (bad(area_size=32, num_folds=7), DataError, "7 folds need at least 7 areas"),
-        (bad(image="none.fits"), DataError, "none.fits"),
-        (bad(labelled=np.ones(SHAPE)), ConfigError, "pass only one of them"),
-        (bad(size=0), ConfigError, "size must be at least 1 px, not 0"),
-        (bad(stride=0), ConfigError, "stride must be at least 1 px, not 0"),
-        (bad(area_size=0), ConfigError, "area_size must be at least 1 px, not 0"),
-        (bad(buffer=-1), ConfigError, "buffer must be at least 0 px, not -1"),
-        (bad(num_folds=0), ConfigError, "num_folds must be at least 1, not 0"),
-        (bad(folds=[1]), ConfigError, "fold 1 does not exist: folds are numbered 0 to 0"),
-        (bad(folds=[]), ConfigError, "folds is empty"),
-        (bad(area_size=32, buffer=9), ConfigError, "use an area_size of at least 41"),
-        (bad(normalization="lgo"), ConfigError, "did you mean 'log'"),
+        ({"target": with_value(np.inf)}, DataError, "holds inf at row 33, column 44"),
+        ({"missing": np.ones((70, 92))}, DataError, "is 70 x 92 px and .* 70 x 93 px"),
+        ({"background": np.ones((2, *SHAPE))}, DataError, "has 2 channels and the target"),
+        ({"size": 71}, DataError, "a tile of 71 px does not fit an image of 70 x 93 px"),
+        ({"missing": np.zeros(SHAPE)}, DataError, "no pixel of an array in memory is labelled"),
+        ({"area_size": 32, "num_folds": 7}, DataError, "7 folds need at least 7 areas"),
+        ({"image": "none.fits"}, DataError, "none.fits"),
+        ({"labelled": np.ones(SHAPE)}, ConfigError, "pass only one of them"),
+        ({"size": 0}, ConfigError, "size must be at least 1 px, not 0"),
+        ({"stride": 0}, ConfigError, "stride must be at least 1 px, not 0"),
+        ({"area_size": 0}, ConfigError, "area_size must be at least 1 px, not 0"),
+        ({"buffer": -1}, ConfigError, "buffer must be at least 0 px, not -1"),
+        ({"num_folds": 0}, ConfigError, "num_folds must be at least 1, not 0"),
+        ({"folds": [1]}, ConfigError, "fold 1 does not exist: folds are numbered 0 to 0"),
+        ({"folds": []}, ConfigError, "folds is empty"),
+        ({"area_size": 32, "buffer": 9}, ConfigError, "use an area_size of at least 41"),
+        ({"normalization": "lgo"}, ConfigError, "did you mean 'log'"),
     ],
 )
-def test_what_cannot_be_used_is_refused_in_one_sentence(arguments, error, message):
+def test_what_cannot_be_used_is_refused_in_one_sentence(changes, error, message):
     with pytest.raises(error, match=message) as caught:
-        TileDataset(**arguments)
+        TileDataset(**{**maps(), **changes})
     assert "\n" not in str(caught.value)
 
 
 def test_a_fold_without_a_labelled_tile_is_refused():
     known = np.zeros(SHAPE)
     known[5, 5] = 1
+    fields = {**maps(), "background": None, "labelled": known}
     with pytest.raises(DataError, match="has no tile with a labelled pixel"):
-        TileDataset(**bad(background=None, labelled=known), size=8, num_folds=4)
+        TileDataset(**fields, size=8, num_folds=4)
     # the others hold the tiles that are kept for prediction only
-    assert len(
-        TileDataset(
-            **bad(background=None, labelled=known), size=8, num_folds=4, keep_unlabelled=True
-        )
-    )
+    assert len(TileDataset(**fields, size=8, num_folds=4, keep_unlabelled=True))
 
 
 def test_the_real_maps_have_the_published_numbers(lis2_sample: Path):
