@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,8 +21,7 @@ from lis2_lightning.data.sampling import fork, normal, uniform
 from lis2_lightning.errors import ConfigError, did_you_mean
 
 Tensors = dict[str, Tensor]
-TRUTH = ("target", "labelled")
-SPATIAL = ("patch", *TRUTH)
+SPATIAL = ("patch", "target", "labelled")
 SPELLINGS = {"patch": "patch", "target": "target", "spines": "target", "labelled": "labelled"}
 """The values of `keys_to_augment`, and the key of a sample that each stands for."""
 
@@ -53,15 +53,11 @@ class Augmentation(ABC):
 
     @abstractmethod
     def __call__(self, tensors: Tensors, keys: NDArray[np.uint64]) -> Tensors:
-        """Change a batch.
+        """Change a batch, possibly in place.
 
         Args:
-            tensors: `patch` `(B, C, H, W)` float32, optionally `target`, `labelled` and further
-                entries; they may be changed in place.
+            tensors: `patch` `(B, C, H, W)` float32, optionally `target`, `labelled` and others.
             keys: A random key for each sample, `(B,)`.
-
-        Returns:
-            All tensors, changed or not.
         """
 
 
@@ -78,10 +74,8 @@ class ToTensor(Augmentation):
 class _Geometric(Augmentation):
     """Moves pixels: the image and its truth together, or not at all."""
 
-    def __init__(
-        self, *, name: str | None = None, keys_to_augment: Sequence[str] | None = None
-    ) -> None:
-        super().__init__(name=name, keys_to_augment=keys_to_augment)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
         if self.keys_to_augment and not {"patch", "target"} <= set(self.keys_to_augment):
             raise ConfigError(
                 f"{type(self).__name__} with keys_to_augment {list(self.keys_to_augment)} would "
@@ -94,14 +88,8 @@ class _RandomFlip(_Geometric):
 
     axis: int
 
-    def __init__(
-        self,
-        p: float = 0.5,
-        *,
-        name: str | None = None,
-        keys_to_augment: Sequence[str] | None = None,
-    ) -> None:
-        super().__init__(name=name, keys_to_augment=keys_to_augment)
+    def __init__(self, p: float = 0.5, **options: Any) -> None:
+        super().__init__(**options)
         if not 0 <= p <= 1:
             raise ConfigError(f"p must be a probability in [0, 1], not {p}")
         self.p = p
@@ -121,8 +109,7 @@ class RandomHorizontalFlip(_RandomFlip):
 
     Args:
         p: Probability for each tile, in [0, 1].
-        name: As in :class:`Augmentation`.
-        keys_to_augment: As in :class:`Augmentation`; `labelled` always goes with `target`.
+        **options: `name` and `keys_to_augment`; `labelled` always goes with `target`.
 
     Raises:
         ConfigError: The probability is outside [0, 1], or `patch` is named without `target`.
@@ -146,22 +133,15 @@ class RandomRotation(_Geometric):
     Args:
         degrees: Angles are uniform in `-degrees` to `degrees`, or in a range of two values;
             anticlockwise with rows counted downwards.
-        name: As in :class:`Augmentation`.
-        keys_to_augment: As in :class:`Augmentation`; `labelled` always goes with `target`.
+        **options: `name` and `keys_to_augment`; `labelled` always goes with `target`.
 
     Raises:
         ConfigError: A single angle is negative, there are not one or two angles, or `patch` is
             named without `target`.
     """
 
-    def __init__(
-        self,
-        degrees: float | Sequence[float],
-        *,
-        name: str | None = None,
-        keys_to_augment: Sequence[str] | None = None,
-    ) -> None:
-        super().__init__(name=name, keys_to_augment=keys_to_augment)
+    def __init__(self, degrees: float | Sequence[float], **options: Any) -> None:
+        super().__init__(**options)
         angles = (-degrees, degrees) if isinstance(degrees, int | float) else tuple(degrees)
         if len(angles) != 2 or angles[0] > angles[1]:
             raise ConfigError(
@@ -187,23 +167,17 @@ class NoiseDataAugmentation(Augmentation):
     A pixel of `target` changes its class if the noisy value is nearer to the other class.
 
     Args:
-        name: As in :class:`Augmentation`.
-        keys_to_augment: `patch`, `target` or both; `patch` by default.
+        name: A label without effect.
         noise_var: Standard deviation of the noise, in units of the normalised image. (LIS², whose
             name this is, uses it as a standard deviation too.)
+        **options: `keys_to_augment`: `patch`, `target` or both; `patch` by default.
 
     Raises:
         ConfigError: The noise is negative, or `labelled` is named.
     """
 
-    def __init__(
-        self,
-        name: str | None = None,
-        *,
-        keys_to_augment: Sequence[str] | None = None,
-        noise_var: float = 0.0,
-    ) -> None:
-        super().__init__(name=name, keys_to_augment=keys_to_augment)
+    def __init__(self, name: str | None = None, *, noise_var: float = 0.0, **options: Any) -> None:
+        super().__init__(name=name, **options)
         if noise_var < 0:
             raise ConfigError(f"noise_var must be at least 0, not {noise_var}")
         if "labelled" in self.keys_to_augment:
@@ -231,8 +205,7 @@ class Normalize(Augmentation):
     Args:
         mean: One value, or one per channel, in units of the normalised image.
         std: The same, above 0.
-        name: As in :class:`Augmentation`.
-        keys_to_augment: Only `patch`.
+        **options: `name`, and `keys_to_augment`, which can only be `patch`.
 
     Raises:
         ConfigError: A deviation is not above 0, or something other than `patch` is named.
@@ -241,14 +214,9 @@ class Normalize(Augmentation):
     random = False
 
     def __init__(
-        self,
-        mean: float | Sequence[float],
-        std: float | Sequence[float],
-        *,
-        name: str | None = None,
-        keys_to_augment: Sequence[str] | None = None,
+        self, mean: float | Sequence[float], std: float | Sequence[float], **options: Any
     ) -> None:
-        super().__init__(name=name, keys_to_augment=keys_to_augment)
+        super().__init__(**options)
         self.mean, self.std = (_per_channel(values) for values in (mean, std))
         if not bool((self.std > 0).all()):
             raise ConfigError(f"std must be above 0, not {std}")
@@ -256,31 +224,21 @@ class Normalize(Augmentation):
             raise ConfigError("Normalize changes the patch only: omit keys_to_augment")
 
     def __call__(self, tensors: Tensors, keys: NDArray[np.uint64]) -> Tensors:  # noqa: ARG002
-        """Shift and scale the image.
-
-        Raises:
-            ConfigError: The numbers of channels and values differ.
-        """
+        """Shift and scale the image."""
         channels = tensors["patch"].shape[1]
-        for values in (self.mean, self.std):
-            if len(values) not in {1, channels}:
-                raise ConfigError(
-                    f"Normalize has {len(values)} values for an image of {channels} channels: "
-                    f"use one value, or one per channel"
-                )
+        wrong = {len(self.mean), len(self.std)} - {1, channels}
+        if wrong:
+            raise ConfigError(
+                f"Normalize has {max(wrong)} values for an image of {channels} channels: "
+                f"use one value, or one per channel"
+            )
         return {**tensors, "patch": (tensors["patch"] - self.mean) / self.std}
 
 
 def augment(
     tensors: Tensors, keys: NDArray[np.uint64], augmentations: Sequence[Augmentation]
 ) -> Tensors:
-    """Apply augmentations in sequence, each with its own draws.
-
-    Args:
-        tensors: The batch, see :class:`Augmentation`; it may be changed in place.
-        keys: A random key for each sample, `(B,)`.
-        augmentations: The augmentations; the position decides the draws.
-    """
+    """Apply augmentations in sequence; the draws of each follow from its position."""
     for place, augmentation in enumerate(augmentations):
         tensors = augmentation(tensors, fork(keys, place))
     return tensors

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from typing import overload
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,22 +48,9 @@ class Batch(Sequence[Sample]):
         """The number of samples."""
         return self._length
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> Batch: ...
-
-    def __getitem__(self, index: int | slice) -> Sample | Batch:
-        """One sample, or a batch of several; views of the tensors."""
-        if isinstance(index, slice):
-            return Batch({name: tensor[index] for name, tensor in self.tensors.items()})
-        if not -self._length <= index < self._length:
-            raise IndexError(f"index {index} is out of range for a batch of {self._length} samples")
+    def __getitem__(self, index: int) -> Sample:  # type: ignore[override]  # no slices
+        """One sample; views of the tensors."""
         return {name: tensor[index] for name, tensor in self.tensors.items()}
-
-    def __iter__(self) -> Iterator[Sample]:
-        """Iterate over the samples."""
-        return (self[index] for index in range(self._length))
 
 
 class KeyedDataset(Dataset[Sample], ABC):
@@ -79,15 +65,9 @@ class KeyedDataset(Dataset[Sample], ABC):
 
     @abstractmethod
     def fetch(self, indices: NDArray[np.int64], keys: NDArray[np.uint64]) -> Batch:
-        """Read many samples at once.
+        """Read B samples from 0 to the length; each has a random key that decides its augmentation.
 
-        Args:
-            indices: Which samples, each from 0 to the length, `(B,)`.
-            keys: The random key of each, which decides its augmentation, `(B,)`; see
-                :func:`~lis2_lightning.data.sampling.random_keys`.
-
-        Returns:
-            The samples; each is the same whatever else is in the batch.
+        Each sample is the same whatever else is in the batch.
         """
 
     def __getitem__(self, index: int) -> Sample:

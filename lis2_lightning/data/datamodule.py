@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence, Sized
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -13,13 +14,7 @@ import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import (
-    ConcatDataset,
-    DataLoader,
-    Dataset,
-    Subset,
-    default_collate,
-)
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, default_collate
 
 from lis2_lightning.base.position import batches_done, epochs_done, goes_on_inside_epoch
 from lis2_lightning.base.signals import leave_to_main_process
@@ -39,10 +34,6 @@ class Keyed(Dataset[Any]):
 
     A :class:`KeyedDataset` gets the random keys. For any other data set the global generators of
     Python, NumPy and torch are seeded for each sample and restored afterwards.
-
-    Args:
-        dataset: Any map-style data set.
-        seed: Decides the draws of all epochs.
     """
 
     def __init__(self, dataset: AnyDataset, *, seed: int) -> None:
@@ -54,46 +45,39 @@ class Keyed(Dataset[Any]):
             return _unlabelled(self.__getitems__([(epoch, -1 - index) for epoch, index in keys]))
         epochs, indices = zip(*keys, strict=True)
         random = random_keys(self.seed, epochs[0], np.asarray(indices, np.int64))
-        if _fetches(self.dataset):
-            return _fetch(self.dataset, np.asarray(indices, np.int64), random)
-        with isolate_rng(include_cuda=False):  # dropout must not depend on the data
-            return self._seeded(indices, random.tolist())
-
-    def _seeded(self, indices: Sequence[int], keys: Sequence[int]) -> Any:
-        if hasattr(self.dataset, "__getitems__"):
-            _seed_all(keys[0])
-            return self.dataset.__getitems__(list(indices))
-        samples = []
-        for index, key in zip(indices, keys, strict=True):
-            _seed_all(key)
-            samples.append(self.dataset[index])
-        return samples
+        leaves, within = zip(*(_leaf(self.dataset, index) for index in indices), strict=True)
+        if all(leaf is leaves[0] for leaf in leaves):
+            return _read(leaves[0], within, random)
+        parts = zip(leaves, within, random[:, None], strict=True)
+        return [_read(leaf, [index], key)[0] for leaf, index, key in parts]
 
     def __len__(self) -> int:
         return len(cast("Sized", self.dataset))
 
 
-def _fetches(dataset: Dataset[Any]) -> bool:
-    """Whether a data set takes keys, itself or inside a Subset or ConcatDataset."""
-    if isinstance(dataset, Subset):
-        return _fetches(dataset.dataset)
-    if isinstance(dataset, ConcatDataset):
-        return all(map(_fetches, dataset.datasets))
-    return isinstance(dataset, KeyedDataset)
+def _leaf(dataset: Dataset[Any], index: int) -> tuple[Any, int]:
+    """The data set that holds a sample, inside Subset and ConcatDataset, and its index there."""
+    if type(dataset) is Subset:
+        return _leaf(dataset.dataset, dataset.indices[index])
+    if type(dataset) is ConcatDataset:
+        part = bisect_right(dataset.cumulative_sizes, index)
+        before = dataset.cumulative_sizes[part - 1] if part else 0
+        return _leaf(dataset.datasets[part], index - before)
+    return dataset, index
 
 
-def _fetch(dataset: Any, indices: NDArray[np.int64], keys: NDArray[np.uint64]) -> Any:
-    if isinstance(dataset, Subset):
-        return _fetch(dataset.dataset, np.asarray(dataset.indices, np.int64)[indices], keys)
-    if isinstance(dataset, ConcatDataset):
-        ends = np.asarray(dataset.cumulative_sizes)
-        parts = np.searchsorted(ends, indices, side="right")
-        within = indices - np.where(parts > 0, ends[parts - 1], 0)
-        return [
-            _fetch(dataset.datasets[part], within[i : i + 1], keys[i : i + 1])[0]
-            for i, part in enumerate(parts.tolist())
-        ]
-    return dataset.fetch(indices, keys)
+def _read(dataset: Any, indices: Sequence[int], keys: NDArray[np.uint64]) -> Any:
+    if isinstance(dataset, KeyedDataset):
+        return dataset.fetch(np.asarray(indices, np.int64), keys)
+    with isolate_rng(include_cuda=False):  # dropout must not depend on the data
+        if hasattr(dataset, "__getitems__"):
+            _seed_all(int(keys[0]))
+            return dataset.__getitems__(list(indices))
+        samples = []
+        for index, key in zip(indices, keys.tolist(), strict=True):
+            _seed_all(key)
+            samples.append(dataset[index])
+        return samples
 
 
 def _unlabelled(samples: Any) -> Any:
@@ -114,11 +98,7 @@ def _seed_all(key: int) -> None:
 
 
 def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-    """Stack samples to a batch; a :class:`Batch` is stacked already.
-
-    Raises:
-        DataError: A sample is not a mapping with ``patch`` and ``target``.
-    """
+    """Stack samples to a batch; a :class:`Batch` is stacked already."""
     if isinstance(samples, Batch):
         return samples.tensors
     first = samples[0]
@@ -133,11 +113,7 @@ def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
 
 
 def first_batch(dataset: AnyDataset) -> dict[str, Tensor]:
-    """A data set's first sample as a batch of one, as its loader would give it.
-
-    Raises:
-        DataError: It has no length or no sample, or its sample is not a mapping.
-    """
+    """A data set's first sample as a batch of one, as its loader would give it."""
     if not isinstance(dataset, Sized) or len(dataset) == 0:
         raise DataError(
             f"{type(dataset).__name__} must be a map-style data set with at least one sample: "
@@ -200,11 +176,7 @@ class SegmentationData(pl.LightningDataModule):
         return [] if self.val is None else self.loader(self.val)
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """Every test sample once, in order.
-
-        Raises:
-            DataError: There is neither a test nor a validation data set.
-        """
+        """Every test sample once, in order."""
         if self.test is None:
             raise DataError("there is no data set to test on: set test_dataset or val_dataset")
         return self.loader(self.test)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader, Sampler
 from lis2_lightning.data.sampling import KeyedPermutation, random_keys
 
 Key = tuple[int, int]
-_FILLERS: Final = 2  # samples: batch normalisation needs more than one
+BLOCK = 4096  # indices computed at a time
+FILLERS = 2  # samples: batch normalisation needs more than one
 
 
 class KeyedSampler(Sampler[Key]):
@@ -27,14 +28,6 @@ class KeyedSampler(Sampler[Key]):
     batches, and none waits for one that has finished.
 
     The order is computed, not stored: memory does not grow with the number of samples.
-
-    Args:
-        num_samples: Number of samples.
-        batch_size: Samples per batch and process.
-        seed: Decides the orders of all epochs.
-        shuffle: Whether the order is random.
-        rank: This process.
-        world_size: Number of processes.
     """
 
     def __init__(
@@ -86,7 +79,7 @@ class KeyedSampler(Sampler[Key]):
         batches = -(-(most if self.shuffle else self.num_samples) // self.batch_size)
         rounds = batches if self.shuffle else -(-batches // self.world_size)
         is_short = -(-self._num_mine // self.batch_size) < rounds
-        return min(_FILLERS, self.batch_size) * is_short
+        return min(FILLERS, self.batch_size) * is_short
 
     def _positions(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
         """Positions of this process's samples in the order of all samples."""
@@ -96,13 +89,12 @@ class KeyedSampler(Sampler[Key]):
         return (batches * self.world_size + self.rank) * self.batch_size + within
 
     def __iter__(self) -> Iterator[Key]:
-        block = 4096  # vectorised, in constant memory
         key = int(random_keys(self.seed, self.epoch, np.zeros(1, np.int64))[0])
         order = KeyedPermutation(self.num_samples, key)
         epoch, num_done = self._begun
         mine = self._num_mine
-        for begin in range(num_done * self.batch_size if epoch == self.epoch else 0, mine, block):
-            places = np.arange(begin, min(begin + block, mine), dtype=np.int64)
+        for begin in range(num_done * self.batch_size if epoch == self.epoch else 0, mine, BLOCK):
+            places = np.arange(begin, min(begin + BLOCK, mine), dtype=np.int64)
             indices = self._positions(places)
             indices = order(indices) if self.shuffle else indices
             yield from ((self.epoch, index) for index in indices.tolist())
@@ -111,12 +103,7 @@ class KeyedSampler(Sampler[Key]):
 
 
 def batch_number(loader: DataLoader[Any], batch_idx: int) -> int | None:
-    """The index of a batch among those of all processes, or None for a filler.
-
-    Args:
-        loader: An ordered loader of :meth:`SegmentationData.loader`.
-        batch_idx: The batch's index in this process.
-    """
+    """The index of an ordered loader's batch among those of all processes; None for a filler."""
     # for prediction Lightning wraps the batch sampler and hides ours
     sampler = cast("KeyedSampler", cast("Any", loader.batch_sampler).sampler)
     number = batch_idx * sampler.world_size + sampler.rank

@@ -16,32 +16,20 @@ REACH = 5.0  # drawn distance from the curve, in widths
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Filament:
-    """A curve with a width and a contrast at each of its P points.
+    """A curve with a width and a contrast at each of its P points."""
 
-    Attributes:
-        points: Row and column, px, ``(P, 2)``; possibly outside the image.
-        widths: Radius at half of the excess, px, ``(P,)``.
-        contrast: Excess relative to the cloud behind it, ``(P,)``.
-    """
-
-    points: Floats
-    widths: Floats
-    contrast: Floats
+    points: Floats  # row and column, px, (P, 2); possibly outside the image
+    widths: Floats  # radius at half of the excess, px
+    contrast: Floats  # excess relative to the cloud behind it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Drawing:
-    """The pixels of one filament.
+    """The pixels of one filament, ``(h, w)``."""
 
-    Attributes:
-        tile: The part of the image that the arrays cover.
-        excess: Column density relative to the cloud behind it, ``(h, w)``.
-        distance: From the curve, in widths, at most ``REACH``, ``(h, w)``.
-    """
-
-    tile: Tile
-    excess: Floats
-    distance: Floats
+    tile: Tile  # the part of the image that the arrays cover
+    excess: Floats  # column density relative to the cloud behind it
+    distance: Floats  # from the curve, in widths, at most REACH
 
 
 def network(rng: np.random.Generator, shape: tuple[int, int], *, count: int) -> list[Filament]:

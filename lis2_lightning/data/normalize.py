@@ -24,14 +24,7 @@ def normalize(patch: NDArray[np.float32], mode: Normalization) -> NDArray[np.flo
 
     NaN and infinite pixels become 0 and are excluded from minimum and maximum. So are negative
     pixels in `direct` and `log`, where nothing was observed. (LIS² keeps negative pixels, in the
-    units of the image.)
-
-    Args:
-        patch: Values in the units of the image, `(B, C, H, W)`.
-        mode: The mode.
-
-    Returns:
-        Finite values of the same shape, possibly in the argument's memory.
+    units of the image.) Tiles are `(B, C, H, W)`; the result may use the same memory.
 
     >>> patch = np.array([[[[2, 4, 6, 0, np.nan]]]], dtype=np.float32)
     >>> normalize(patch, "direct").ravel().tolist()
@@ -49,11 +42,7 @@ def normalize(patch: NDArray[np.float32], mode: Normalization) -> NDArray[np.flo
 
 
 def _fill(values: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Set all but positive finite values to the row's minimum (1 if there is none).
-
-    Returns:
-        The values, `(N, P)`, and their minimum, `(N, 1)`.
-    """
+    """Set all but positive finite values to the row's minimum (1 if there is none); return both."""
     valid = (values > 0) & (values < np.inf)
     low = np.where(valid, values, np.float32(np.inf)).min(axis=1, keepdims=True)
     low[np.isinf(low)] = 1

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jsonargparse.typing import register_type
 from numpy.typing import NDArray
 
 from lis2_lightning.base.files import atomic
@@ -32,32 +33,23 @@ from lis2_lightning.data.rasters.tiff import open_tiff
 from lis2_lightning.data.rasters.zarr import open_zarr
 from lis2_lightning.errors import DataError
 
-__all__ = ["ArrayRaster", "Raster", "open_raster", "write_map"]
+__all__ = ["ArrayRaster", "Raster", "Source", "open_raster", "write_map"]
 
 
-def _open_npy(path: Path, which: str | None) -> Raster:
-    if which is not None:
-        raise DataError(f"{path} holds a single array: remove {which!r}")
-    return open_npy(path)
-
+# arrays first: jsonargparse uses the first type that fits, and anything fits a string
+Source = np.ndarray | Raster | str | os.PathLike[str]
+"""An image: a path that :func:`open_raster` accepts, an array or a raster."""
 
 OPENERS: dict[str, Callable[[Path, str | None], Raster]] = {
-    ".fits": open_fits,
-    ".fit": open_fits,
-    ".fts": open_fits,
-    ".fz": open_fits,
-    ".npy": _open_npy,
-    ".h5": open_hdf5,
-    ".hdf5": open_hdf5,
-    ".hdf": open_hdf5,
-    ".tif": open_tiff,
-    ".tiff": open_tiff,
+    **dict.fromkeys((".fits", ".fit", ".fts", ".fz"), open_fits),
+    ".npy": open_npy,
+    **dict.fromkeys((".h5", ".hdf5", ".hdf"), open_hdf5),
+    **dict.fromkeys((".tif", ".tiff"), open_tiff),
     ".zarr": open_zarr,
 }
-"""The opener for each suffix."""
 
 
-def open_raster(source: str | os.PathLike[str] | NDArray[Any] | Raster) -> Raster:
+def open_raster(source: Source) -> Raster:
     """Open an image lazily; the table above lists the sources.
 
     Args:
@@ -99,19 +91,14 @@ def split_source(source: str) -> tuple[Path, str | None]:
 
 
 def _opener(path: Path) -> Callable[[Path, str | None], Raster]:
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes[-1:] in ([".gz"], [".bz2"]):
+    suffix = path.suffix.lower()
+    if suffix in {".gz", ".bz2"}:
         raise DataError(f"{path} is compressed as a whole: unpack it first (gunzip or bunzip2)")
-    if suffixes[-1:] == [".npz"]:
-        raise DataError(
-            f"{path} is a .npz archive, which cannot be mapped: save it with numpy.save"
-        )
-    try:
-        return OPENERS[suffixes[-1] if suffixes else ""]
-    except KeyError as error:
+    if suffix not in OPENERS:
         raise DataError(
             f"{path} has no known image format: its name must end in {', '.join(OPENERS)}"
-        ) from error
+        )
+    return OPENERS[suffix]
 
 
 def write_map(path: str | os.PathLike[str], image: NDArray[np.float32], *, like: Raster) -> Path:
@@ -149,3 +136,36 @@ def write_map(path: str | os.PathLike[str], image: NDArray[np.float32], *, like:
     except OSError as error:
         raise DataError(f"{target} cannot be written: {error.strerror or error}") from error
     return target
+
+
+def same_image(first: Raster, second: Raster) -> bool:
+    """Whether two rasters read the same file, or equal arrays in memory.
+
+    >>> same_image(open_raster(np.eye(3)), open_raster(np.eye(3)))
+    True
+    """
+    if first is second:
+        return True
+    if first.shape != second.shape:
+        return False
+    if Path(first.source).resolve() != Path(second.source).resolve():
+        return False
+    if isinstance(first, ArrayRaster) and isinstance(second, ArrayRaster):
+        return np.array_equal(first.handle, second.handle, equal_nan=True)
+    return True
+
+
+def _refuse(value: object) -> NDArray[Any]:
+    """Nothing in a configuration file is an array."""
+    raise ValueError(f"{value!r} is not an array")
+
+
+# otherwise jsonargparse would try to build arrays as components, and list all subclasses of
+# np.ndarray in its help
+register_type(
+    np.ndarray,
+    lambda array: f"an array of {' x '.join(map(str, array.shape))} in memory",
+    _refuse,
+    type_check=isinstance,  # accepts memory maps too
+    fail_already_registered=False,
+)

@@ -77,7 +77,7 @@ class PatchDataset(KeyedDataset):
         folds = _choose(fold_assignments, fold_list, self._file.length)
         chosen = np.concatenate([fold[::stride] for fold in folds])
         if fold_list is not None and not use_all_patches:
-            chosen = chosen[self._file.varied(TARGET, chosen)]
+            chosen = chosen[self._file.varied(chosen)]
         if len(chosen) == 0:
             raise DataError(
                 f"{dataset_path} has no usable patch in folds {fold_list}: check fold_assignments, "
@@ -90,15 +90,7 @@ class PatchDataset(KeyedDataset):
         return len(self.numbers)
 
     def fetch(self, indices: NDArray[np.int64], keys: NDArray[np.uint64]) -> Batch:
-        """Read many patches at once; see :meth:`KeyedDataset.fetch`.
-
-        Returns:
-            `patch` and `target` float32, `labelled` bool, ``(B, C, H, W)`` each, and the data sets
-            of `toEncode`, float32.
-
-        Raises:
-            DataError: A target is neither 0 nor 1.
-        """
+        """Read many patches at once, with the data sets of `toEncode`."""
         numbers = self.numbers[indices]
         target = self._file.images(TARGET, numbers)
         if not ((target == 0) | (target == 1)).all():
@@ -117,24 +109,13 @@ class PatchDataset(KeyedDataset):
 
     @property
     def corners(self) -> NDArray[np.int64]:
-        """First row and column of each patch in the image, px, in the order of the samples.
-
-        Raises:
-            DataError: The file has no data set ``positions``.
-        """
-        return self._file.corners(self.numbers)
+        """First row and column of each patch in the image, px, ``(N, 2)``, from ``positions``."""
+        rows = self._file.rows(POSITIONS, self.numbers).reshape(len(self), 2, -1)
+        return rows[:, :, 0].astype(np.int64)
 
 
-class PatchFile(OpenedLate[dict[str, Any]]):
-    """The data sets of one file, opened once per process.
-
-    Args:
-        path: The file.
-        extra: Names of further required data sets.
-
-    Raises:
-        DataError: The file cannot be read or lacks a data set, or shapes differ.
-    """
+class PatchFile(OpenedLate):
+    """The data sets of one file, opened once per process; those in `extra` must exist too."""
 
     def __init__(self, path: Path, *, extra: Sequence[str] = ()) -> None:
         self.path = path.absolute()
@@ -167,6 +148,8 @@ class PatchFile(OpenedLate[dict[str, Any]]):
 
         Consecutive rows are read as one slice; a list of indices takes HDF5 ten times as long.
         """
+        if key not in self.handle:
+            raise DataError(f"{self.path} has no data set {key!r}: store it with the patches")
         dataset = self.handle[key]
         rows, places = np.unique(numbers, return_inverse=True)
         stored = np.empty((len(rows), *dataset.shape[1:]), dtype=np.float32)
@@ -190,21 +173,14 @@ class PatchFile(OpenedLate[dict[str, Any]]):
             return self.images(LABELLED, numbers) > 0
         return np.ones_like(self.images(TARGET, numbers), dtype=np.bool_)
 
-    def corners(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Read the first row and column of patches, px, ``(B, 2)``."""
-        if POSITIONS not in self.handle:
-            raise DataError(f"{self.path} has no data set {POSITIONS!r}: store it with the patches")
-        rows = self.rows(POSITIONS, numbers).reshape(len(numbers), 2, -1)
-        return rows[:, :, 0].astype(np.int64)
-
-    def varied(self, key: str, numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which patches hold more than one value, ``(B,)``."""
-        varied = [
-            np.ptp(self.rows(key, part).reshape(len(part), -1), axis=1) > 0
-            for part in np.array_split(numbers, -(-len(numbers) // ROWS_A_SCAN) or 1)
-            if len(part)
-        ]
-        return np.concatenate(varied) if varied else np.zeros(0, dtype=np.bool_)
+    def varied(self, numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which targets hold more than one value, ``(B,)``."""
+        varied = np.zeros(len(numbers), dtype=np.bool_)
+        for begin in range(0, len(numbers), ROWS_A_SCAN):
+            part = slice(begin, begin + ROWS_A_SCAN)
+            targets = self.rows(TARGET, numbers[part])
+            varied[part] = np.ptp(targets.reshape(len(targets), -1), axis=1) > 0
+        return varied
 
 
 def _channels_last(path: Path, shape: tuple[int, ...]) -> bool:

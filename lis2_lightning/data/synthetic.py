@@ -94,13 +94,10 @@ class SyntheticDataset(TileDataset):
         width: Width of the field, px, at least 32.
         seed: Decides the field.
         noise: Standard deviation of the noise, as a fraction of the median column density.
-        **kwargs: Arguments of :class:`~lis2_lightning.data.tiles.TileDataset` other than maps:
-            size, stride, area_size, num_folds, folds, buffer, fold_seed, normalization,
-            data_augmentations and keep_unlabelled.
+        **kwargs: Arguments of :class:`~lis2_lightning.data.tiles.TileDataset` other than maps.
 
     Raises:
-        DataError: As for :class:`~lis2_lightning.data.tiles.TileDataset`.
-        ConfigError: A side is too short, or as for its parent.
+        ConfigError: A side is too short.
 
     >>> tiles = SyntheticDataset(height=64, width=96, size=32, stride=16)
     >>> tiles[0]["patch"].shape
@@ -134,10 +131,8 @@ def _rasters(height: int, width: int, seed: int, noise: float) -> dict[str, Arra
     maps = synthetic_maps(height, width, seed, noise=noise)
     field = f"the synthetic field of {height} x {width} px and seed {seed}"
     return {
-        "image": ArrayRaster(maps.image, source=field),
-        "target": ArrayRaster(maps.target, source=f"the target of {field}"),
-        "background": ArrayRaster(maps.background, source=f"the background of {field}"),
-        "missing": ArrayRaster(maps.missing, source=f"the missing map of {field}"),
+        name: ArrayRaster(getattr(maps, name), source=f"the {name} of {field}")
+        for name in ("image", "target", "background", "missing")
     }
 
 
@@ -146,11 +141,7 @@ def spectrum(
 ) -> Floats:
     """A Gaussian random field with a power-law spectrum, mean 0, standard deviation 1, ``(H, W)``.
 
-    Args:
-        rng: The random generator.
-        shape: Height and width, px.
-        slope: Exponent of the power over the frequency, negative.
-        longest_px: Wavelength beyond which the power is constant.
+    The power is constant beyond a wavelength of `longest_px`.
     """
     # larger, then cropped, because the field is periodic
     height, width = (side + side // 4 for side in shape)

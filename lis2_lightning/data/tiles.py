@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from lis2_lightning.data.augment import Augmentation, augment
 from lis2_lightning.data.batch import Batch, KeyedDataset
 from lis2_lightning.data.normalize import Normalization, check_normalization, normalize
-from lis2_lightning.data.open_raster import open_raster
-from lis2_lightning.data.sources import Source, same_image
+from lis2_lightning.data.open_raster import Source, open_raster, same_image
 from lis2_lightning.data.truth import Truth, count
 from lis2_lightning.errors import ConfigError, DataError
 from lis2_lightning.tiling import Areas, Tile, assign_folds, shared_pixel
@@ -92,11 +91,7 @@ class TileDataset(KeyedDataset):
         self.normalization: Normalization = normalization
         self.data_augmentations = tuple(data_augmentations or ())
         self._truth = Truth(
-            self.image,
-            target=target,
-            background=background,
-            missing=missing,
-            labelled=labelled,
+            self.image, target=target, background=background, missing=missing, labelled=labelled
         )
         chosen = _chosen_folds(folds, num_folds)
         if area_size is None and num_folds > 1:
@@ -112,11 +107,7 @@ class TileDataset(KeyedDataset):
         return len(self._lattice) if self._index is None else len(self._index)
 
     def fetch(self, indices: NDArray[np.int64], keys: NDArray[np.uint64]) -> Batch:
-        """Cut many tiles at once; see :meth:`KeyedDataset.fetch`.
-
-        Raises:
-            IndexError: An index is out of range.
-        """
+        """Cut many tiles at once; see :meth:`KeyedDataset.fetch`."""
         corners = self._corners(indices)
         tops, lefts = np.ascontiguousarray(corners.T)
         patch = normalize(self.image.read_many(tops, lefts, self.size), self.normalization)
@@ -229,20 +220,11 @@ def check_no_shared_pixels(datasets: Mapping[str, TileDataset | None]) -> None:
             continue
         pixel = shared_pixel(first.corners, first.size, second.corners, second.size)
         if pixel is not None:
-            tile, overlapping = (_tile_with(dataset, pixel) for dataset in (first, second))
             raise DataError(
-                f"{name} and {other} share pixels of {first.image.source}: the tile of {name} at "
-                f"row {tile.top}, column {tile.left} overlaps the tile of {other} at row "
-                f"{overlapping.top}, column {overlapping.left}; give both the same area_size, "
-                f"num_folds and fold_seed, and different folds"
+                f"{name} and {other} share pixels of {first.image.source}, such as row {pixel[0]}, "
+                f"column {pixel[1]}: give both the same area_size, num_folds and fold_seed, and "
+                f"different folds"
             )
-
-
-def _tile_with(dataset: TileDataset, pixel: tuple[int, int]) -> Tile:
-    """A tile that contains a pixel."""
-    offsets = np.asarray(pixel) - dataset.corners
-    top, left = dataset.corners[((offsets >= 0) & (offsets < dataset.size)).all(axis=1)][0]
-    return Tile(int(top), int(left), dataset.size, dataset.size)
 
 
 def _chosen_folds(folds: Sequence[int] | None, num_folds: int) -> list[int]:

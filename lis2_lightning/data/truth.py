@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lis2_lightning.data.open_raster import Raster, open_raster
-from lis2_lightning.data.sources import Source
+from lis2_lightning.data.open_raster import Raster, Source, open_raster
 from lis2_lightning.errors import ConfigError, DataError
 from lis2_lightning.tiling import Areas, Lattice, Tile
 
@@ -24,19 +23,7 @@ class Truth:
 
     A pixel is labelled where (target + background) × missing > 0, as in LIS²; with a map
     `labelled`, where labelled × missing > 0; with neither, where it is not missing. A pixel whose
-    target is NaN is never labelled.
-
-    Args:
-        image: The image; only its name and shape are used.
-        target: 1 on objects, else 0; NaN where unknown.
-        background: 1 on known background.
-        missing: 1 where the image is valid, 0 where data are missing.
-        labelled: 1 where the target is known.
-
-    Raises:
-        ConfigError: Both `background` and `labelled` are given.
-        DataError: A map has another height or width than the image, or channels that do not fit
-            those of the target.
+    target is NaN is never labelled. Of the image, only name and shape are used.
     """
 
     def __init__(
@@ -62,14 +49,7 @@ class Truth:
                 _check_shape(raster, image, self.target)
 
     def read(self, tile: Tile) -> Known:
-        """Read a rectangle.
-
-        Returns:
-            The target, 0 where unknown, and whether a pixel is labelled, `(C, h, w)` each.
-
-        Raises:
-            DataError: The target holds something other than 0, 1 and NaN.
-        """
+        """The target, 0 where unknown, and whether a pixel is labelled, `(C, h, w)` each."""
         target = self.target.read(tile)
         wrong = (target != 0) & (target != 1) & (target == target)  # noqa: PLR0124 - NaN differs
         if wrong.any():
@@ -89,28 +69,16 @@ class Truth:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Census:
-    """The labelled pixels of an image, counted.
-
-    Attributes:
-        tiles: Whether each tile of a lattice has a labelled pixel, `(rows, columns)` of tiles.
-        areas: Labelled pixels, and those of them that are positive, `(rows, columns, 2)` of areas.
-    """
+    """The labelled pixels of an image, counted."""
 
     tiles: NDArray[np.bool_]
+    """Whether each tile of a lattice has a labelled pixel, `(rows, columns)`."""
     areas: NDArray[np.int64]
+    """Labelled pixels of each area, and those of them that are positive, `(rows, columns, 2)`."""
 
 
 def count(truth: Truth, areas: Areas, lattice: Lattice) -> Census:
-    """Scan all maps once, block by block, in constant memory.
-
-    Args:
-        truth: The maps.
-        areas: Areas whose pixels are counted.
-        lattice: Tiles that are checked for a labelled pixel.
-
-    Raises:
-        DataError: The target holds something other than 0, 1 and NaN.
-    """
+    """Scan all maps once, block by block, in constant memory."""
     census = Census(
         np.zeros((len(lattice.tops), len(lattice.lefts)), dtype=np.bool_),
         np.zeros((*areas.shape, 2), dtype=np.int64),
@@ -135,11 +103,8 @@ def count(truth: Truth, areas: Areas, lattice: Lattice) -> Census:
 class _Counts:
     """Counts of true pixels in rectangles, from a summed-area table (Crow, SIGGRAPH 1984).
 
-    The table holds only the rows at which rectangles begin or end, which is five times as fast.
-
-    Args:
-        pixels: Truth values, `(C, h, w)`; channels are added.
-        breaks: Increasing rows, the first of them 0.
+    The table holds only the rows at which rectangles begin or end (the breaks: increasing, from 0),
+    which is five times as fast. Channels of `(C, h, w)` are added.
     """
 
     def __init__(self, pixels: NDArray[np.bool_], breaks: NDArray[np.int64]) -> None:

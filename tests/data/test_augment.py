@@ -46,7 +46,7 @@ def keys(num: int = 6) -> np.ndarray:
     return random_keys(0, 0, np.arange(num))
 
 
-@pytest.mark.parametrize("augmentation", EVERY, ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("augmentation", EVERY, ids=lambda item: type(item).__name__)
 @pytest.mark.parametrize("side", [9, 32])
 def test_a_sample_does_not_depend_on_its_batch(augmentation, side):
     together = augmentation(batch(6, side), keys())
@@ -56,7 +56,7 @@ def test_a_sample_does_not_depend_on_its_batch(augmentation, side):
             assert torch.equal(value[0], together[key][index]), key
 
 
-@pytest.mark.parametrize("augmentation", EVERY, ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("augmentation", EVERY, ids=lambda item: type(item).__name__)
 def test_types_and_shapes_stay_and_targets_stay_binary(augmentation):
     before = batch()
     after = augmentation(batch(), keys())
@@ -82,8 +82,8 @@ def test_two_flips_of_one_list_are_drawn_independently():
     flips = [RandomHorizontalFlip(), RandomHorizontalFlip()]
     before, after = batch(200), augment(batch(200), keys(200), flips)
     changed = [
-        not torch.equal(one, other)
-        for one, other in zip(before["patch"], after["patch"], strict=True)
+        not torch.equal(first, second)
+        for first, second in zip(before["patch"], after["patch"], strict=True)
     ]
     assert 0.35 < np.mean(changed) < 0.65  # the same draw twice would leave every sample as it was
     drawn = [uniform(fork(keys(200), place), 0) < 0.5 for place in range(2)]
@@ -139,7 +139,7 @@ def test_the_patch_turns_with_its_target():
     assert ((after["patch"] > 0.5).float() - after["target"]).abs().mean() < 0.01
 
 
-def test_noise_has_the_given_spread_and_is_cut_at_the_borders():
+def test_noise_has_its_spread_and_is_cut_at_the_borders():
     noisy = NoiseDataAugmentation(noise_var=0.05)
     middle = noisy({"patch": torch.full((50, 1, 32, 32), 0.5)}, keys(50))["patch"]
     assert abs(float(middle.std()) - 0.05) < 1e-3

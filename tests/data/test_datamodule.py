@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from lis2_lightning import DataError, SegmentationData, SyntheticDataset
 from lis2_lightning.data import RandomHorizontalFlip, first_batch
@@ -61,6 +61,12 @@ def test_the_order_does_not_depend_on_what_was_drawn_before() -> None:
     assert loaded(data_of(Draws(), batch_size=3), 2, "drawn") == first
 
 
+def test_draws_behind_views_do_not_depend_on_the_batch() -> None:
+    views: Dataset[Any] = ConcatDataset([Subset(Draws(), range(5)), Draws()])
+    first = loaded(data_of(views), 1, "drawn")
+    assert loaded(data_of(views, batch_size=3), 1, "drawn") == first
+
+
 def test_draws_differ_between_samples_and_epochs() -> None:
     data = data_of(Draws())
     drawn = [tuple(values) for epoch in range(3) for values in loaded(data, epoch, "drawn")]
@@ -93,8 +99,8 @@ def test_workers_change_nothing(dataset: Any) -> None:
 def test_validation_and_test_come_in_order_and_test_falls_back_on_validation() -> None:
     data = data_of(Draws(), val=Draws())
     for loader in (data.val_dataloader(), data.test_dataloader(), data.predict_dataloader()):
-        given = [value for batch in loader for value in batch["patch"].flatten().tolist()]
-        assert given == list(range(11))
+        values = [value for batch in loader for value in batch["patch"].flatten().tolist()]
+        assert values == list(range(11))
 
 
 def test_without_a_validation_set_there_is_no_loader_and_nothing_to_test_on() -> None:
@@ -105,10 +111,10 @@ def test_without_a_validation_set_there_is_no_loader_and_nothing_to_test_on() ->
 
 
 @pytest.mark.parametrize(
-    ("sample", "told"),
+    ("sample", "description"),
     [((1, 2), "tuple"), ({"image": 1, "mask": 2}, r"\['image', 'mask'\]"), ({"patch": 1}, "patch")],
 )
-def test_a_sample_of_another_kind_says_what_is_wanted(sample: Any, told: str) -> None:
+def test_a_sample_of_another_kind_says_what_is_expected(sample: Any, description: str) -> None:
     class Other(Dataset[Any]):
         def __len__(self) -> int:
             return 1
@@ -116,5 +122,5 @@ def test_a_sample_of_another_kind_says_what_is_wanted(sample: Any, told: str) ->
         def __getitem__(self, index: int) -> Any:
             return sample
 
-    with pytest.raises(DataError, match=f"'patch' and 'target', got .*{told}"):
+    with pytest.raises(DataError, match=f"'patch' and 'target', got .*{description}"):
         first_batch(Other())

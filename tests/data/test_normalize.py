@@ -37,11 +37,11 @@ def patches():
 @pytest.mark.parametrize("mode", ["direct", "log"])
 def test_tiles_equal_those_of_a_loop_in_double_precision(patches, mode):
     expected = slow(patches, mode)
-    found = normalize(patches.copy(), mode)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, expected, atol=3e-6)
-    assert found.min() == 0
-    assert found.max() == 1
+    scaled = normalize(patches.copy(), mode)
+    assert scaled.dtype == np.float32
+    np.testing.assert_allclose(scaled, expected, atol=3e-6)
+    assert scaled.min() == 0
+    assert scaled.max() == 1
 
 
 @pytest.mark.parametrize("mode", ["direct", "log", "none"])
@@ -53,17 +53,17 @@ def test_a_tile_does_not_depend_on_the_others(patches, mode):
 
 def test_none_changes_only_what_is_not_finite(patches):
     finite = np.isfinite(patches)
-    found = normalize(patches.copy(), "none")
-    assert (found[finite] == patches[finite]).all()
-    assert (found[~finite] == 0).all()
+    scaled = normalize(patches.copy(), "none")
+    assert (scaled[finite] == patches[finite]).all()
+    assert (scaled[~finite] == 0).all()
 
 
 def test_the_extreme_numbers_of_float32_stay_finite():
     numbers = np.array([[[[1e-45, 1e-30, 1.0, 3e38]]]], dtype=np.float32)
     for mode in ("direct", "log"):
-        found = normalize(numbers.copy(), mode)
-        assert np.isfinite(found).all()
-        assert (np.diff(found.ravel()) >= 0).all()
+        scaled = normalize(numbers.copy(), mode)
+        assert np.isfinite(scaled).all()
+        assert (np.diff(scaled.ravel()) >= 0).all()
 
 
 def test_an_unknown_normalization_is_refused():

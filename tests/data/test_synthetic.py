@@ -9,7 +9,7 @@ import torch
 from jsonargparse import ArgumentParser
 from torch.utils.data import Dataset
 
-from lis2_lightning.data.filaments import REACH, Filament, draw, network, swings
+from lis2_lightning.data.filaments import REACH, Filament, draw, network
 from lis2_lightning.data.synthetic import SyntheticDataset, smooth, spectrum, synthetic_maps
 from lis2_lightning.data.tiles import check_no_shared_pixels
 from lis2_lightning.errors import ConfigError
@@ -157,12 +157,6 @@ def test_filaments_differ_in_width_and_branch():
     assert 10 < branches < 50
 
 
-def test_swings_are_smooth_and_of_unit_spread():
-    values = swings(np.random.default_rng(0), 20_000, 20)
-    assert abs(values.std() - 1) < 0.1
-    assert np.abs(np.diff(values)).max() < 0.5
-
-
 @pytest.mark.parametrize(("height", "width", "noise"), [(31, 64, 0.0), (64, 8, 0.0), (64, 64, -1)])
 def test_a_field_that_cannot_be_made_is_one_sentence(height, width, noise):
     with pytest.raises(ConfigError, match=f"not {height} x {width} px and {noise}"):
@@ -204,9 +198,9 @@ def test_the_tiles_are_cut_from_the_maps():
 def test_a_configuration_may_set_what_the_parent_takes_but_no_map():
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--dataset", type=Dataset)
-    given = {"height": 128, "size": 16, "stride": 16, "num_folds": 2, "folds": [0]}
+    options = {"height": 128, "size": 16, "stride": 16, "num_folds": 2, "folds": [0]}
     class_path = "lis2_lightning.data.SyntheticDataset"
-    parsed = parser.parse_object({"dataset": {"class_path": class_path, "init_args": given}})
+    parsed = parser.parse_object({"dataset": {"class_path": class_path, "init_args": options}})
     assert parser.instantiate(parsed).dataset.size == 16
     for name in ("image", "labelled"):
         assert name not in parsed.dataset.init_args

@@ -13,7 +13,6 @@ from lis2_lightning.data.rasters.contract import (
     OpenedLate,
     channels_first,
     check_inside,
-    check_squares,
     existing_file,
     to_float32,
 )
@@ -22,15 +21,7 @@ from lis2_lightning.tiling.grid import Tile
 
 
 class ArrayRaster:
-    """An array in memory, ``(H, W)`` or ``(C, H, W)``; it is not copied.
-
-    Args:
-        array: The image.
-        source: Its name in error messages.
-
-    Raises:
-        DataError: The array has the wrong dimensions or does not hold numbers.
-    """
+    """An array in memory, ``(H, W)`` or ``(C, H, W)``; it is not copied."""
 
     def __init__(self, array: NDArray[Any], *, source: str = "an array in memory") -> None:
         self.source = source
@@ -48,33 +39,23 @@ class ArrayRaster:
 
     def read(self, tile: Tile) -> NDArray[np.float32]:
         """Read one rectangle, ``(C, height, width)``."""
-        check_inside(self, tile.top, tile.left, tile.bottom, tile.right)
+        check_inside(self, tile.top, tile.left, tile.height, tile.width)
         return self.scaled(self.handle[:, tile.rows, tile.columns])
 
     def read_many(
         self, tops: NDArray[np.int64], lefts: NDArray[np.int64], size: int
     ) -> NDArray[np.float32]:
         """Read N squares, ``(N, C, size, size)``."""
-        check_squares(self, tops, lefts, size)
+        check_inside(self, tops, lefts, size, size)
         # one indexing step, several times as fast as a loop over slices
         windows = sliding_window_view(self.handle, (size, size), axis=(1, 2))
         return self.scaled(np.moveaxis(windows[:, tops, lefts], 0, 1))
 
 
-class MappedRaster(OpenedLate[NDArray[Any]], ArrayRaster):
+class MappedRaster(OpenedLate, ArrayRaster):
     """Plain numbers at an offset of a file, read through a memory map.
 
-    Args:
-        path: The file.
-        source: Its name in error messages.
-        offset: Where the numbers begin, in bytes.
-        dtype: Their type, with its byte order.
-        shape: Their shape as stored; see :func:`channels_first`.
-        order: `C` or `F`, as in NumPy.
-        channels: Whether the channels of a stored ``(C, H, W)`` or ``(H, W, C)`` come first.
-
-    Raises:
-        DataError: The shape is not an image's, or the file is truncated.
+    The shape and order are those in the file; channels are stored first, or last as in RGB images.
     """
 
     def __init__(
@@ -112,12 +93,10 @@ class MappedRaster(OpenedLate[NDArray[Any]], ArrayRaster):
         return planes.reshape(self.shape)
 
 
-def open_npy(path: Path) -> MappedRaster:
-    """Open a ``.npy`` file.
-
-    Raises:
-        DataError: It is missing, truncated, not a NumPy file or not an image.
-    """
+def open_npy(path: Path, which: str | None) -> MappedRaster:
+    """Open a ``.npy`` file, which holds a single array."""
+    if which is not None:
+        raise DataError(f"{path} holds a single array: remove {which!r}")
     with existing_file(path).open("rb") as file:
         try:
             version = np.lib.format.read_magic(file)

@@ -1,4 +1,4 @@
-"""What a raster is, and what the rasters of all formats share.
+"""What the rasters of all formats share.
 
 A raster knows its shape when it is built. Its file is opened at the first read in each process, so
 that it can be pickled and used by forked or spawned workers without sharing a handle.
@@ -12,15 +12,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lis2_lightning.errors import DataError
 from lis2_lightning.tiling.grid import Tile
-
-Handle = TypeVar("Handle")
 
 
 @runtime_checkable
@@ -60,21 +58,21 @@ class Raster(Protocol):
         ...
 
 
-class OpenedLate(ABC, Generic[Handle]):
+class OpenedLate(ABC):
     """Holds a handle that is opened at the first use in each process and never pickled."""
 
-    _handle: Handle | None = None
+    _handle: Any = None
     _process = -1
 
     @abstractmethod
-    def open(self) -> Handle:
+    def open(self) -> Any:
         """Open the file."""
 
-    def release(self, handle: Handle) -> None:
+    def release(self, handle: Any) -> None:  # noqa: B027 - not every handle needs it
         """Close a handle; the default leaves that to the handle itself."""
 
     @property
-    def handle(self) -> Handle:
+    def handle(self) -> Any:
         """The handle of this process; a handle inherited through a fork is closed, not used."""
         if self._handle is None or self._process != os.getpid():
             self.close()  # the parent's goes first: HDF5 would return the same file again
@@ -96,30 +94,15 @@ class OpenedLate(ABC, Generic[Handle]):
         return {**self.__dict__, "_handle": None}
 
 
-class SlicedRaster(OpenedLate[Handle]):
-    """A raster whose file is read slice by slice; each format fills an array from a corner on.
+class SlicedRaster(OpenedLate):
+    """A raster whose file is read slice by slice; each format fills an array from a corner on."""
 
-    Args:
-        shape: The stored shape; see :func:`channels_first`.
-        dtype: The type of the stored numbers.
-        source: Its name in error messages.
-        block: Height and width of the pixels that are read together, px.
+    block = (1, 1)
+    """Height and width of the pixels that are read together, px."""
 
-    Raises:
-        DataError: The shape is not an image's.
-    """
-
-    def __init__(
-        self,
-        shape: Sequence[int],
-        dtype: np.dtype[Any],
-        *,
-        source: str,
-        block: tuple[int, int] = (1, 1),
-    ) -> None:
+    def __init__(self, shape: Sequence[int], dtype: np.dtype[Any], *, source: str) -> None:
         self.source = source
         self.shape = channels_first(shape, dtype, source)
-        self.block = block
         self.leading = (0,) * (len(shape) - 3)  # indices of degenerate axes
 
     @abstractmethod
@@ -128,7 +111,7 @@ class SlicedRaster(OpenedLate[Handle]):
 
     def read(self, tile: Tile) -> NDArray[np.float32]:
         """Read one rectangle, ``(C, height, width)``."""
-        check_inside(self, tile.top, tile.left, tile.bottom, tile.right)
+        check_inside(self, tile.top, tile.left, tile.height, tile.width)
         values = np.empty((self.shape[0], tile.height, tile.width), dtype=np.float32)
         with np.errstate(over="ignore"):
             self.fill(values, tile.top, tile.left)
@@ -138,7 +121,7 @@ class SlicedRaster(OpenedLate[Handle]):
         self, tops: NDArray[np.int64], lefts: NDArray[np.int64], size: int
     ) -> NDArray[np.float32]:
         """Read N squares, ``(N, C, size, size)``, in the order in which they are stored."""
-        check_squares(self, tops, lefts, size)
+        check_inside(self, tops, lefts, size, size)
         values = np.empty((len(tops), self.shape[0], size, size), dtype=np.float32)
         height, width = self.block
         with np.errstate(over="ignore"):
@@ -151,9 +134,6 @@ def channels_first(shape: Sequence[int], dtype: np.dtype[Any], source: str) -> t
     """The ``(C, H, W)`` of a stored array, without degenerate leading axes.
 
     Radio maps are often stored as ``(1, 1, H, W)``: an image of one channel.
-
-    Raises:
-        DataError: The array has the wrong number of dimensions, no pixels, or no real numbers.
 
     >>> channels_first((1, 1, 5, 7), np.dtype("f4"), "map.fits")
     (1, 5, 7)
@@ -178,27 +158,23 @@ def channels_first(shape: Sequence[int], dtype: np.dtype[Any], source: str) -> t
     return sides[0], sides[1], sides[2]
 
 
-def check_inside(raster: Raster, top: int, left: int, bottom: int, right: int) -> None:
-    """Check that a half-open range of pixels lies inside an image.
-
-    Raises:
-        DataError: It does not. A negative index would silently read from the other side.
-    """
-    _, height, width = raster.shape
-    if top < 0 or left < 0 or bottom > height or right > width:
-        raise DataError(
-            f"{raster.source} is an image of {height} x {width} px: rows {top} to {bottom} and "
-            f"columns {left} to {right} are not inside it"
-        )
-
-
-def check_squares(
-    raster: Raster, tops: NDArray[np.int64], lefts: NDArray[np.int64], size: int
+def check_inside(
+    raster: Raster,
+    tops: int | NDArray[np.int64],
+    lefts: int | NDArray[np.int64],
+    height: int,
+    width: int,
 ) -> None:
-    """Check that all squares lie inside an image, as :func:`check_inside` does."""
-    if len(tops):
-        bottom, right = int(tops.max()) + size, int(lefts.max()) + size
-        check_inside(raster, int(tops.min()), int(lefts.min()), bottom, right)
+    """Check that rectangles lie inside an image: a negative index would read the other side."""
+    if not np.size(tops):
+        return
+    top, left, bottom, right = np.min(tops), np.min(lefts), np.max(tops), np.max(lefts)
+    bottom, right = bottom + height, right + width
+    if top < 0 or left < 0 or bottom > raster.shape[1] or right > raster.shape[2]:
+        raise DataError(
+            f"{raster.source} is an image of {raster.shape[1]} x {raster.shape[2]} px: rows {top} "
+            f"to {bottom} and columns {left} to {right} are not inside it"
+        )
 
 
 def to_float32(values: NDArray[Any]) -> NDArray[np.float32]:
@@ -211,11 +187,7 @@ def to_float32(values: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def existing_file(path: Path) -> Path:
-    """Return the path if it is a file.
-
-    Raises:
-        DataError: It does not exist, or is a folder.
-    """
+    """Return the path if it is a file, else raise a :class:`DataError`."""
     if path.is_dir():
         raise DataError(f"{path} is a folder, an image file is needed: name the file inside it")
     if not path.is_file():
@@ -224,11 +196,7 @@ def existing_file(path: Path) -> Path:
 
 
 def optional_module(name: str, path: Path, extra: str) -> Any:
-    """Import the library that a format needs.
-
-    Raises:
-        DataError: It is not installed.
-    """
+    """Import the library that a format needs, or say how to install it."""
     try:
         return import_module(name)
     except ImportError as error:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -47,19 +45,18 @@ class FitsRaster(MappedRaster):
 
     def scaled(self, stored: NDArray[Any]) -> NDArray[np.float32]:
         """Turn stored numbers into physical values, NaN where blank."""
-        if self._scale == 1.0 and self._zero == 0.0:
-            values = to_float32(stored)
-        else:
+        exact = stored
+        if (self._scale, self._zero) != (1.0, 0.0):
             exact = stored.astype(np.float64)
             exact *= self._scale
             exact += self._zero
-            values = to_float32(exact)
+        values = to_float32(exact)
         if self._blank is not None:
             values[stored == self._blank] = np.nan
         return values
 
 
-class CompressedFitsRaster(BlockRaster[Any]):
+class CompressedFitsRaster(BlockRaster):
     """A tile-compressed FITS image; astropy decompresses blocks on demand."""
 
     def __init__(self, path: Path, *, source: str, index: int, hdu: Any) -> None:
@@ -73,19 +70,19 @@ class CompressedFitsRaster(BlockRaster[Any]):
         self.cards = celestial_cards(hdu.header)
         self._path, self._index = path.absolute(), index
 
-    def open_file(self) -> Any:
+    def open(self) -> Any:
         """Open the list of HDUs in this process."""
         with quiet():
             return _open_fits(self._path)
 
-    def close_file(self, file: Any) -> None:
+    def release(self, handle: Any) -> None:
         """Close the list of HDUs."""
-        file.close()
+        handle.close()
 
-    def read_block(self, file: Any, rows: slice, columns: slice) -> NDArray[np.float32]:
-        """Decompress one block, ``(C, h, w)``; astropy scales it."""
+    def read_block(self, rows: slice, columns: slice) -> NDArray[np.float32]:
+        """Decompress one block; astropy scales it."""
         with quiet():
-            section = file[self._index].section
+            section = self.handle[self._index].section
             values = np.asarray(section[(*self.leading, ..., rows, columns)])
         return to_float32(values)
 
@@ -104,22 +101,11 @@ def celestial_cards(header: Any) -> Cards:
 
 
 def open_fits(path: Path, which: str | None) -> FitsRaster | CompressedFitsRaster:
-    """Open an image of a FITS file.
-
-    Args:
-        path: The file; not gzipped, which could not be read in parts.
-        which: The HDU's number, its EXTNAME, or None for the first image.
-
-    Raises:
-        DataError: The file is missing, truncated, not a FITS file or has no such image.
-    """
+    """Open an image by its HDU's number or EXTNAME, or the first."""
     source = f"{path}[{which}]" if which else str(path)
     with existing_file(path).open("rb") as file:
-        start = file.read(9)
-    if start.startswith((b"\x1f\x8b", b"BZh")):
-        raise DataError(f"{path} is compressed as a whole: unpack it first (gunzip or bunzip2)")
-    if start != b"SIMPLE  =":
-        raise DataError(f"{path} is not a FITS file: it does not begin with the keyword SIMPLE")
+        if file.read(9) != b"SIMPLE  =":
+            raise DataError(f"{path} is not a FITS file: it does not begin with the keyword SIMPLE")
     try:
         with quiet(), _open_fits(path) as hdus:
             index, hdu = _pick(hdus, which, path)
@@ -137,18 +123,14 @@ def write_fits(file: IO[bytes], image: NDArray[np.float32], cards: Cards) -> Non
     from astropy.io import fits
 
     hdu = fits.PrimaryHDU(image)
-    for keyword, value in cards.items():
-        hdu.header[keyword] = value
+    hdu.header.update(cards)
     with quiet():
         hdu.writeto(file)
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
+def quiet() -> warnings.catch_warnings[None]:
     """Silence astropy's warnings, which a user cannot act on."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    return warnings.catch_warnings(action="ignore")
 
 
 def _open_fits(path: Path) -> Any:

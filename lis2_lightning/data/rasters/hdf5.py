@@ -19,21 +19,11 @@ CHUNK_CACHE_BYTES = 64 * 2**20  # of decompressed chunks; HDF5's own default is 
 CHUNK_SLOTS = 100_003  # a prime far above the number of chunks: two in one slot evict each other
 
 
-class Hdf5Raster(SlicedRaster[Any]):
-    """A data set of an HDF5 file, ``(H, W)`` or ``(C, H, W)``.
+class Hdf5Raster(SlicedRaster):
+    """A data set of an HDF5 file, ``(H, W)`` or ``(C, H, W)``."""
 
-    Args:
-        path: The file.
-        name: The data set's name.
-        dataset: The data set, for its shape.
-        source: Its name in error messages.
-
-    Raises:
-        DataError: The data set is not an image.
-    """
-
-    def __init__(self, path: Path, name: str, *, dataset: Any, source: str) -> None:
-        super().__init__(dataset.shape, dataset.dtype, source=source)
+    def __init__(self, path: Path, name: str, *, dataset: Any) -> None:
+        super().__init__(dataset.shape, dataset.dtype, source=f"{path}:/{name}")
         self._path, self._name = path.absolute(), name
 
     def open(self) -> Any:
@@ -51,11 +41,7 @@ class Hdf5Raster(SlicedRaster[Any]):
 
 
 def open_h5(path: Path, *, cache_bytes: int = CHUNK_CACHE_BYTES) -> Any:
-    """Open an HDF5 file for reading, with a chunk cache per data set.
-
-    Raises:
-        DataError: It is missing, not an HDF5 file, truncated or locked.
-    """
+    """Open an HDF5 file for reading, with a chunk cache per data set."""
     try:
         return h5py.File(existing_file(path), "r", rdcc_nbytes=cache_bytes, rdcc_nslots=CHUNK_SLOTS)
     except OSError as error:
@@ -64,15 +50,7 @@ def open_h5(path: Path, *, cache_bytes: int = CHUNK_CACHE_BYTES) -> Any:
 
 
 def open_hdf5(path: Path, which: str | None) -> Hdf5Raster:
-    """Open an image of an HDF5 file.
-
-    Args:
-        path: The file.
-        which: The data set's name, or None if the file holds only one.
-
-    Raises:
-        DataError: The file cannot be read, or has no such image.
-    """
+    """Open a data set of an HDF5 file by its name, or None if the file holds only one."""
     with open_h5(path) as file:
         entries: list[str] = []
         file.visit(entries.append)
@@ -87,4 +65,4 @@ def open_hdf5(path: Path, which: str | None) -> Hdf5Raster:
         which = which.strip("/")
         if which not in names:
             raise DataError(f"{path} has no data set {which!r}: {did_you_mean(which, names)}")
-        return Hdf5Raster(path, which, dataset=file[which], source=f"{path}:/{which}")
+        return Hdf5Raster(path, which, dataset=file[which])

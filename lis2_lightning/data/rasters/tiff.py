@@ -14,19 +14,8 @@ from lis2_lightning.data.rasters.contract import existing_file, optional_module
 from lis2_lightning.errors import DataError, one_line
 
 
-class TiffRaster(BlockRaster[tuple[Any, Any]]):
-    """A tiled or compressed TIFF image.
-
-    Args:
-        path: The file.
-        page: The number of the series of pages.
-        array: The pixels as a lazy array, for their shape.
-        axes: Its dimensions in tifffile's letters: `S` last means channels last.
-        source: Its name in error messages.
-
-    Raises:
-        DataError: The pixels are not an image.
-    """
+class TiffRaster(BlockRaster):
+    """A tiled or compressed TIFF image; in tifffile's axes, `S` last means channels last."""
 
     def __init__(self, path: Path, page: int, *, array: Any, axes: str, source: str) -> None:
         self._last = axes.endswith("S")
@@ -38,20 +27,20 @@ class TiffRaster(BlockRaster[tuple[Any, Any]]):
         super().__init__(shape, np.dtype(array.dtype), block=block, source=source)
         self._path, self._page = path.absolute(), page
 
-    def open_file(self) -> tuple[Any, Any]:
+    def open(self) -> tuple[Any, Any]:
         """Open the file and its pixels in this process."""
         file = _open(self._path)
         return file, optional_module("zarr", self._path, "zarr").open(
             file.series[self._page].aszarr(level=0), mode="r"
         )
 
-    def close_file(self, file: tuple[Any, Any]) -> None:
+    def release(self, handle: tuple[Any, Any]) -> None:
         """Close the file."""
-        file[0].close()
+        handle[0].close()
 
-    def read_block(self, file: tuple[Any, Any], rows: slice, columns: slice) -> NDArray[Any]:
-        """Decompress whole tiles, ``(C, h, w)``."""
-        pixels = file[1]
+    def read_block(self, rows: slice, columns: slice) -> NDArray[Any]:
+        """Decompress whole tiles."""
+        _, pixels = self.handle
         try:
             if self._last:
                 return np.moveaxis(np.asarray(pixels[..., rows, columns, :]), -1, 0)
@@ -61,15 +50,7 @@ class TiffRaster(BlockRaster[tuple[Any, Any]]):
 
 
 def open_tiff(path: Path, which: str | None) -> MappedRaster | TiffRaster:
-    """Open an image of a TIFF file.
-
-    Args:
-        path: The file.
-        which: The number of its series of equal pages, or None for the first.
-
-    Raises:
-        DataError: tifffile is not installed, or the file is missing, damaged or has no such image.
-    """
+    """Open a series of equal pages of a TIFF file by its number, or the first."""
     source = f"{path}[{which}]" if which else str(path)
     page = int(which) if which is not None and which.isdecimal() else 0
     with _open(existing_file(path)) as file:

@@ -13,18 +13,8 @@ from lis2_lightning.data.rasters.contract import optional_module
 from lis2_lightning.errors import DataError, did_you_mean, one_line
 
 
-class ZarrRaster(BlockRaster[Any]):
-    """A Zarr array, ``(H, W)`` or ``(C, H, W)``, on disk.
-
-    Args:
-        path: The folder of the array.
-        name: The array's name inside a group, or empty.
-        array: The array, for its shape.
-        source: Its name in error messages.
-
-    Raises:
-        DataError: The array is not an image.
-    """
+class ZarrRaster(BlockRaster):
+    """A Zarr array, ``(H, W)`` or ``(C, H, W)``, on disk; its name is empty outside a group."""
 
     def __init__(self, path: Path, name: str, *, array: Any, source: str) -> None:
         super().__init__(
@@ -35,26 +25,18 @@ class ZarrRaster(BlockRaster[Any]):
         )
         self._path, self._name = path.absolute(), name
 
-    def open_file(self) -> Any:
+    def open(self) -> Any:
         """Open the array in this process."""
         node = _open(self._path)
         return node[self._name] if self._name else node
 
-    def read_block(self, file: Any, rows: slice, columns: slice) -> NDArray[Any]:
-        """Read whole chunks, ``(C, h, w)``."""
-        return np.asarray(file[(*self.leading, ..., rows, columns)])
+    def read_block(self, rows: slice, columns: slice) -> NDArray[Any]:
+        """Read whole chunks."""
+        return np.asarray(self.handle[(*self.leading, ..., rows, columns)])
 
 
 def open_zarr(path: Path, which: str | None) -> ZarrRaster:
-    """Open a Zarr array.
-
-    Args:
-        path: A folder that holds an array or a group.
-        which: The array's name inside the group, or None if the folder is, or holds, one array.
-
-    Raises:
-        DataError: zarr is not installed, or there is no such array.
-    """
+    """Open a Zarr array by its name inside a group, or None if the folder is, or holds, one."""
     if not path.is_dir():
         raise DataError(f"{path} does not exist: check the path of the image")
     arrays = _arrays(_open(path))
