@@ -17,12 +17,11 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Final
 
 _MACHINE: Final = f"{zlib.crc32(socket.gethostname().encode()):08x}"
 _TEMPORARY: Final = re.compile(r"\..+\.(?P<pid>\d+)-(?P<machine>[0-9a-f]{8})\.tmp")
 _STALE_S: Final = 86_400  # a temporary file of another machine is removed after a day
-_STEP: Final = 8 * 2**20  # bytes between hints to the disk
 _UNSUPPORTED: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 
 
@@ -46,7 +45,8 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     make(target.parent)
     temporary = _beside(target)
     try:
-        with io.BufferedWriter(_EarlyFile(temporary, "xb")) as file:
+        # not mode "xb", which astropy does not know
+        with io.BufferedWriter(io.FileIO(temporary, "wb", opener=_exclusive)) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -72,7 +72,7 @@ def link(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None
         temporary.hardlink_to(source)
     except OSError:
         with Path(source).open("rb") as old, atomic(target) as new:
-            shutil.copyfileobj(old, new, _STEP)
+            shutil.copyfileobj(old, new)
         return
     try:
         temporary.replace(target)
@@ -93,21 +93,8 @@ def make(folder: Path) -> None:
         _sync(folder.parent)
 
 
-class _EarlyFile(io.FileIO):
-    """A file that is flushed to the disk while more of it is being computed."""
-
-    mode = "wb"  # astropy reads it, and does not know 'xb'
-    _written = 0
-    _begun = 0
-
-    def write(self, data: Any) -> int:
-        written = super().write(memoryview(data)[:_STEP])  # the buffer above writes the rest
-        self._written += written
-        if self._written - self._begun >= _STEP and hasattr(os, "posix_fadvise"):
-            with suppress(OSError):  # only a hint; Linux starts writing back
-                os.posix_fadvise(self.fileno(), self._begun, 0, os.POSIX_FADV_DONTNEED)
-            self._begun = self._written
-        return written
+def _exclusive(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_EXCL, 0o666)
 
 
 def _beside(target: Path) -> Path:

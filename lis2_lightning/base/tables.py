@@ -17,8 +17,7 @@ def table(rows: Mapping[str, Any]) -> str:
     num_epochs  3
     """
     width = max(map(len, rows), default=0) + 2
-    return "\n".join(f"{name:<{width}}{_text(value)}" for name, value in rows.items())
-
-
-def _text(value: Any) -> str:
-    return f"{value:.6f}" if isinstance(value, float) else str(value)
+    texts = {
+        name: f"{value:.6f}" if isinstance(value, float) else value for name, value in rows.items()
+    }
+    return "\n".join(f"{name:<{width}}{text}" for name, text in texts.items())

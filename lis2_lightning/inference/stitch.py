@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lis2_lightning.errors import ConfigError, DataError
+from lis2_lightning.errors import DataError
 
 # The minimum weight along an axis: a pixel at the image's border, which only one tile covers, must
 # not be divided by a rounding error.
@@ -42,22 +42,9 @@ class Stitcher:
     [[[0.0, 0.5, 1.0], [nan, nan, nan]]]
     """
 
-    def __init__(
-        self,
-        shape: tuple[int, int],
-        channels: int = 1,
-        blend: Literal["mean", "hann"] = "hann",
-    ) -> None:
-        if blend not in {"mean", "hann"}:
-            raise ConfigError(f"blend must be 'mean' or 'hann', not {blend!r}")
-        if min(*shape, channels) < 1:
-            raise ConfigError(
-                f"height, width and channels of a stitched map must be at least 1, not {shape[0]}, "
-                f"{shape[1]} and {channels}"
-            )
+    def __init__(self, shape: tuple[int, int], channels: int = 1) -> None:
         self.shape = shape
         self.channels = channels
-        self.blend = blend
         # the last channel holds the weights; sums of several processes can be added
         self.sums = np.zeros((channels + 1, *shape))
 
@@ -76,7 +63,7 @@ class Stitcher:
         maps = _as_array(probabilities)
         places = np.asarray(corners)
         self._check(places, maps)
-        window = _window(maps.shape[2], maps.shape[3], self.blend)
+        window = _window(maps.shape[2], maps.shape[3])
         height, width = window.shape
         for some in _slices(len(maps), _TOGETHER):
             weighted = np.empty((len(maps[some]), self.channels + 1, height, width))
@@ -129,13 +116,11 @@ def _as_array(probabilities: Tensor | NDArray[Any]) -> NDArray[Any]:
 
 
 @lru_cache(maxsize=8)
-def _window(height: int, width: int, blend: str) -> NDArray[np.float64]:
+def _window(height: int, width: int) -> NDArray[np.float64]:
     """The weights of a tile's pixels, `(h, w)`, above 0.
 
     Hann's window is evaluated at the pixels' centres, so that windows overlapping by half sum to 1.
     """
-    if blend == "mean":
-        return np.ones((height, width))
     rows, columns = (
         np.maximum(np.sin(np.pi * (np.arange(side) + 0.5) / side) ** 2, _FLOOR)
         for side in (height, width)

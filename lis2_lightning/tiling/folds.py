@@ -13,10 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lis2_lightning.errors import ConfigError, DataError
-from lis2_lightning.tiling.grid import Lattice, check_fit, check_steps, starts
+from lis2_lightning.tiling.grid import Lattice, starts
 
-CELLS = 1 << 22
-"""Cells of the image that :func:`shared_pixel` holds in memory at a time."""
+CELLS = 1 << 22  # of the image, that shared_pixel holds in memory at a time
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,8 +81,9 @@ class Areas:
             ConfigError: A tile is larger than an area without its buffer, or the size or the
                 stride is below 1.
         """
-        check_steps(size, stride)
-        check_fit(self.image_shape, size)
+        height, width = self.image_shape
+        if size > min(height, width):
+            raise DataError(f"a tile of {size} px does not fit an image of {height} x {width} px")
         tops = _starts_in(self.row_edges, size, stride, self.buffer)
         lefts = _starts_in(self.column_edges, size, stride, self.buffer)
         return Lattice(tops, lefts, size)
@@ -198,12 +198,8 @@ def _starts_in(edges: NDArray[np.int64], size: int, stride: int, buffer: int) ->
             f"a tile of {size} px does not fit areas of {int(np.diff(edges).min())} px with a "
             f"buffer of {buffer} px: use an area_size of at least {size + buffer}"
         )
-    return np.concatenate(
-        [
-            begin + starts(int(end - begin), size, stride)
-            for begin, end in zip(begins, ends, strict=True)
-        ]
-    )
+    areas = zip(begins, ends, strict=True)
+    return np.concatenate([begin + starts(end - begin, size, stride) for begin, end in areas])
 
 
 def _breaks(
@@ -224,12 +220,9 @@ def _covered(
     left = np.searchsorted(columns, lefts)
     right = np.searchsorted(columns, lefts + size)
     change = np.zeros((len(rows) + 1, len(columns) + 1), dtype=np.int32)
-    for row, column, step in (
-        (top, left, 1),
-        (bottom, right, 1),
-        (top, right, -1),
-        (bottom, left, -1),
-    ):
-        np.add.at(change, (row, column), step)
+    np.add.at(change, (top, left), 1)
+    np.add.at(change, (bottom, right), 1)
+    np.add.at(change, (top, right), -1)
+    np.add.at(change, (bottom, left), -1)
     covered: NDArray[np.bool_] = change.cumsum(axis=0).cumsum(axis=1)[:-1, :-1] > 0
     return covered

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lis2_lightning.errors import ConfigError, DataError
+from lis2_lightning.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,36 +77,11 @@ def starts(extent: int, size: int, stride: int) -> NDArray[np.int64]:
     >>> starts(11, size=4, stride=3).tolist()
     [0, 3, 6, 7]
     """
-    check_steps(size, stride)
-    if extent < size:
-        raise DataError(f"a tile of {size} px does not fit an extent of {extent} px")
+    if min(size, stride) < 1:
+        raise ConfigError(f"size and stride must be at least 1 px, not {size} and {stride}")
     last = extent - size
     regular = np.arange(0, last + 1, stride, dtype=np.int64)
     return regular if regular[-1] == last else np.append(regular, np.int64(last))
-
-
-def grid(shape: tuple[int, int], *, size: int = 64, stride: int = 32) -> NDArray[np.int64]:
-    """Square tiles that cover a whole image.
-
-    Args:
-        shape: Height and width of the image, px.
-        size: Side of a tile, px.
-        stride: Step from one tile to the next, px.
-
-    Returns:
-        Top left corners `(row, column)` in reading order, `(N, 2)`.
-
-    Raises:
-        DataError: A tile is larger than the image.
-        ConfigError: The size or the stride is below 1.
-
-    >>> grid((4, 6), size=4, stride=1).tolist()
-    [[0, 0], [0, 1], [0, 2]]
-    """
-    check_fit(shape, size)
-    tops = starts(shape[0], size, stride)
-    lefts = starts(shape[1], size, stride)
-    return Lattice(tops, lefts, size).corners()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,22 +118,3 @@ class Lattice:
             indices = np.arange(len(self), dtype=np.int64)
         rows, columns = np.divmod(indices, len(self.lefts))
         return np.stack((self.tops[rows], self.lefts[columns]), axis=-1)
-
-
-def check_steps(size: int, stride: int) -> None:
-    """Refuse a size or a stride below one pixel, as a :class:`ConfigError`."""
-    if size < 1:
-        raise ConfigError(f"size must be at least 1 px, not {size}")
-    if stride < 1:
-        raise ConfigError(f"stride must be at least 1 px, not {stride}")
-
-
-def check_fit(shape: tuple[int, int], size: int, name: str = "an image") -> None:
-    """Refuse a tile larger than the image, as a :class:`DataError`.
-
-    >>> check_fit((20, 400), 32)
-    Traceback (most recent call last):
-    lis2_lightning.errors.DataError: a tile of 32 px does not fit an image of 20 x 400 px
-    """
-    if size > min(shape):
-        raise DataError(f"a tile of {size} px does not fit {name} of {shape[0]} x {shape[1]} px")
