@@ -29,13 +29,8 @@ _UNSUPPORTED: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, 
 def atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """Open a file for writing that appears under its name only when all of it is on the disk.
 
-    At every instant, the name refers to the complete earlier file or the complete new one.
-
-    Args:
-        path: The file's final name; missing folders are created.
-
-    Yields:
-        A temporary binary file in the same folder.
+    At every instant, the name refers to the complete earlier file or the complete new one. Missing
+    folders are created.
 
     Raises:
         OSError: The file cannot be written, and an earlier one is untouched; or only the folder
@@ -58,14 +53,9 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
 
 def link(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
-    """Replace a file by a hard link, or by a copy where the file system has no hard links.
+    """Replace `target` atomically by a hard link to `source`, a file of :func:`atomic`.
 
-    Args:
-        source: A file written by :func:`atomic`.
-        target: The second name; it is replaced atomically.
-
-    Raises:
-        OSError: As for :func:`atomic`.
+    Where the file system has no hard links, it becomes a copy. Errors as for :func:`atomic`.
     """
     temporary = _beside(Path(target))
     try:
@@ -82,11 +72,7 @@ def link(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None
 
 
 def make(folder: Path) -> None:
-    """Create a folder and its parents, and sync each entry to the disk.
-
-    Raises:
-        OSError: A folder cannot be created.
-    """
+    """Create a folder and its parents, and sync each entry to the disk."""
     if not folder.is_dir():
         make(folder.parent)
         folder.mkdir(exist_ok=True)
@@ -129,16 +115,9 @@ def _sync(folder: Path) -> None:
 
 
 def sweep(folder: Path) -> list[Path]:
-    """Remove the temporary files that dead processes left in a folder.
+    """Remove the temporary files that dead processes left in a folder, and return their paths.
 
-    Files of living processes on this machine are kept. Files of other machines are kept for a day,
-    because we cannot see whether those processes live.
-
-    Args:
-        folder: The folder; its subfolders are ignored.
-
-    Returns:
-        The removed files.
+    Files of other machines are kept for a day, because we cannot see whether those processes live.
     """
     matches = ((path, _TEMPORARY.fullmatch(path.name)) for path in sorted(folder.glob(".*.tmp")))
     left_over = [path for path, match in matches if match and _is_left_over(path, match)]

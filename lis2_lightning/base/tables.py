@@ -7,10 +7,7 @@ from typing import Any
 
 
 def table(rows: Mapping[str, Any]) -> str:
-    """A line for each name, with its value in a second column.
-
-    Args:
-        rows: Values by name; fractions are written with six decimals.
+    """A line for each name, with its value in a second column; floats get six decimals.
 
     >>> print(table({"loss": 0.25, "num_epochs": 3}))
     loss        0.250000

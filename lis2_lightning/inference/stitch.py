@@ -21,25 +21,13 @@ _STRIP: Final = 256  # rows divided at once
 
 
 class Stitcher:
-    """Averages tiles where they overlap, in any order.
+    """Averages tiles of `channels` maps over an image of `shape`, in any order.
 
-    Sums per pixel and channel and weights per pixel are kept in float64, `8 (channels + 1)` bytes
-    per pixel, and divided once. In float64, equal values are returned unchanged and the order of
-    the tiles does not affect the float32 result, even for thousands of tiles per pixel.
-
-    Args:
-        shape: Height and width of the image, px.
-        channels: Channels of the tiles' maps, `C`.
-        blend: Weights of a tile's pixels: equal (`mean`), or decreasing towards its border (`hann`,
-            sin² along each axis), where a network has the least context; this removes seams.
-
-    Raises:
-        ConfigError: An unknown blend, or a number below 1.
-
-    >>> stitcher = Stitcher((2, 3), blend="mean")
-    >>> stitcher.add(np.array([[0, 0], [0, 1]]), np.array([[[[0.0, 0.25]]], [[[0.75, 1.0]]]]))
-    >>> stitcher.result().tolist()
-    [[[0.0, 0.5, 1.0], [nan, nan, nan]]]
+    A tile's pixels have Hann weights, sin² along each axis: they decrease towards its border, where
+    a network has the least context, which removes seams. Sums per pixel and channel and weights per
+    pixel are kept in float64, `8 (channels + 1)` bytes per pixel, and divided once. In float64,
+    equal values are returned unchanged and the order of the tiles does not affect the float32
+    result, even for thousands of tiles per pixel.
     """
 
     def __init__(self, shape: tuple[int, int], channels: int = 1) -> None:
@@ -49,12 +37,10 @@ class Stitcher:
         self.sums = np.zeros((channels + 1, *shape))
 
     def add(self, corners: NDArray[np.integer], probabilities: Tensor | NDArray[Any]) -> None:
-        """Add tiles.
+        """Add tiles, at first rows and columns `(N, 2)`, px.
 
-        Args:
-            corners: Their first rows and columns, `(N, 2)`, px.
-            probabilities: Their maps, `(N, C, h, w)`, on any device and of any floating type; a
-                NaN makes the pixel NaN. Sizes may differ between calls.
+        The maps, `(N, C, h, w)`, are on any device and of any floating type; a NaN makes the pixel
+        NaN.
 
         Raises:
             DataError: The shapes do not match, or a tile crosses the image's border; no tile of
@@ -74,11 +60,7 @@ class Stitcher:
                 self.sums[:, top : top + height, left : left + width] += tile
 
     def result(self) -> NDArray[np.float32]:
-        """Divide sums by weights.
-
-        Returns:
-            The map of the image, `(C, H, W)`; NaN without tiles. More tiles may follow.
-        """
+        """The map of the image so far, `(C, H, W)`; NaN without tiles."""
         stitched = np.empty((self.channels, *self.shape), dtype=np.float32)
         # strip by strip: the whole quotient in float64 would double the memory
         for rows in _slices(self.shape[0], _STRIP):

@@ -48,11 +48,7 @@ def unchecked_cross_entropy(output: Tensor, target: Tensor, weight: Tensor | Non
 
 
 def check_probabilities(output: Tensor) -> None:
-    """Check that all outputs are probabilities; waits for the device.
-
-    Raises:
-        ConfigError: An output lies outside [0, 1].
-    """
+    """Raise a ConfigError if an output lies outside [0, 1]; waits for the device."""
     outside = output[(output < 0) | (output > 1)]  # not NaN, which the training loop reports
     if outside.numel():
         raise ConfigError(

@@ -20,11 +20,7 @@ from lis2_lightning.metrics.pixel_metric import PixelMetric
 
 
 def default_metrics() -> list[Metric]:
-    """The metrics of a run that names none: average precision, Dice and ROC AUC.
-
-    >>> [metric_name(metric) for metric in default_metrics()]
-    ['average_precision', 'dice', 'roc_auc']
-    """
+    """The metrics of a run that names none: average precision, Dice and ROC AUC."""
     return [AveragePrecision(), Dice(), RocAuc()]
 
 
@@ -46,13 +42,8 @@ class PixelMetrics(nn.Module):
 
     Metrics of this package share their states: average precision and ROC AUC one histogram; Dice,
     IoU, precision and recall one confusion matrix. Other torchmetrics classes receive the labelled
-    pixels only, flat, the truth as integers. Nothing enters the ``state_dict``.
-
-    Args:
-        metrics: The metrics; they are copied, so that training and validation can use one list.
-
-    Raises:
-        ConfigError: Two metrics have the same name, or an object is not a metric.
+    pixels only, flat, the truth as integers. Nothing enters the ``state_dict``. The metrics are
+    copied, so that training and validation can use one list; their names must differ.
 
     >>> from lis2_lightning.metrics import Dice, RocAuc
     >>> metrics = PixelMetrics([RocAuc(), Dice()])
@@ -81,16 +72,10 @@ class PixelMetrics(nn.Module):
             _update_foreign(metric, batch)
 
     def compute(self) -> dict[str, Tensor]:
-        """Each metric's value over all pixels since the last reset, over all processes.
+        """Each metric's value over all pixels since the last reset, over all processes, by name.
 
-        Every process must call this, even if it saw no batch.
-
-        Returns:
-            Scalars by name, in the order of the metrics. Those of this package are ``float64`` on
-            the CPU.
-
-        Raises:
-            ConfigError: A foreign metric returns more than one number.
+        Every process must call this, even if it saw no batch. The metrics of this package are
+        ``float64`` scalars on the CPU; a foreign metric must return one number.
         """
         values: dict[str, Tensor] = {}
         for family in self._families:
@@ -105,8 +90,7 @@ class PixelMetrics(nn.Module):
     ) -> dict[str, Tensor]:
         """Each metric's value on this batch and process alone; no state changes.
 
-        Arguments as for :meth:`update`, result and errors as for :meth:`compute`; a foreign metric
-        is NaN without labelled pixels.
+        A foreign metric is NaN without labelled pixels.
         """
         batch = _Batch(probs, target, labelled)
         values: dict[str, Tensor] = {}

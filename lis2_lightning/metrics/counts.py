@@ -18,9 +18,6 @@ class CountMetric(PixelMetric):
 
     Args:
         threshold: A pixel is predicted positive where its probability is at least this, in [0, 1].
-
-    Raises:
-        ConfigError: The threshold lies outside [0, 1].
     """
 
     def __init__(self, *, threshold: float = 0.5) -> None:

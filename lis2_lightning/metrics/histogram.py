@@ -36,15 +36,10 @@ NUM_CODES = 2 * _HALF - _ONE + 1
 
 
 def score_codes(probs: Tensor) -> Tensor:
-    """Map probabilities to codes that ascend with them.
+    """Map probabilities in [0, 1] to ascending ``int32`` codes in [0, :data:`NUM_CODES`).
 
-    Args:
-        probs: Probabilities in [0, 1], any shape and float type; ``float64`` is rounded to
-            ``float32``. Values outside count as 0 or 1, NaN as a value up to 0.5: an index
-            outside the histogram would kill the process on a GPU.
-
-    Returns:
-        ``int32`` of the same shape, in [0, :data:`NUM_CODES`).
+    ``float64`` is rounded to ``float32``. Values outside count as 0 or 1, NaN as a value up to 0.5:
+    an index outside the histogram would kill the process on a GPU.
 
     >>> score_codes(torch.tensor([0.0, 1e-6, 0.5, 1 - 1e-6, 1.0])).tolist()
     [0, 21553, 40960, 60352, 64513]
@@ -58,12 +53,7 @@ def score_codes(probs: Tensor) -> Tensor:
 
 @lru_cache(maxsize=1)
 def code_edges() -> NDArray[np.float32]:
-    """The smallest ``float32`` of each code, ``(NUM_CODES,)``, ascending.
-
-    >>> edges = code_edges()
-    >>> edges[[0, NUM_CODES - 1]].tolist()
-    [0.0, 1.0]
-    """
+    """The smallest ``float32`` of each code, ``(NUM_CODES,)``, ascending."""
     bits = (np.arange(_HALF + 1, dtype=np.int32) + _LOWEST) << _SHIFT
     below = bits.view(np.float32).copy()
     below[0] = 0  # everything below 2**-41 shares its code

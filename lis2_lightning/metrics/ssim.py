@@ -25,10 +25,7 @@ class MaskedSSIM(PixelMetric):
 
     Args:
         threshold: A pixel is predicted positive where its probability is at least this.
-        win_size: Side of the window in px, odd.
-
-    Raises:
-        ConfigError: The threshold lies outside [0, 1], or the window is even or smaller than 3 px.
+        win_size: Side of the window in px, odd, at least 3.
 
     >>> metric = MaskedSSIM(win_size=3)
     >>> target = torch.eye(5).reshape(1, 1, 5, 5)
@@ -55,11 +52,7 @@ class MaskedSSIM(PixelMetric):
         return "ssim", self.threshold, self.win_size
 
     def count(self, probs: Tensor, target: Tensor, labelled: Tensor | None = None) -> Tensor:
-        """The scaled sum of similarities and their number, see :meth:`PixelMetric.count`.
-
-        Raises:
-            DataError: The patch is smaller than the window, or has no spatial axis.
-        """
+        """The scaled sum of similarities and their number, see :meth:`PixelMetric.count`."""
         _check_size(probs, self.win_size)
         if labelled is None:
             labelled = torch.ones_like(target, dtype=torch.bool)
@@ -73,7 +66,7 @@ class MaskedSSIM(PixelMetric):
         return torch.stack([scaled.sum(), centre.count_nonzero()])
 
     def evaluate(self, sums: Tensor) -> Tensor:
-        """The mean similarity of these sums, in [-1, 1]: a ``float64`` scalar on the CPU."""
+        """The mean similarity, in [-1, 1]: a ``float64`` scalar on the CPU."""
         scaled, num_windows = map(int, sums.tolist())
         value = scaled / _SCALE / num_windows if num_windows else float("nan")
         return torch.tensor(value, dtype=torch.float64)

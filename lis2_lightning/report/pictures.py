@@ -39,19 +39,13 @@ _MAX_SIDE: Final = 2000  # px drawn along the longer side
 
 
 def draw_curves(rows: Sequence[Mapping[str, float | None]], path: str | os.PathLike[str]) -> Path:
-    """Draw loss, metrics and learning rate over the epochs.
+    """Draw loss, metrics and learning rate over the epochs, and return the path.
 
     Args:
         rows: One row per epoch, as in ``logs_train.csv``: `epoch`, `train_loss`, `val_loss`, `lr`,
             `train_<metric>`, `val_<metric>`. Missing columns and values that are null or not finite
             are skipped.
         path: The file; its suffix selects the format.
-
-    Returns:
-        The path.
-
-    Raises:
-        OSError: The file cannot be written.
     """
     columns = _columns(rows)
     epochs = columns.pop("epoch", np.arange(len(rows), dtype=np.float64))
@@ -78,25 +72,21 @@ def draw_prediction(
     probability: NDArray[Any],
     path: str | os.PathLike[str],
 ) -> Path:
-    """Draw an image, its truth and a network's prediction side by side, at one scale.
+    """Draw an image, its truth and a network's prediction side by side, and return the path.
 
     Panels of images wider than twice their height are stacked. Images of more than 2000 px along a
     side are subsampled.
 
     Args:
-        image: The image, `(H, W)`, in any unit, NaN where nothing was observed; it is drawn with an
-            asinh stretch between its 1st and 99.7th percentile.
-        target: The truth, `(H, W)`, above 0.5 on positive pixels.
+        image: `(H, W)`, in any unit, NaN where nothing was observed; it is drawn with an asinh
+            stretch between its 1st and 99.7th percentile.
+        target: `(H, W)`, above 0.5 on positive pixels.
         labelled: Where the truth is known, `(H, W)`, true = counts; the rest is grey.
         probability: In [0, 1], `(H, W)`; NaN where nothing was predicted.
         path: The file; its suffix selects the format.
 
-    Returns:
-        The path.
-
     Raises:
         DataError: The arrays differ in shape, or are not images.
-        OSError: The file cannot be written.
     """
     shapes = {np.shape(array) for array in (image, target, labelled, probability)}
     if len(shapes) > 1 or len(shape := shapes.pop()) != 2 or not all(shape):
@@ -183,13 +173,7 @@ def _dress(axes: Axes, epochs: NDArray[np.float64]) -> None:
 
 
 def _layout(height: int, width: int) -> tuple[tuple[int, int], tuple[float, float]]:
-    """Rows and columns of panels, and the figure's width and height in inches.
-
-    >>> _layout(500, 500)
-    ((1, 3), (13.7, 5.0))
-    >>> _layout(500, 5000)[0]
-    (3, 1)
-    """
+    """Rows and columns of panels, and the figure's width and height in inches."""
     if width <= 2 * height:
         across = min(4.2, max(8.4 * width / height, 1.8))
         return (1, 3), (round(3 * across + 1.1, 2), round(across * height / width + 0.8, 2))

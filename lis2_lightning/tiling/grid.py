@@ -15,13 +15,7 @@ from lis2_lightning.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A rectangle of the large image.
-
-    Attributes:
-        top: First row, px.
-        left: First column, px.
-        height: Number of rows, px.
-        width: Number of columns, px.
+    """A rectangle of the large image: first row and column, number of rows and columns, px.
 
     >>> tile = Tile(top=2, left=3, height=4, width=5)
     >>> tile.bottom, tile.right
@@ -57,20 +51,10 @@ class Tile:
 
 
 def starts(extent: int, size: int, stride: int) -> NDArray[np.int64]:
-    """The first pixels of the tiles along one axis.
+    """The first pixels of the tiles along an axis of at least `size` px, increasing.
 
-    Args:
-        extent: Pixels of the axis.
-        size: Pixels of a tile, at most `extent`.
-        stride: Pixels from one tile to the next.
-
-    Returns:
-        Increasing first pixels. The last tile is moved back to the end of the axis, so that none is
-        cut short and, for a stride of at most `size`, every pixel is in a tile.
-
-    Raises:
-        DataError: A tile is larger than the axis.
-        ConfigError: The size or the stride is below 1.
+    The last tile is moved back to the end of the axis, so that none is cut short and, for a stride
+    of at most `size`, every pixel is in a tile.
 
     >>> starts(10, size=4, stride=3).tolist()
     [0, 3, 6]
@@ -86,12 +70,9 @@ def starts(extent: int, size: int, stride: int) -> NDArray[np.int64]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lattice:
-    """All combinations of a list of first rows and a list of first columns, in reading order.
+    """All combinations of first rows, `(R,)`, and first columns, `(K,)`, in reading order.
 
-    Attributes:
-        tops: Increasing first rows, `(R,)`.
-        lefts: Increasing first columns, `(K,)`.
-        size: Side of every tile, px.
+    `tops` and `lefts` increase; `size` is the side of every tile, px.
     """
 
     tops: NDArray[np.int64]
@@ -103,13 +84,7 @@ class Lattice:
         return len(self.tops) * len(self.lefts)
 
     def corners(self, indices: NDArray[np.integer] | None = None) -> NDArray[np.int64]:
-        """The top left corners of tiles.
-
-        Args:
-            indices: Indices of tiles, `(N,)`; all tiles by default.
-
-        Returns:
-            `(N, 2)`, row before column.
+        """The top left corners, `(N, 2)`, row before column, of the tiles with these indices.
 
         >>> Lattice(np.array([0, 8]), np.array([0, 4, 8]), size=8).corners(np.array([4])).tolist()
         [[8, 4]]

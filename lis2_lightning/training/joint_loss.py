@@ -28,10 +28,6 @@ class JointLoss:
     Where batches are accumulated, the derivatives are known with the last of them only. Until then
     the gradients of the sums are kept: for a mean of pixels in the parameters' own ``grad``; for
     another loss a set for each sum, from as many backward passes.
-
-    Args:
-        loss: Gives the sums, and their value.
-        exchange: Adds up the counts of the processes.
     """
 
     def __init__(self, loss: MaskedLoss, exchange: Exchange) -> None:
@@ -46,13 +42,10 @@ class JointLoss:
         self._kept: list[list[Tensor | None]] = []
 
     def begin(self, count: Tensor, *, is_first: bool, is_last: bool, num_batches: int) -> None:
-        """Take in a batch, before the network runs.
+        """Register a batch with `count` labelled pixels in this process, before the network runs.
 
-        Args:
-            count: How many of its pixels are labelled, in this process.
-            is_first: Whether it is the first that is accumulated for an optimizer step.
-            is_last: Whether it is the last.
-            num_batches: By how many Lightning divides the loss.
+        It may be the first or the last that is accumulated for an optimizer step; Lightning divides
+        the loss by `num_batches`.
         """
         self._is_first, self._is_last = is_first, is_last
         self._count = count if is_first else self._count + count
@@ -63,10 +56,8 @@ class JointLoss:
     def of(self, sums: Sequence[Tensor], *, num_pixels: int) -> Tensor:
         """The loss of a batch; its value is the batch's own, its gradient the joint one's part.
 
-        Args:
-            sums: What :class:`~lis2_lightning.losses.MaskedLoss` gives for the batch.
-            num_pixels: How many pixels it has, labelled or not. Gradients that wait are in units
-                of that, so that half precision can hold them.
+        Gradients that wait are in units of `num_pixels`, the batch's pixels, labelled or not, so
+        that half precision can hold them.
         """
         stacked = torch.stack(list(sums))
         own = stacked.detach()
@@ -84,12 +75,8 @@ class JointLoss:
         return self._loss.value(own) + (joint - joint.detach())
 
     def backward(self, loss: Tensor, parameters: Iterable[Parameter]) -> None:
-        """Differentiate a batch's loss, and join it with the batches that wait.
-
-        Args:
-            loss: What :meth:`of` gave, times any factor.
-            parameters: Those of the network.
-        """
+        """Differentiate a batch's loss, :meth:`of` times any factor, and join it with waiting
+        batches."""
         trained = [p for p in parameters if p.requires_grad]
         if self._is_last and not self._is_first:
             self._join(trained)

@@ -121,8 +121,7 @@ class SegmentationModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of the batch's labelled pixels; 0 without any.
 
-        Its gradient is this process's part of the gradient of the effective batch, see
-        ``lis2_lightning.training.joint_loss``.
+        Its gradient is this process's part of the gradient of the effective batch.
         """
         target, labelled = batch["target"], batch.get("labelled")
         num = 1 if self._trainer is None else self.trainer.accumulate_grad_batches
@@ -144,10 +143,9 @@ class SegmentationModule(pl.LightningModule):
         self._step(batch, "val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Add a batch to the test loss and metrics.
+        """Add a batch to the test sums, and return its own ``loss`` and metrics, scalars.
 
-        Returns:
-            The batch's ``loss`` and metrics, scalars; the loss is NaN without labelled pixels.
+        The loss is NaN without labelled pixels.
         """
         sums, probabilities = self._step(batch, "test")
         metrics = self.test_scores.metrics
@@ -226,11 +224,7 @@ class SegmentationModule(pl.LightningModule):
             super().lr_scheduler_step(scheduler, metric)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimizer of the trainable parameters, and its scheduler.
-
-        Raises:
-            ConfigError: One of them rejects its arguments, or no parameter is trainable.
-        """
+        """The optimizer of the trainable parameters, and its scheduler."""
         trained = [p for p in self.model.parameters() if p.requires_grad]
         try:
             optimizer = self._optimizer_factory(trained)
@@ -261,11 +255,10 @@ def validates(trainer: pl.Trainer) -> bool:
 
 
 def input_names(model: nn.Module) -> tuple[str, ...] | None:
-    """The batch keys that a network is called with.
+    """The batch keys that a network is called with: the names of its ``forward``.
 
-    Returns:
-        The names of its ``forward``; an empty tuple for all keys (``**kwargs``); None if it does
-        not name ``patch``, which is then its first argument.
+    An empty tuple for all keys (``**kwargs``); None if it does not name ``patch``, which is then
+    its first argument.
 
     >>> input_names(nn.Conv2d(1, 1, 3)) is None
     True
