@@ -73,13 +73,11 @@ class MaskedLoss(nn.Module):
     @property
     def expects_logits(self) -> bool:
         """Whether the model's output is logits, which metrics pass through a sigmoid."""
-        if isinstance(self.loss, nn.BCEWithLogitsLoss):
-            return True
-        return bool(getattr(self.loss, "expects_logits", False))
+        is_with_logits = isinstance(self.loss, nn.BCEWithLogitsLoss)
+        return is_with_logits or bool(getattr(self.loss, "expects_logits", False))
 
     def forward(self, output: Tensor, target: Tensor, labelled: Tensor | None = None) -> Sums:
-        """The number of labelled pixels of one batch, then their sums; all 0 without labelled
-        pixels.
+        """The number of labelled pixels of one batch, then their sums; all 0 without any.
 
         Output, target and ``labelled`` (``bool``, true = counts) have one shape. The ``num_sums``
         scalars are ``float64`` on the device.

@@ -51,8 +51,7 @@ class SumLoss(nn.Module):
         """
 
     def forward(self, output: Tensor, target: Tensor, labelled: Tensor | None = None) -> Tensor:
-        """The loss of one batch, a scalar; 0 without labelled pixels. Arguments as for
-        :meth:`sums`."""
+        """The loss of one batch, a scalar; 0 without labelled pixels."""
         count = num_labelled(target, labelled).clamp(min=1)
         return self.value(count, torch.stack(self.sums(output, target, labelled)))
 

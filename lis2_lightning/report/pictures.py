@@ -1,7 +1,7 @@
 """Pictures of a run: its curves, and a prediction beside the image and the truth.
 
-Matplotlib's object interface on an Agg canvas needs no display and leaves a notebook's own figures
-alone. The colours are those of Okabe and Ito (2008), safe for colour-blind readers.
+Matplotlib's object interface needs no display and leaves a notebook's own figures alone. The
+colours are those of Okabe and Ito (2008), safe for colour-blind readers.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def draw_prediction(
     shown = _show(panels[2], probability[drawn].astype(np.float32), shape, cmap="cividis")
     panels[2].set_title("probability")
     _add_colour_bar(figure, panels[2], shown)
-    _explain(figure)
+    _add_colour_legend(figure)
     return _save(figure, path)
 
 
@@ -208,8 +208,7 @@ def _add_colour_bar(figure: Figure, axes: Axes, shown: AxesImage) -> None:
     figure.colorbar(shown, cax=axes.inset_axes((1.0 + share, 0.0, share, 1.0)))
 
 
-def _explain(figure: Figure) -> None:
-    """Add a legend of the colours."""
+def _add_colour_legend(figure: Figure) -> None:
     from matplotlib.patches import Patch
 
     meanings: dict[str, str | tuple[float, float, float]] = {
@@ -229,12 +228,9 @@ def _add_legend(figure: Figure, handles: Sequence[Artist]) -> None:
 
 
 def _figure(width: float, height: float) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    return Figure(figsize=(width, height), dpi=120, layout="constrained")
 
 
 def _save(figure: Figure, path: str | os.PathLike[str]) -> Path:

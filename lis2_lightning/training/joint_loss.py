@@ -65,18 +65,20 @@ class JointLoss:
         if self._is_last:
             total = self._total()
             if not self._is_first:
-                self._derivatives = self._derivatives_at(total) * (self._scale / self._unit)
+                with torch.enable_grad():
+                    point = total.detach().requires_grad_()
+                    (derivatives,) = torch.autograd.grad(self._loss.value(point), point)
+                self._derivatives = derivatives * (self._scale / self._unit)
             joint = self._loss.value(total + self._scale * (stacked - own))
         else:
             self._unit = self._scale / num_pixels if self._is_first else self._unit
-            self._places = [place for place, each in enumerate(sums) if each.requires_grad]
+            self._places = [place for place, part in enumerate(sums) if part.requires_grad]
             self._waiting = [sums[place] for place in self._places]
             joint = self._unit * torch.stack(self._waiting).sum()
         return self._loss.value(own) + (joint - joint.detach())
 
     def backward(self, loss: Tensor, parameters: Iterable[Parameter]) -> None:
-        """Differentiate a batch's loss, :meth:`of` times any factor, and join it with waiting
-        batches."""
+        """Differentiate a batch's loss (:meth:`of` times any factor); join the waiting ones."""
         trained = [p for p in parameters if p.requires_grad]
         if self._is_last and not self._is_first:
             self._join(trained)
@@ -90,12 +92,6 @@ class JointLoss:
         if not self._loss.is_mean:
             return summed(self._sums)
         return torch.stack([self._exchange.count().double(), self._sums[1]])
-
-    def _derivatives_at(self, total: Tensor) -> Tensor:
-        with torch.enable_grad():
-            point = total.detach().requires_grad_()
-            (derivatives,) = torch.autograd.grad(self._loss.value(point), point)
-        return derivatives
 
     def _keep(self, loss: Tensor, trained: Sequence[Parameter]) -> None:
         """Add to the gradients of each sum, instead of to that of the loss."""
@@ -115,15 +111,12 @@ class JointLoss:
             kept = [[p.grad for p in trained]]
         else:
             kept, self._kept = self._kept, []
-        for place, gradients in enumerate(zip(*kept, strict=True)):
-            there = [
-                gradient.mul_(factor)
-                for gradient, factor in zip(gradients, factors, strict=True)
-                if gradient is not None
-            ]
-            for other in there[1:]:
-                there[0].add_(other)
-            trained[place].grad = next((g for g in gradients if g is not None), None)
+        for parameter, gradients in zip(trained, zip(*kept, strict=True), strict=True):
+            pairs = zip(gradients, factors, strict=True)
+            parts = [gradient.mul_(factor) for gradient, factor in pairs if gradient is not None]
+            for part in parts[1:]:
+                parts[0].add_(part)
+            parameter.grad = parts[0] if parts else None
 
 
 def _set_gradients(trained: Sequence[Parameter], gradients: Sequence[Tensor | None]) -> None:

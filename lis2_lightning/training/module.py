@@ -103,12 +103,8 @@ class SegmentationModule(pl.LightningModule):
 
     def scores(self, split: Split) -> Scores:
         """The sums of one split."""
-        chosen: dict[Split, Scores] = {
-            "train": self.train_scores,
-            "val": self.val_scores,
-            "test": self.test_scores,
-        }
-        return chosen[split]
+        scores: Scores = getattr(self, f"{split}_scores")
+        return scores
 
     def _step(self, batch: Batch, split: Split) -> tuple[Sums, Tensor]:
         target, labelled = batch["target"], batch.get("labelled")
@@ -264,11 +260,11 @@ def input_names(model: nn.Module) -> tuple[str, ...] | None:
     True
     """
     parameters = inspect.signature(model.forward).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()) and "patch" not in parameters:
-        return () if not _positional(parameters) else None
-    return tuple(parameters) if "patch" in parameters else None
-
-
-def _positional(parameters: Mapping[str, inspect.Parameter]) -> bool:
-    kinds = {p.kind for p in parameters.values()}
-    return bool(kinds & {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.VAR_POSITIONAL})
+    if "patch" in parameters:
+        return tuple(parameters)
+    kind = inspect.Parameter
+    kinds = {parameter.kind for parameter in parameters.values()}
+    takes_all = kind.VAR_KEYWORD in kinds
+    return (
+        () if takes_all and not kinds & {kind.POSITIONAL_OR_KEYWORD, kind.VAR_POSITIONAL} else None
+    )

@@ -51,14 +51,10 @@ class Scores(nn.Module):
     def __init__(self, loss: MaskedLoss, metrics: Sequence[Metric]) -> None:
         super().__init__()
         self.loss = LossSums(loss)
-        self.metrics = PixelMetrics(metrics).clone()
+        self.metrics = PixelMetrics(metrics)
 
     def update(
-        self,
-        sums: Sums,
-        probabilities: Tensor,
-        target: Tensor,
-        labelled: Tensor | None,
+        self, sums: Sums, probabilities: Tensor, target: Tensor, labelled: Tensor | None
     ) -> None:
         """Add a batch."""
         self.loss.update(sums)

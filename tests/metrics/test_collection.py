@@ -5,6 +5,7 @@ import io
 import math
 import socket
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 
 import pytest
 import torch
@@ -28,13 +29,13 @@ from lis2_lightning.metrics import (
     Dice,
     IoU,
     MaskedSSIM,
-    PixelMetric,
     PixelMetrics,
     Precision,
     Recall,
     RocAuc,
 )
 from lis2_lightning.metrics.collection import metric_name
+from lis2_lightning.metrics.pixel_metric import PixelMetric
 
 
 def everything() -> list[Metric]:
@@ -151,7 +152,7 @@ def test_reset_forgets_and_clones_are_independent():
     metrics = PixelMetrics(everything())
     metrics.update(*batch(0))
     first = plain(metrics.compute())
-    twin = metrics.clone()
+    twin = deepcopy(metrics)
     twin.update(*batch(1))
     assert plain(metrics.compute()) == first
     assert plain(twin.compute()) != first
@@ -179,7 +180,7 @@ def test_copies_and_files_keep_sharing_states():
     for again in (copy.deepcopy(metrics), torch.load(file, weights_only=False)):  # noqa: TID251
         assert plain(again.compute()) == plain(metrics.compute())
         again.update(*batch(1))
-        both = metrics.clone()
+        both = deepcopy(metrics)
         both.update(*batch(1))
         assert plain(again.compute()) == plain(both.compute())
 

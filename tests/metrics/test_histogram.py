@@ -16,12 +16,9 @@ from lis2_lightning.metrics import (
     BestThreshold,
     CalibrationError,
     RocAuc,
-    ScoreMetric,
     calibration_curve,
-    code_edges,
-    score_codes,
 )
-from lis2_lightning.metrics.histogram import NUM_CODES
+from lis2_lightning.metrics.histogram import NUM_CODES, ScoreMetric, code_edges, score_codes
 
 NAN = float("nan")
 METRICS: list[type[ScoreMetric]] = [
