@@ -1,16 +1,12 @@
 """Average precision, ROC AUC, best threshold and calibration from one histogram of scores.
 
-Every labelled pixel is counted by its class and score code. There are 64,514 codes: 1 MB, however
-many pixels there are. The code of a probability p is the exponent and the first ten bits of the
-mantissa of p below one half, of 1 - p above: the relative resolution is 2**-10 at both ends of
-[0, 1], where the outputs of trained networks accumulate, down to p = 2**-41 and up to the largest
-``float32`` below 1. (With a resolution of 5e-4 near 1, as in half precision, average precision is
-8e-3 to 2e-2 too low for confident networks.) Results are exact for ``float16``, and above 2**-41
-for ``bfloat16``.
-
-For ``float32``, scores with the same code are tied. Compared with scikit-learn on 4 million pixels
-of six kinds of output, ROC AUC is within 2e-7, and average precision 8e-6 to 7e-5 too low, most for
-rare positive pixels.
+Every labelled pixel is counted by its class and score code, the exponent and the first ten bits of
+the mantissa of p below one half, of 1 - p above: 64,514 codes, 1 MB. The resolution is relative at
+both ends of [0, 1], where the outputs of trained networks accumulate; with an absolute one of 5e-4,
+average precision would be 8e-3 to 2e-2 too low for confident networks. Results are exact for
+``float16``, and above 2**-41 for ``bfloat16``. For ``float32``, scores with the same code are tied:
+compared with scikit-learn on 4 million pixels of six kinds of output, ROC AUC is within 2e-7, and
+average precision 8e-6 to 7e-5 too low, most for rare positive pixels.
 """
 
 from __future__ import annotations
@@ -64,14 +60,6 @@ def code_edges() -> NDArray[np.float32]:
     edges = np.concatenate([below, above])
     edges.flags.writeable = False  # one array for all callers
     return edges
-
-
-def _code_scores() -> NDArray[np.float64]:
-    """The middle of each code's interval; exact for 0, 0.5 and 1."""
-    edges = code_edges().astype(np.float64)
-    middle: NDArray[np.float64] = (edges + np.append(edges[1:], 1.0)) / 2
-    middle[[0, _HALF]] = 0, 0.5
-    return middle
 
 
 class ScoreMetric(PixelMetric):
@@ -241,7 +229,9 @@ def calibration_curve(
         Mean score and share of positive pixels (both NaN in an empty bin), number of pixels; each
         ``(num_bins,)``.
     """
-    scores = _code_scores()
+    edges = code_edges().astype(np.float64)
+    scores = (edges + np.append(edges[1:], 1.0)) / 2  # the middle of each code's interval
+    scores[[0, _HALF]] = 0, 0.5  # exact
     bins = np.searchsorted(np.linspace(0, 1, num_bins + 1)[1:-1], scores)
     totals = histogram.sum(axis=0)
     # exact integer sums; bincount's weights would be rounded

@@ -53,7 +53,12 @@ class MaskedSSIM(PixelMetric):
 
     def count(self, probs: Tensor, target: Tensor, labelled: Tensor | None = None) -> Tensor:
         """The scaled sum of similarities and their number, see :meth:`PixelMetric.count`."""
-        _check_size(probs, self.win_size)
+        sides = tuple(probs.shape[2:])
+        if not sides or min(sides) < self.win_size:
+            raise DataError(
+                f"ssim needs patches of at least {self.win_size} px per side, got {sides}: use "
+                "larger tiles or a smaller win_size"
+            )
         if labelled is None:
             labelled = torch.ones_like(target, dtype=torch.bool)
         predicted = (probs.float() >= self.threshold) & labelled
@@ -70,15 +75,6 @@ class MaskedSSIM(PixelMetric):
         scaled, num_windows = map(int, sums.tolist())
         value = scaled / _SCALE / num_windows if num_windows else float("nan")
         return torch.tensor(value, dtype=torch.float64)
-
-
-def _check_size(probs: Tensor, win_size: int) -> None:
-    sides = tuple(probs.shape[2:])
-    if not sides or min(sides) < win_size:
-        raise DataError(
-            f"ssim needs patches of at least {win_size} px per side, got {sides}: "
-            f"use larger tiles or a smaller win_size"
-        )
 
 
 def _similarity(labelled: Tensor, predicted: Tensor, positive: Tensor, size: int) -> Tensor:

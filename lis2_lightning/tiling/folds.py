@@ -138,8 +138,8 @@ def shared_pixel(
     >>> shared_pixel(np.array([[0, 0]]), 8, np.array([[4, 7], [8, 8]]), 8)
     (4, 7)
     """
-    rows = _breaks(first[:, 0], first_size, second[:, 0], second_size)
-    columns = _breaks(first[:, 1], first_size, second[:, 1], second_size)
+    breaks = np.concatenate((first, first + first_size, second, second + second_size))
+    rows, columns = np.unique(breaks[:, 0]), np.unique(breaks[:, 1])  # where tiles begin or end
     height = max(1, CELLS // max(1, len(columns)))
     for begin in range(0, len(rows), height):
         band = rows[begin : begin + height]
@@ -168,13 +168,6 @@ def _starts_in(edges: NDArray[np.int64], size: int, stride: int, buffer: int) ->
         )
     areas = zip(begins, ends, strict=True)
     return np.concatenate([begin + starts(end - begin, size, stride) for begin, end in areas])
-
-
-def _breaks(
-    first: NDArray[np.int64], first_size: int, second: NDArray[np.int64], second_size: int
-) -> NDArray[np.int64]:
-    """The coordinates at which tiles begin or end along one axis."""
-    return np.unique(np.concatenate((first, first + first_size, second, second + second_size)))
 
 
 def _covered(

@@ -32,9 +32,9 @@ def test_tiles_of_different_areas_keep_the_buffer_between_them(buffer):
     row_areas, column_areas = areas.of(lattice)
     for begins, owners in ((lattice.tops, row_areas), (lattice.lefts, column_areas)):
         gaps = [
-            abs(int(one - other)) - 8
-            for one, owner in zip(begins, owners, strict=True)
-            for other, other_owner in zip(begins, owners, strict=True)
+            abs(int(begin - other_begin)) - 8
+            for begin, owner in zip(begins, owners, strict=True)
+            for other_begin, other_owner in zip(begins, owners, strict=True)
             if owner != other_owner
         ]
         # tiles reach the shrunk areas' borders, so that the least gap is the buffer itself
