@@ -15,11 +15,7 @@ from lis2_lightning.base.labelled import (
     only_labelled,
 )
 from lis2_lightning.errors import ConfigError
-from lis2_lightning.losses.entropy import (
-    NEUTRAL,
-    binary_cross_entropy,
-    check_probabilities,
-)
+from lis2_lightning.losses.entropy import NEUTRAL, binary_cross_entropy, check_probabilities
 from lis2_lightning.losses.overlap import BceDiceLoss, SumLoss
 
 Sums = tuple[Tensor, ...]
@@ -125,14 +121,10 @@ class MaskedLoss(nn.Module):
     def _elementwise(self, output: Tensor, target: Tensor, labelled: Tensor | None) -> Tensor:
         neutral = None if self._has_weights else NEUTRAL.get(type(self.loss))
         if labelled is not None and neutral is None:
-            output = torch.where(labelled, output, 0.5)
-            target = torch.where(labelled, target, 0.0)
-        elif neutral is not None:
-            output, target = only_labelled(output, target, labelled, neutral)
-        values = self._pixel_values(output, target)
-        if labelled is not None and neutral is None:
-            values = torch.where(labelled, values, 0.0)
-        return values.sum()
+            safe, truth = torch.where(labelled, output, 0.5), torch.where(labelled, target, 0.0)
+            return torch.where(labelled, self._pixel_values(safe, truth), 0.0).sum()
+        output, target = only_labelled(output, target, labelled, neutral or 0.0)
+        return self._pixel_values(output, target).sum()
 
     def _pixel_values(self, output: Tensor, target: Tensor) -> Tensor:
         if type(self.loss) is nn.BCELoss:

@@ -99,23 +99,22 @@ def draw_prediction(
     grid, size = _layout(shape[0], shape[1])
     figure = _figure(*size)
     panels = [figure.add_subplot(*grid, place) for place in (1, 2, 3)]
-    _show(panels[0], _stretched(image[drawn]), shape, cmap="gray")
-    panels[0].set_title("image (asinh stretch)")
-    _show(panels[1], _truth(target[drawn], labelled[drawn]), shape)
-    panels[1].set_title("truth")
-    shown = _show(panels[2], probability[drawn].astype(np.float32), shape, cmap="cividis")
-    panels[2].set_title("probability")
+    _show(panels[0], "image (asinh stretch)", _stretched(image[drawn]), shape, cmap="gray")
+    _show(panels[1], "truth", _truth(target[drawn], labelled[drawn]), shape)
+    probabilities = probability[drawn].astype(np.float32)
+    shown = _show(panels[2], "probability", probabilities, shape, cmap="cividis")
     _add_colour_bar(figure, panels[2], shown)
     _add_colour_legend(figure)
     return _save(figure, path)
 
 
 def _show(
-    axes: Axes, values: NDArray[Any], shape: tuple[int, ...], cmap: str | None = None
+    axes: Axes, title: str, values: NDArray[Any], shape: tuple[int, ...], cmap: str | None = None
 ) -> AxesImage:
     """Draw values in [0, 1], or colours, over pixel coordinates."""
     extent = (-0.5, shape[1] - 0.5, shape[0] - 0.5, -0.5)
     shown = axes.imshow(values, cmap=cmap, vmin=0, vmax=1, extent=extent, aspect="equal")
+    axes.set_title(title)
     axes.set_facecolor(_NO_DATA)  # shows through where values are NaN
     return shown
 
