@@ -61,8 +61,9 @@ def starts(extent: int, size: int, stride: int) -> NDArray[np.int64]:
     >>> starts(11, size=4, stride=3).tolist()
     [0, 3, 6, 7]
     """
-    if min(size, stride) < 1:
-        raise ConfigError(f"size and stride must be at least 1 px, not {size} and {stride}")
+    for name, value in (("size", size), ("stride", stride)):
+        if value < 1:
+            raise ConfigError(f"{name} must be at least 1 px, not {value}")
     last = extent - size
     regular = np.arange(0, last + 1, stride, dtype=np.int64)
     return regular if regular[-1] == last else np.append(regular, np.int64(last))
