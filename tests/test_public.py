@@ -28,8 +28,7 @@ HEAVY = (
 
 PACKAGE = Path(lis2_lightning.__file__).parent
 ROOMS = sorted(path.parent for path in PACKAGE.rglob("__init__.py"))
-# pairs in rooms that are being rewritten; remove each from this set once it is gone
-KNOWN_PAIRS = {"loop", "tracker", "worker"}
+KNOWN_PAIRS = {"loop", "tracker"}  # in rooms that are being rewritten
 LONG_DOCSTRINGS = {"parallel", "trackers"}  # the same
 
 

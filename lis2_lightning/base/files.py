@@ -17,12 +17,11 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Final
 
 _MACHINE: Final = f"{zlib.crc32(socket.gethostname().encode()):08x}"
 _TEMPORARY: Final = re.compile(r"\..+\.(?P<pid>\d+)-(?P<machine>[0-9a-f]{8})\.tmp")
 _STALE_S: Final = 86_400  # a temporary file of another machine is removed after a day
-_STEP: Final = 8 * 2**20  # bytes between hints to the disk
 _UNSUPPORTED: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 
 
@@ -30,13 +29,8 @@ _UNSUPPORTED: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, 
 def atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """Open a file for writing that appears under its name only when all of it is on the disk.
 
-    At every instant, the name refers to the complete earlier file or the complete new one.
-
-    Args:
-        path: The file's final name; missing folders are created.
-
-    Yields:
-        A temporary binary file in the same folder.
+    At every instant, the name refers to the complete earlier file or the complete new one. Missing
+    folders are created.
 
     Raises:
         OSError: The file cannot be written, and an earlier one is untouched; or only the folder
@@ -46,7 +40,8 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     make(target.parent)
     temporary = _beside(target)
     try:
-        with io.BufferedWriter(_EarlyFile(temporary, "xb")) as file:
+        # not mode "xb", which astropy does not know
+        with io.BufferedWriter(io.FileIO(temporary, "wb", opener=_exclusive)) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -58,21 +53,16 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
 
 def link(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
-    """Replace a file by a hard link, or by a copy where the file system has no hard links.
+    """Replace `target` atomically by a hard link to `source`, a file of :func:`atomic`.
 
-    Args:
-        source: A file written by :func:`atomic`.
-        target: The second name; it is replaced atomically.
-
-    Raises:
-        OSError: As for :func:`atomic`.
+    Where the file system has no hard links, it becomes a copy. Errors as for :func:`atomic`.
     """
     temporary = _beside(Path(target))
     try:
         temporary.hardlink_to(source)
     except OSError:
         with Path(source).open("rb") as old, atomic(target) as new:
-            shutil.copyfileobj(old, new, _STEP)
+            shutil.copyfileobj(old, new)
         return
     try:
         temporary.replace(target)
@@ -82,32 +72,15 @@ def link(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None
 
 
 def make(folder: Path) -> None:
-    """Create a folder and its parents, and sync each entry to the disk.
-
-    Raises:
-        OSError: A folder cannot be created.
-    """
+    """Create a folder and its parents, and sync each entry to the disk."""
     if not folder.is_dir():
         make(folder.parent)
         folder.mkdir(exist_ok=True)
         _sync(folder.parent)
 
 
-class _EarlyFile(io.FileIO):
-    """A file that is flushed to the disk while more of it is being computed."""
-
-    mode = "wb"  # astropy reads it, and does not know 'xb'
-    _written = 0
-    _begun = 0
-
-    def write(self, data: Any) -> int:
-        written = super().write(memoryview(data)[:_STEP])  # the buffer above writes the rest
-        self._written += written
-        if self._written - self._begun >= _STEP and hasattr(os, "posix_fadvise"):
-            with suppress(OSError):  # only a hint; Linux starts writing back
-                os.posix_fadvise(self.fileno(), self._begun, 0, os.POSIX_FADV_DONTNEED)
-            self._begun = self._written
-        return written
+def _exclusive(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_EXCL, 0o666)
 
 
 def _beside(target: Path) -> Path:
@@ -142,16 +115,9 @@ def _sync(folder: Path) -> None:
 
 
 def sweep(folder: Path) -> list[Path]:
-    """Remove the temporary files that dead processes left in a folder.
+    """Remove the temporary files that dead processes left in a folder, and return their paths.
 
-    Files of living processes on this machine are kept. Files of other machines are kept for a day,
-    because we cannot see whether those processes live.
-
-    Args:
-        folder: The folder; its subfolders are ignored.
-
-    Returns:
-        The removed files.
+    Files of other machines are kept for a day, because we cannot see whether those processes live.
     """
     matches = ((path, _TEMPORARY.fullmatch(path.name)) for path in sorted(folder.glob(".*.tmp")))
     left_over = [path for path, match in matches if match and _is_left_over(path, match)]

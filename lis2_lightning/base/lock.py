@@ -19,15 +19,12 @@ _held: dict[tuple[int, Path], str] = {}
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Hold a folder, so that no second run writes into it.
+    """Hold an existing folder, so that no second run writes into it.
 
     The kernel's record lock on the file ``.lock`` is released with its process, even where forked
     children outlive it (``flock``, which the package ``filelock`` uses, would be inherited). The
     empty file stays behind: removing it would let two runs lock two different files. Where the
     file system or the platform has no such locks, only a second run of this process is refused.
-
-    Args:
-        folder: An existing folder.
 
     Raises:
         ConfigError: Another run holds it, or the file cannot be written.

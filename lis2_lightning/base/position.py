@@ -9,13 +9,13 @@ if TYPE_CHECKING:
 
 
 def inside_epoch(trainer: pl.Trainer) -> bool:
-    """Whether an epoch has begun and its end has not been told to the callbacks yet."""
+    """Whether an epoch has begun and its end has not yet been reported to the callbacks."""
     epochs = _epochs(trainer)
     return bool(epochs.started > epochs.processed)
 
 
 def epochs_done(trainer: pl.Trainer) -> int:
-    """How many epochs are done; the number, counted from 0, of the one that runs."""
+    """How many epochs are done, which is also the number of the running epoch, counted from 0."""
     return int(_epochs(trainer).processed)
 
 

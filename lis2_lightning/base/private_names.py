@@ -34,14 +34,10 @@ def never_broadcast_sigterm(trainer: pl.Trainer) -> None:
 
 
 def _replace(owner: object, method: str) -> None:
-    """Have a method of an object do nothing.
-
-    Raises:
-        AttributeError: The object has no such method.
-    """
+    """Have a method do nothing; an AttributeError if the object has no such method."""
     getattr(owner, method)
     setattr(owner, method, _do_nothing)
 
 
 def _do_nothing() -> None:
-    """Stand for a method that is not wanted."""
+    """Stand in for a method that is not wanted."""

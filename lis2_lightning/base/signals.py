@@ -52,11 +52,7 @@ class Signals:
 
 
 def requested(requests: Sequence[int]) -> int:
-    """The first signal that any process has received; 0 for none.
-
-    Args:
-        requests: Those of :meth:`Signals.requests`, added up over processes.
-    """
+    """The first signal that any process received, from summed :meth:`Signals.requests`; else 0."""
     return next((number for number, num in zip(NOTED, requests, strict=False) if num), 0)
 
 
@@ -70,8 +66,8 @@ def _end_at_once(number: int, frame: FrameType | None) -> None:
 def leave_to_main_process(worker: int = 0) -> None:  # noqa: ARG001 - a data loader's worker number
     """Ignore the signals in a data loader's worker.
 
-    Ctrl-C and a scheduler's SIGTERM reach every process of a job. The main process needs batches
-    until it has stopped where nothing is lost, and a worker ends with it in any case.
+    They reach every process of a job, but the main process needs batches until it has stopped
+    where nothing is lost. A worker ends with it in any case.
     """
     for number in NOTED:
         signal.signal(number, signal.SIG_IGN)
@@ -83,12 +79,9 @@ def is_requeued() -> bool:
 
 
 def requeue(number: int) -> None:
-    """Ask SLURM to start the job again, where the signal is its warning before the time limit.
+    """Ask SLURM to start the job again if the signal is its warning before the time limit.
 
     As Lightning's own handler does it, from the main process, with ``scontrol requeue``.
-
-    Args:
-        number: The signal that ended the loop.
     """
     job = os.environ.get("SLURM_ARRAY_JOB_ID", os.environ.get("SLURM_JOB_ID"))
     is_warning = number == getattr(signal, "SIGUSR1", None)

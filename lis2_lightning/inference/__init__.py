@@ -1,6 +1,5 @@
 """From a trained network to a map of the whole image."""
 
 from lis2_lightning.inference.segmenter import Map, Segmenter
-from lis2_lightning.inference.stitch import Stitcher
 
-__all__ = ["Map", "Segmenter", "Stitcher"]
+__all__ = ["Map", "Segmenter"]

@@ -20,13 +20,10 @@ Map = NDArray[np.float32]
 
 
 class Segmenter(pl.Callback):
-    """Collects predictions: one map of an image, or one map per patch.
+    """Collects predictions: one map of an image, or one map per patch if ``shape`` is None.
 
     Batches with tile positions (``corner``) are stitched on arrival, so that memory grows with the
     image, not with the overlap of tiles.
-
-    Args:
-        shape: Height and width of the image in pixels, or None for separate patches.
     """
 
     def __init__(self, shape: tuple[int, int] | None) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lis2_lightning.errors import ConfigError, DataError
+from lis2_lightning.errors import DataError
 
 # The minimum weight along an axis: a pixel at the image's border, which only one tile covers, must
 # not be divided by a rounding error.
@@ -21,53 +21,26 @@ _STRIP: Final = 256  # rows divided at once
 
 
 class Stitcher:
-    """Averages tiles where they overlap, in any order.
+    """Averages tiles of `channels` maps over an image of `shape`, in any order.
 
-    Sums per pixel and channel and weights per pixel are kept in float64, `8 (channels + 1)` bytes
-    per pixel, and divided once. In float64, equal values are returned unchanged and the order of
-    the tiles does not affect the float32 result, even for thousands of tiles per pixel.
-
-    Args:
-        shape: Height and width of the image, px.
-        channels: Channels of the tiles' maps, `C`.
-        blend: Weights of a tile's pixels: equal (`mean`), or decreasing towards its border (`hann`,
-            sin² along each axis), where a network has the least context; this removes seams.
-
-    Raises:
-        ConfigError: An unknown blend, or a number below 1.
-
-    >>> stitcher = Stitcher((2, 3), blend="mean")
-    >>> stitcher.add(np.array([[0, 0], [0, 1]]), np.array([[[[0.0, 0.25]]], [[[0.75, 1.0]]]]))
-    >>> stitcher.result().tolist()
-    [[[0.0, 0.5, 1.0], [nan, nan, nan]]]
+    A tile's pixels have Hann weights, sin² along each axis: they decrease towards its border, where
+    a network has the least context, which removes seams. Sums per pixel and channel and weights per
+    pixel are kept in float64, `8 (channels + 1)` bytes per pixel, and divided once. In float64,
+    equal values are returned unchanged and the order of the tiles does not affect the float32
+    result, even for thousands of tiles per pixel.
     """
 
-    def __init__(
-        self,
-        shape: tuple[int, int],
-        channels: int = 1,
-        blend: Literal["mean", "hann"] = "hann",
-    ) -> None:
-        if blend not in {"mean", "hann"}:
-            raise ConfigError(f"blend must be 'mean' or 'hann', not {blend!r}")
-        if min(*shape, channels) < 1:
-            raise ConfigError(
-                f"height, width and channels of a stitched map must be at least 1, not {shape[0]}, "
-                f"{shape[1]} and {channels}"
-            )
+    def __init__(self, shape: tuple[int, int], channels: int = 1) -> None:
         self.shape = shape
         self.channels = channels
-        self.blend = blend
         # the last channel holds the weights; sums of several processes can be added
         self.sums = np.zeros((channels + 1, *shape))
 
     def add(self, corners: NDArray[np.integer], probabilities: Tensor | NDArray[Any]) -> None:
-        """Add tiles.
+        """Add tiles, at first rows and columns `(N, 2)`, px.
 
-        Args:
-            corners: Their first rows and columns, `(N, 2)`, px.
-            probabilities: Their maps, `(N, C, h, w)`, on any device and of any floating type; a
-                NaN makes the pixel NaN. Sizes may differ between calls.
+        The maps, `(N, C, h, w)`, are on any device and of any floating type; a NaN makes the pixel
+        NaN.
 
         Raises:
             DataError: The shapes do not match, or a tile crosses the image's border; no tile of
@@ -76,7 +49,7 @@ class Stitcher:
         maps = _as_array(probabilities)
         places = np.asarray(corners)
         self._check(places, maps)
-        window = _window(maps.shape[2], maps.shape[3], self.blend)
+        window = _window(maps.shape[2], maps.shape[3])
         height, width = window.shape
         for some in _slices(len(maps), _TOGETHER):
             weighted = np.empty((len(maps[some]), self.channels + 1, height, width))
@@ -87,11 +60,7 @@ class Stitcher:
                 self.sums[:, top : top + height, left : left + width] += tile
 
     def result(self) -> NDArray[np.float32]:
-        """Divide sums by weights.
-
-        Returns:
-            The map of the image, `(C, H, W)`; NaN without tiles. More tiles may follow.
-        """
+        """The map of the image so far, `(C, H, W)`; NaN without tiles."""
         stitched = np.empty((self.channels, *self.shape), dtype=np.float32)
         # strip by strip: the whole quotient in float64 would double the memory
         for rows in _slices(self.shape[0], _STRIP):
@@ -129,13 +98,11 @@ def _as_array(probabilities: Tensor | NDArray[Any]) -> NDArray[Any]:
 
 
 @lru_cache(maxsize=8)
-def _window(height: int, width: int, blend: str) -> NDArray[np.float64]:
+def _window(height: int, width: int) -> NDArray[np.float64]:
     """The weights of a tile's pixels, `(h, w)`, above 0.
 
     Hann's window is evaluated at the pixels' centres, so that windows overlapping by half sum to 1.
     """
-    if blend == "mean":
-        return np.ones((height, width))
     rows, columns = (
         np.maximum(np.sin(np.pi * (np.arange(side) + 0.5) / side) ** 2, _FLOOR)
         for side in (height, width)

@@ -33,7 +33,12 @@ def binary_cross_entropy(output: Tensor, target: Tensor, weight: Tensor | None) 
         return F.binary_cross_entropy(output, target, weight=weight, reduction="none")
     except RuntimeError:
         check_probabilities(output)
-        _check_target(target)
+        outside = target[(target < 0) | (target > 1)]
+        if outside.numel():
+            raise DataError(
+                f"the target must lie in [0, 1] for BCELoss, got {outside[0].item():.4g}: "
+                "check the label image"
+            ) from None
         if not output.isnan().any() and not target.isnan().any():
             raise  # another error
         return unchecked_cross_entropy(output, target, weight)
@@ -48,23 +53,10 @@ def unchecked_cross_entropy(output: Tensor, target: Tensor, weight: Tensor | Non
 
 
 def check_probabilities(output: Tensor) -> None:
-    """Check that all outputs are probabilities; waits for the device.
-
-    Raises:
-        ConfigError: An output lies outside [0, 1].
-    """
+    """Raise a ConfigError if an output lies outside [0, 1]; waits for the device."""
     outside = output[(output < 0) | (output > 1)]  # not NaN, which the training loop reports
     if outside.numel():
         raise ConfigError(
             f"the model's output must lie in [0, 1] for BCELoss, got {outside[0].item():.4g}: "
             f"end the model with a sigmoid or use BCEWithLogitsLoss"
-        )
-
-
-def _check_target(target: Tensor) -> None:
-    outside = target[(target < 0) | (target > 1)]
-    if outside.numel():
-        raise DataError(
-            f"the target must lie in [0, 1] for BCELoss, got {outside[0].item():.4g}: "
-            f"check the label image"
         )

@@ -15,11 +15,7 @@ from lis2_lightning.base.labelled import (
     only_labelled,
 )
 from lis2_lightning.errors import ConfigError
-from lis2_lightning.losses.entropy import (
-    NEUTRAL,
-    binary_cross_entropy,
-    check_probabilities,
-)
+from lis2_lightning.losses.entropy import NEUTRAL, binary_cross_entropy, check_probabilities
 from lis2_lightning.losses.overlap import BceDiceLoss, SumLoss
 
 Sums = tuple[Tensor, ...]
@@ -33,8 +29,6 @@ class MaskedLoss(nn.Module):
     if the output is) outside autocast, so that a cross-entropy of probabilities works with mixed
     precision.
 
-    There are four kinds of losses:
-
     - a :class:`~lis2_lightning.losses.SumLoss` defines its sums and their value;
     - a loss with an argument ``labelled`` receives it and returns the mean;
     - a loss with an attribute ``reduction``, such as torch's, is evaluated per pixel
@@ -43,15 +37,9 @@ class MaskedLoss(nn.Module):
 
     Over several batches and processes, a mean is weighted by its number of labelled pixels.
 
-    Args:
-        loss: The loss; ``loss(output, target)``.
-
     Attributes:
         num_sums: How many numbers :meth:`forward` returns.
         is_mean: Whether the value is the second sum divided by the first, the count.
-
-    Raises:
-        ConfigError: The loss has a reduction other than the mean.
 
     >>> loss = MaskedLoss(nn.L1Loss())
     >>> output, target = torch.tensor([1.0, 2.0, 5.0]), torch.tensor([0.0, 0.0, float("nan")])
@@ -80,25 +68,15 @@ class MaskedLoss(nn.Module):
 
     @property
     def expects_logits(self) -> bool:
-        """Whether the model's output is logits, which metrics pass through a sigmoid.
-
-        True for ``BCEWithLogitsLoss`` and for losses with a true attribute ``expects_logits``.
-        """
-        if isinstance(self.loss, nn.BCEWithLogitsLoss):
-            return True
-        return bool(getattr(self.loss, "expects_logits", False))
+        """Whether the model's output is logits, which metrics pass through a sigmoid."""
+        is_with_logits = isinstance(self.loss, nn.BCEWithLogitsLoss)
+        return is_with_logits or bool(getattr(self.loss, "expects_logits", False))
 
     def forward(self, output: Tensor, target: Tensor, labelled: Tensor | None = None) -> Sums:
-        """The sums of one batch.
+        """The number of labelled pixels of one batch, then their sums; all 0 without any.
 
-        Args:
-            output: The model's output, ``(B, C, H, W)``, of any float type.
-            target: The truth, same shape.
-            labelled: Same shape, ``bool``, true = counts; all count by default.
-
-        Returns:
-            The number of labelled pixels, then their sums: ``num_sums`` scalars, ``float64`` on the
-            device; all 0 without labelled pixels.
+        Output, target and ``labelled`` (``bool``, true = counts) have one shape. The ``num_sums``
+        scalars are ``float64`` on the device.
 
         Raises:
             ConfigError: Output and target differ in shape; under ``BCELoss`` an output is outside
@@ -116,22 +94,14 @@ class MaskedLoss(nn.Module):
         return count.double(), *(number.double() for number in sums)
 
     def value(self, sums: Tensor) -> Tensor:
-        """The loss of all pixels in the sums; 0 without pixels.
-
-        Args:
-            sums: Results of :meth:`forward`, added over batches and processes, ``(num_sums,)``.
-        """
+        """The loss of added results of :meth:`forward`, ``(num_sums,)``; 0 without pixels."""
         count = sums[0].clamp(min=1)
         if isinstance(self.loss, SumLoss):
             return self.loss.value(count, sums[1:])
         return sums[1] / count
 
     def check(self, output: Tensor, labelled: Tensor | None = None) -> None:
-        """Check that a model's output suits this loss; waits for the device.
-
-        Raises:
-            ConfigError: The loss is a cross-entropy of probabilities, the output is none.
-        """
+        """Check that the output is probabilities if the loss needs them; waits for the device."""
         if isinstance(self.loss, nn.BCELoss) or (
             isinstance(self.loss, BceDiceLoss) and not self.expects_logits
         ):
@@ -151,14 +121,10 @@ class MaskedLoss(nn.Module):
     def _elementwise(self, output: Tensor, target: Tensor, labelled: Tensor | None) -> Tensor:
         neutral = None if self._has_weights else NEUTRAL.get(type(self.loss))
         if labelled is not None and neutral is None:
-            output = torch.where(labelled, output, 0.5)
-            target = torch.where(labelled, target, 0.0)
-        elif neutral is not None:
-            output, target = only_labelled(output, target, labelled, neutral)
-        values = self._pixel_values(output, target)
-        if labelled is not None and neutral is None:
-            values = torch.where(labelled, values, 0.0)
-        return values.sum()
+            safe, truth = torch.where(labelled, output, 0.5), torch.where(labelled, target, 0.0)
+            return torch.where(labelled, self._pixel_values(safe, truth), 0.0).sum()
+        output, target = only_labelled(output, target, labelled, neutral or 0.0)
+        return self._pixel_values(output, target).sum()
 
     def _pixel_values(self, output: Tensor, target: Tensor) -> Tensor:
         if type(self.loss) is nn.BCELoss:

@@ -51,11 +51,7 @@ class SumLoss(nn.Module):
         """
 
     def forward(self, output: Tensor, target: Tensor, labelled: Tensor | None = None) -> Tensor:
-        """The loss of one batch; arguments and errors as for :meth:`sums`.
-
-        Returns:
-            A scalar; 0 without labelled pixels.
-        """
+        """The loss of one batch, a scalar; 0 without labelled pixels."""
         count = num_labelled(target, labelled).clamp(min=1)
         return self.value(count, torch.stack(self.sums(output, target, labelled)))
 
@@ -69,8 +65,7 @@ class DiceLoss(SumLoss):
     The sums run over all labelled pixels of the effective batch (all processes, all accumulated
     batches), so that the gradient does not depend on how pixels are distributed. This costs one
     more small all-reduce per step of several processes, and two backward passes instead of one for
-    each accumulated batch but the last. Logged values are over all labelled pixels of the epoch or
-    the data set.
+    each accumulated batch but the last. Logged values are over all labelled pixels of the epoch.
 
     Args:
         smooth: Added to numerator and denominator, so that two empty maps have zero loss.
@@ -108,9 +103,6 @@ class BceDiceLoss(SumLoss):
         alpha: The weight of the cross-entropy, in [0, 1].
         smooth: See :class:`DiceLoss`.
         from_logits: See :class:`DiceLoss`.
-
-    Raises:
-        ConfigError: ``alpha`` lies outside [0, 1].
     """
 
     num_sums = 4  # cross-entropy, and those of DiceLoss
@@ -126,12 +118,7 @@ class BceDiceLoss(SumLoss):
         self.expects_logits = from_logits
 
     def sums(self, output: Tensor, target: Tensor, labelled: Tensor | None) -> list[Tensor]:
-        """The sums of the cross-entropy, ``p t``, p and t, see :meth:`SumLoss.sums`.
-
-        Raises:
-            ConfigError: A probability lies outside [0, 1] (on a GPU the sum is NaN instead).
-            DataError: A target lies outside [0, 1].
-        """
+        """The sums of the cross-entropy, ``p t``, p and t, see :meth:`SumLoss.sums`."""
         output, target = only_labelled(output, target, labelled, _neutral(self))
         if self.expects_logits:
             values = F.binary_cross_entropy_with_logits(output, target, reduction="none")

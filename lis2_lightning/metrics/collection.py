@@ -6,6 +6,7 @@ import copy
 import re
 import warnings
 from collections.abc import Hashable, Iterable, Sequence
+from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -20,11 +21,7 @@ from lis2_lightning.metrics.pixel_metric import PixelMetric
 
 
 def default_metrics() -> list[Metric]:
-    """The metrics of a run that names none: average precision, Dice and ROC AUC.
-
-    >>> [metric_name(metric) for metric in default_metrics()]
-    ['average_precision', 'dice', 'roc_auc']
-    """
+    """The metrics of a run that names none: average precision, Dice and ROC AUC."""
     return [AveragePrecision(), Dice(), RocAuc()]
 
 
@@ -46,13 +43,8 @@ class PixelMetrics(nn.Module):
 
     Metrics of this package share their states: average precision and ROC AUC one histogram; Dice,
     IoU, precision and recall one confusion matrix. Other torchmetrics classes receive the labelled
-    pixels only, flat, the truth as integers. Nothing enters the ``state_dict``.
-
-    Args:
-        metrics: The metrics; they are copied, so that training and validation can use one list.
-
-    Raises:
-        ConfigError: Two metrics have the same name, or an object is not a metric.
+    pixels only, flat, the truth as integers. Nothing enters the ``state_dict``. The metrics are
+    copied, so that training and validation can use one list; their names must differ.
 
     >>> from lis2_lightning.metrics import Dice, RocAuc
     >>> metrics = PixelMetrics([RocAuc(), Dice()])
@@ -81,16 +73,10 @@ class PixelMetrics(nn.Module):
             _update_foreign(metric, batch)
 
     def compute(self) -> dict[str, Tensor]:
-        """Each metric's value over all pixels since the last reset, over all processes.
+        """Each metric's value over all pixels since the last reset, over all processes, by name.
 
-        Every process must call this, even if it saw no batch.
-
-        Returns:
-            Scalars by name, in the order of the metrics. Those of this package are ``float64`` on
-            the CPU.
-
-        Raises:
-            ConfigError: A foreign metric returns more than one number.
+        Every process must call this, even if it saw no batch. The metrics of this package are
+        ``float64`` scalars on the CPU; a foreign metric must return one number.
         """
         values: dict[str, Tensor] = {}
         for family in self._families:
@@ -105,8 +91,7 @@ class PixelMetrics(nn.Module):
     ) -> dict[str, Tensor]:
         """Each metric's value on this batch and process alone; no state changes.
 
-        Arguments as for :meth:`update`, result and errors as for :meth:`compute`; a foreign metric
-        is NaN without labelled pixels.
+        A foreign metric is NaN without labelled pixels.
         """
         batch = _Batch(probs, target, labelled)
         values: dict[str, Tensor] = {}
@@ -115,20 +100,14 @@ class PixelMetrics(nn.Module):
         for metric in _metrics(self._scratch):
             metric.reset()
             _update_foreign(metric, batch)
-            seen = metric.update_called
-            values[metric_name(metric)] = (
-                _value_of_foreign(metric) if seen else torch.tensor(float("nan"))
-            )
+            value = _value_of_foreign(metric) if metric.update_called else torch.tensor(torch.nan)
+            values[metric_name(metric)] = value
         return {name: values[name] for name in self.names}
 
     def reset(self) -> None:
         """Reset all states."""
         for metric in _metrics([*self._states, *self._foreign]):
             metric.reset()
-
-    def clone(self) -> PixelMetrics:
-        """An independent copy, with its states."""
-        return copy.deepcopy(self)
 
 
 class _Batch:
@@ -137,7 +116,6 @@ class _Batch:
     def __init__(self, probs: Tensor, target: Tensor, labelled: Tensor | None) -> None:
         check_shapes(probs, target, labelled)
         self._maps = probs.detach(), target, labelled
-        self._pixels: tuple[Tensor, Tensor] | None = None
 
     def of(self, metric: PixelMetric) -> tuple[Tensor, Tensor, Tensor | None]:
         """The arguments for a metric of this package: maps, or pixels if those suffice on a CPU."""
@@ -145,13 +123,12 @@ class _Batch:
         # selecting would wait for a GPU, where masking costs next to nothing
         if metric.needs_maps or not on_cpu(target):
             return probs, target, labelled
-        return (*self.pixels(), None)
+        return (*self.pixels, None)
 
+    @cached_property
     def pixels(self) -> tuple[Tensor, Tensor]:
         """The labelled pixels, flat."""
-        if self._pixels is None:
-            self._pixels = labelled_pixels(*self._maps)
-        return self._pixels
+        return labelled_pixels(*self._maps)
 
 
 def _metrics(modules: Iterable[nn.Module]) -> list[Metric]:
@@ -197,7 +174,7 @@ def _unsynced(metric: Metric) -> Metric:
 
 
 def _update_foreign(metric: Metric, batch: _Batch) -> None:
-    probs, target = batch.pixels()
+    probs, target = batch.pixels
     if probs.numel():  # torchmetrics refuses empty batches
         metric.update(probs, (target >= 0.5).long())
 
@@ -208,14 +185,10 @@ def _value_of_foreign(metric: Metric) -> Tensor:
         warnings.filterwarnings("ignore", message="The ``compute`` method of metric")
         value: Any = metric.compute()
     if not isinstance(value, Tensor) or value.numel() != 1:
+        is_tensor = isinstance(value, Tensor)
+        got = f"tensor of shape {tuple(value.shape)}" if is_tensor else type(value).__name__
         raise ConfigError(
-            f"metric {metric_name(metric)!r} must return one number, got {_describe(value)}: "
-            f"use a metric that averages"
+            f"metric {metric_name(metric)!r} must return one number, got a {got}: use a metric "
+            "that averages"
         )
     return value.reshape(())
-
-
-def _describe(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f"a tensor of shape {tuple(value.shape)}"
-    return f"a {type(value).__name__}"

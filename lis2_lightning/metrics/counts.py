@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Hashable
 
 import torch
@@ -17,9 +18,6 @@ class CountMetric(PixelMetric):
 
     Args:
         threshold: A pixel is predicted positive where its probability is at least this, in [0, 1].
-
-    Raises:
-        ConfigError: The threshold lies outside [0, 1].
     """
 
     def __init__(self, *, threshold: float = 0.5) -> None:
@@ -57,12 +55,12 @@ class CountMetric(PixelMetric):
 
     def evaluate(self, sums: Tensor) -> Tensor:
         """The value of the four counts: a ``float64`` scalar on the CPU."""
-        value = self.value(*map(int, sums.tolist()))
+        value = self.value(*map(int, sums[:3].tolist()))
         return torch.tensor(value, dtype=torch.float64)
 
-    def value(self, tp: int, fp: int, fn: int, tn: int) -> float:
-        """The value of the four counts, in [0, 1]."""
-        raise NotImplementedError
+    @abstractmethod
+    def value(self, tp: int, fp: int, fn: int) -> float:
+        """The value of the counts of true and false positives and false negatives."""
 
 
 class Dice(CountMetric):
@@ -79,8 +77,8 @@ class Dice(CountMetric):
 
     name = "dice"
 
-    def value(self, tp: int, fp: int, fn: int, tn: int) -> float:  # noqa: ARG002 - one signature
-        """Dice in [0, 1]."""
+    def value(self, tp: int, fp: int, fn: int) -> float:
+        """In [0, 1]."""
         return 2 * tp / (2 * tp + fp + fn) if tp + fp + fn else 1.0
 
 
@@ -89,8 +87,8 @@ class IoU(CountMetric):
 
     name = "iou"
 
-    def value(self, tp: int, fp: int, fn: int, tn: int) -> float:  # noqa: ARG002 - one signature
-        """Intersection over union in [0, 1]."""
+    def value(self, tp: int, fp: int, fn: int) -> float:
+        """In [0, 1]."""
         return tp / (tp + fp + fn) if tp + fp + fn else 1.0
 
 
@@ -103,8 +101,8 @@ class Precision(CountMetric):
 
     name = "precision"
 
-    def value(self, tp: int, fp: int, fn: int, tn: int) -> float:  # noqa: ARG002 - one signature
-        """Precision in [0, 1]."""
+    def value(self, tp: int, fp: int, fn: int) -> float:
+        """In [0, 1]."""
         return tp / (tp + fp) if tp + fp else float(fn == 0)
 
 
@@ -116,6 +114,6 @@ class Recall(CountMetric):
 
     name = "recall"
 
-    def value(self, tp: int, fp: int, fn: int, tn: int) -> float:  # noqa: ARG002 - one signature
-        """Recall in [0, 1]."""
+    def value(self, tp: int, fp: int, fn: int) -> float:
+        """In [0, 1]."""
         return tp / (tp + fn) if tp + fn else float(fp == 0)

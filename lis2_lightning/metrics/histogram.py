@@ -1,20 +1,17 @@
 """Average precision, ROC AUC, best threshold and calibration from one histogram of scores.
 
-Every labelled pixel is counted by its class and score code. There are 64,514 codes: 1 MB, however
-many pixels there are. The code of a probability p is the exponent and the first ten bits of the
-mantissa of p below one half, of 1 - p above: the relative resolution is 2**-10 at both ends of
-[0, 1], where the outputs of trained networks accumulate, down to p = 2**-41 and up to the largest
-``float32`` below 1. (With a resolution of 5e-4 near 1, as in half precision, average precision is
-8e-3 to 2e-2 too low for confident networks.) Results are exact for ``float16``, and above 2**-41
-for ``bfloat16``.
-
-For ``float32``, scores with the same code are tied. Compared with scikit-learn on 4 million pixels
-of six kinds of output, ROC AUC is within 2e-7, and average precision 8e-6 to 7e-5 too low, most for
-rare positive pixels.
+Every labelled pixel is counted by its class and score code, the exponent and the first ten bits of
+the mantissa of p below one half, of 1 - p above: 64,514 codes, 1 MB. The resolution is relative at
+both ends of [0, 1], where the outputs of trained networks accumulate; with an absolute one of 5e-4,
+average precision would be 8e-3 to 2e-2 too low for confident networks. Results are exact for
+``float16``, and above 2**-41 for ``bfloat16``. For ``float32``, scores with the same code are tied:
+compared with scikit-learn on 4 million pixels of six kinds of output, ROC AUC is within 2e-7, and
+average precision 8e-6 to 7e-5 too low, most for rare positive pixels.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Hashable
 from functools import lru_cache
 
@@ -25,7 +22,6 @@ from torch import Tensor
 
 from lis2_lightning.base.labelled import labelled_pixels, on_cpu
 from lis2_lightning.errors import ConfigError
-from lis2_lightning.metrics import curves
 from lis2_lightning.metrics.pixel_metric import PixelMetric
 
 _SHIFT = 13  # float32 has 23 bits of mantissa: ten stay
@@ -36,15 +32,10 @@ NUM_CODES = 2 * _HALF - _ONE + 1
 
 
 def score_codes(probs: Tensor) -> Tensor:
-    """Map probabilities to codes that ascend with them.
+    """Map probabilities in [0, 1] to ascending ``int32`` codes in [0, :data:`NUM_CODES`).
 
-    Args:
-        probs: Probabilities in [0, 1], any shape and float type; ``float64`` is rounded to
-            ``float32``. Values outside count as 0 or 1, NaN as a value up to 0.5: an index
-            outside the histogram would kill the process on a GPU.
-
-    Returns:
-        ``int32`` of the same shape, in [0, :data:`NUM_CODES`).
+    ``float64`` is rounded to ``float32``. Values outside count as 0 or 1, NaN as a value up to 0.5:
+    an index outside the histogram would kill the process on a GPU.
 
     >>> score_codes(torch.tensor([0.0, 1e-6, 0.5, 1 - 1e-6, 1.0])).tolist()
     [0, 21553, 40960, 60352, 64513]
@@ -58,12 +49,7 @@ def score_codes(probs: Tensor) -> Tensor:
 
 @lru_cache(maxsize=1)
 def code_edges() -> NDArray[np.float32]:
-    """The smallest ``float32`` of each code, ``(NUM_CODES,)``, ascending.
-
-    >>> edges = code_edges()
-    >>> edges[[0, NUM_CODES - 1]].tolist()
-    [0.0, 1.0]
-    """
+    """The smallest ``float32`` of each code, ``(NUM_CODES,)``, ascending."""
     bits = (np.arange(_HALF + 1, dtype=np.int32) + _LOWEST) << _SHIFT
     below = bits.view(np.float32).copy()
     below[0] = 0  # everything below 2**-41 shares its code
@@ -74,14 +60,6 @@ def code_edges() -> NDArray[np.float32]:
     edges = np.concatenate([below, above])
     edges.flags.writeable = False  # one array for all callers
     return edges
-
-
-def _code_scores() -> NDArray[np.float64]:
-    """The middle of each code's interval; exact for 0, 0.5 and 1."""
-    edges = code_edges().astype(np.float64)
-    middle: NDArray[np.float64] = (edges + np.append(edges[1:], 1.0)) / 2
-    middle[[0, _HALF]] = 0, 0.5
-    return middle
 
 
 class ScoreMetric(PixelMetric):
@@ -98,38 +76,27 @@ class ScoreMetric(PixelMetric):
     def count(self, probs: Tensor, target: Tensor, labelled: Tensor | None = None) -> Tensor:
         """The histogram of one batch, see :meth:`PixelMetric.count`."""
         if labelled is None or on_cpu(labelled):
-            return _count_selected(*labelled_pixels(probs, target, labelled))
-        return _count_weighted(probs, target, labelled)
+            probs, target = labelled_pixels(probs, target, labelled)
+            labelled = None
+        codes = score_codes(probs).add_(target >= 0.5, alpha=NUM_CODES).reshape(-1)
+        if on_cpu(codes):
+            return torch.bincount(codes, minlength=2 * NUM_CODES).view(2, NUM_CODES)
+        # bincount and boolean indexing wait for a GPU; adding zeros and ones does not
+        sums = torch.zeros(2 * NUM_CODES, dtype=torch.int64, device=probs.device)
+        ones = torch.ones_like(codes) if labelled is None else labelled.reshape(-1)
+        return sums.index_add_(0, codes, ones.long()).view(2, NUM_CODES)
 
     def evaluate(self, sums: Tensor) -> Tensor:
         """The value of a histogram: a ``float64`` scalar on the CPU."""
         return torch.tensor(self.value(sums.cpu().numpy()), dtype=torch.float64)
 
+    @abstractmethod
     def value(self, histogram: NDArray[np.int64]) -> float:
-        """The value of a histogram, ``(2, NUM_CODES)``."""
-        raise NotImplementedError
-
-
-def _class_codes(probs: Tensor, target: Tensor) -> Tensor:
-    return score_codes(probs).add_(target >= 0.5, alpha=NUM_CODES)
-
-
-def _count_selected(probs: Tensor, target: Tensor) -> Tensor:
-    codes = _class_codes(probs, target).reshape(-1)
-    if on_cpu(codes):
-        return torch.bincount(codes, minlength=2 * NUM_CODES).view(2, NUM_CODES)
-    return _count_weighted(probs, target, torch.ones_like(target, dtype=torch.bool))
-
-
-def _count_weighted(probs: Tensor, target: Tensor, labelled: Tensor) -> Tensor:
-    # bincount and boolean indexing wait for a GPU; adding zeros and ones does not
-    sums = torch.zeros(2 * NUM_CODES, dtype=torch.int64, device=probs.device)
-    codes = _class_codes(probs, target).reshape(-1)
-    return sums.index_add_(0, codes, labelled.reshape(-1).long()).view(2, NUM_CODES)
+        """The value of a histogram, ``(2, NUM_CODES)``; degenerate cases as in scikit-learn."""
 
 
 class AveragePrecision(ScoreMetric):
-    """Average precision over the labelled pixels, ties as in scikit-learn.
+    """Average precision over the labelled pixels: the step-wise area, ties as in scikit-learn.
 
     0 without positive pixels, as in scikit-learn; NaN without labelled pixels.
 
@@ -142,12 +109,22 @@ class AveragePrecision(ScoreMetric):
     name = "average_precision"
 
     def value(self, histogram: NDArray[np.int64]) -> float:
-        """See :func:`~lis2_lightning.metrics.curves.average_precision`."""
-        return curves.average_precision(histogram)
+        """In [0, 1]."""
+        positives = histogram[1, ::-1]
+        true, selected = positives.cumsum(), histogram.sum(axis=0)[::-1].cumsum()
+        if selected[-1] == 0:
+            return float("nan")
+        if true[-1] == 0:
+            return 0.0
+        hit = positives.nonzero()[0]  # only where recall steps; never an empty selection
+        precision = true[hit] / selected[hit]
+        return float((positives[hit] * precision).sum() / true[-1])
 
 
 class RocAuc(ScoreMetric):
     """Area under the ROC curve over the labelled pixels; NaN unless both classes are present.
+
+    The probability that a positive pixel scores higher than a negative one; ties count one half.
 
     >>> metric = RocAuc()
     >>> metric.update(torch.tensor([0.1, 0.4, 0.35, 0.8]), torch.tensor([0.0, 0.0, 1.0, 1.0]))
@@ -158,8 +135,14 @@ class RocAuc(ScoreMetric):
     name = "roc_auc"
 
     def value(self, histogram: NDArray[np.int64]) -> float:
-        """See :func:`~lis2_lightning.metrics.curves.roc_auc`."""
-        return curves.roc_auc(histogram)
+        """In [0, 1]."""
+        negatives, positives = histogram
+        num_pairs = float(negatives.sum()) * float(positives.sum())
+        if num_pairs == 0:
+            return float("nan")
+        # twice the negatives below, ties once: integers as long as possible
+        won = 2 * negatives.cumsum() - negatives
+        return float((positives * won.astype(np.float64)).sum() / (2 * num_pairs))
 
 
 class BestDice(ScoreMetric):
@@ -168,8 +151,8 @@ class BestDice(ScoreMetric):
     name = "best_dice"
 
     def value(self, histogram: NDArray[np.int64]) -> float:
-        """See :func:`~lis2_lightning.metrics.curves.best_dice`."""
-        return curves.best_dice(histogram)[0]
+        """In [0, 1]."""
+        return _best_dice(histogram)[0]
 
 
 class BestThreshold(ScoreMetric):
@@ -188,23 +171,30 @@ class BestThreshold(ScoreMetric):
     higher_is_better = None  # neither: a setting
 
     def value(self, histogram: NDArray[np.int64]) -> float:
-        """The threshold, in [0, 1]."""
-        dice, code = curves.best_dice(histogram)
-        return float("nan") if np.isnan(dice) else float(code_edges()[code])
+        """In [0, 1]."""
+        return _best_dice(histogram)[1]
+
+
+def _best_dice(histogram: NDArray[np.int64]) -> tuple[float, float]:
+    """The best Dice and its threshold; both NaN without positive pixels."""
+    true = histogram[1, ::-1].cumsum()
+    selected = histogram.sum(axis=0)[::-1].cumsum()
+    if true[-1] == 0:
+        return float("nan"), float("nan")
+    dice = 2 * true / (selected + true[-1])
+    best = int(dice.argmax())  # the first, and so the highest, of equals
+    return float(dice[best]), float(code_edges()[::-1][best])
 
 
 class CalibrationError(ScoreMetric):
-    """Expected calibration error of the probability of the positive class.
+    """Expected calibration error of the probability of the positive class, in [0, 1].
 
     The mean over the labelled pixels of ``abs(mean score - share of positive pixels)`` in bins of
     equal width (Naeini et al. 2015, "Obtaining Well Calibrated Probabilities Using Bayesian
     Binning"); NaN without labelled pixels.
 
     Args:
-        num_bins: Number of bins over [0, 1].
-
-    Raises:
-        ConfigError: There is no bin.
+        num_bins: Number of bins over [0, 1], at least 1.
     """
 
     name = "calibration_error"
@@ -217,7 +207,7 @@ class CalibrationError(ScoreMetric):
         self.num_bins = num_bins
 
     def value(self, histogram: NDArray[np.int64]) -> float:
-        """The error, in [0, 1]."""
+        """In [0, 1]."""
         num_pixels = int(histogram.sum())
         if num_pixels == 0:
             return float("nan")
@@ -231,11 +221,24 @@ def calibration_curve(
     """The calibration curve of a score histogram.
 
     Args:
-        histogram: ``(2, NUM_CODES)``, the ``sums`` of any :class:`ScoreMetric` as an array.
-        num_bins: Number of bins of equal width over [0, 1].
+        histogram: ``(2, NUM_CODES)``, the ``sums`` of a metric such as :class:`RocAuc`.
+        num_bins: Number of bins of equal width over [0, 1]; a score on an edge belongs to the
+            lower bin, as in scikit-learn.
 
     Returns:
         Mean score and share of positive pixels (both NaN in an empty bin), number of pixels; each
         ``(num_bins,)``.
     """
-    return curves.calibration(histogram, _code_scores(), num_bins=num_bins)
+    edges = code_edges().astype(np.float64)
+    scores = (edges + np.append(edges[1:], 1.0)) / 2  # the middle of each code's interval
+    scores[[0, _HALF]] = 0, 0.5  # exact
+    bins = np.searchsorted(np.linspace(0, 1, num_bins + 1)[1:-1], scores)
+    totals = histogram.sum(axis=0)
+    # exact integer sums; bincount's weights would be rounded
+    num_pixels = np.zeros(num_bins, dtype=np.int64)
+    num_positive = np.zeros(num_bins, dtype=np.int64)
+    np.add.at(num_pixels, bins, totals)
+    np.add.at(num_positive, bins, histogram[1])
+    score_sums = np.bincount(bins, weights=totals * scores, minlength=num_bins)
+    num = np.where(num_pixels == 0, np.nan, num_pixels)
+    return score_sums / num, num_positive / num, num_pixels

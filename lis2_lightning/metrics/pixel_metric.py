@@ -17,14 +17,12 @@ class PixelMetric(Metric):
     """One number over all labelled pixels, from integer sums that add up over batches.
 
     A subclass defines how a batch is counted (:meth:`count`) and the value of the sums
-    (:meth:`evaluate`). Metrics of one :attr:`family` share one state in
-    :class:`~lis2_lightning.metrics.PixelMetrics`. The sums are ``int64``, so that the value does
-    not depend on how pixels are split over batches and processes, bit for bit.
+    (:meth:`evaluate`). Metrics of one :attr:`family` share one state. The sums are ``int64``, so
+    that the value does not depend on how pixels are split over batches and processes, bit for bit.
 
     Attributes:
         name: The key of its value in results, files and trackers.
-        needs_maps: Whether :meth:`count` depends on the positions of pixels; if not, it accepts
-            the labelled pixels alone, flat.
+        needs_maps: Whether :meth:`count` depends on the positions of pixels.
         sums: The state, ``int64`` on the device of the metric.
     """
 
@@ -46,16 +44,14 @@ class PixelMetric(Metric):
 
     @abstractmethod
     def count(self, probs: Tensor, target: Tensor, labelled: Tensor | None = None) -> Tensor:
-        """Count one batch.
+        """Count one batch: ``int64`` of the shape of :attr:`sums`, to be added to them.
 
         Args:
-            probs: Probabilities in [0, 1], ``(B, C, H, W)``, of any float type.
+            probs: Probabilities in [0, 1], ``(B, C, H, W)``, of any float type; or, unless the
+                metric :attr:`needs_maps`, flat pixels.
             target: The truth, same shape; a pixel is positive where it is at least 0.5.
             labelled: Same shape, ``bool``, true = counts; all count by default. Other pixels, even
                 NaN, have no influence.
-
-        Returns:
-            ``int64`` of the shape of :attr:`sums`, to be added to them.
         """
 
     @abstractmethod
@@ -63,16 +59,11 @@ class PixelMetric(Metric):
         """The metric's value for these sums: a ``float64`` scalar on the CPU."""
 
     def update(self, probs: Tensor, target: Tensor, labelled: Tensor | None = None) -> None:
-        """Add one batch to the state; arguments as for :meth:`count`.
-
-        Raises:
-            ConfigError: ``probs`` and ``target`` differ in shape.
-            DataError: ``labelled`` and ``target`` do.
-        """
+        """Add one batch to the state; arguments as for :meth:`count`."""
         check_shapes(probs, target, labelled)
         # not in place, which a state reset inside torch.inference_mode would refuse later
         self.sums = self.sums + self.count(probs, target, labelled)
 
     def compute(self) -> Tensor:
-        """The value over all pixels seen since the last reset: a ``float64`` scalar on the CPU."""
+        """The value since the last reset: a ``float64`` scalar on the CPU."""
         return self.evaluate(self.sums)

@@ -25,10 +25,7 @@ class MaskedSSIM(PixelMetric):
 
     Args:
         threshold: A pixel is predicted positive where its probability is at least this.
-        win_size: Side of the window in px, odd.
-
-    Raises:
-        ConfigError: The threshold lies outside [0, 1], or the window is even or smaller than 3 px.
+        win_size: Side of the window in px, odd, at least 3.
 
     >>> metric = MaskedSSIM(win_size=3)
     >>> target = torch.eye(5).reshape(1, 1, 5, 5)
@@ -55,12 +52,13 @@ class MaskedSSIM(PixelMetric):
         return "ssim", self.threshold, self.win_size
 
     def count(self, probs: Tensor, target: Tensor, labelled: Tensor | None = None) -> Tensor:
-        """The scaled sum of similarities and their number, see :meth:`PixelMetric.count`.
-
-        Raises:
-            DataError: The patch is smaller than the window, or has no spatial axis.
-        """
-        _check_size(probs, self.win_size)
+        """The scaled sum of similarities and their number, see :meth:`PixelMetric.count`."""
+        sides = tuple(probs.shape[2:])
+        if not sides or min(sides) < self.win_size:
+            raise DataError(
+                f"ssim needs patches of at least {self.win_size} px per side, got {sides}: use "
+                "larger tiles or a smaller win_size"
+            )
         if labelled is None:
             labelled = torch.ones_like(target, dtype=torch.bool)
         predicted = (probs.float() >= self.threshold) & labelled
@@ -73,19 +71,10 @@ class MaskedSSIM(PixelMetric):
         return torch.stack([scaled.sum(), centre.count_nonzero()])
 
     def evaluate(self, sums: Tensor) -> Tensor:
-        """The mean similarity of these sums, in [-1, 1]: a ``float64`` scalar on the CPU."""
+        """The mean similarity, in [-1, 1]: a ``float64`` scalar on the CPU."""
         scaled, num_windows = map(int, sums.tolist())
         value = scaled / _SCALE / num_windows if num_windows else float("nan")
         return torch.tensor(value, dtype=torch.float64)
-
-
-def _check_size(probs: Tensor, win_size: int) -> None:
-    sides = tuple(probs.shape[2:])
-    if not sides or min(sides) < win_size:
-        raise DataError(
-            f"ssim needs patches of at least {win_size} px per side, got {sides}: "
-            f"use larger tiles or a smaller win_size"
-        )
 
 
 def _similarity(labelled: Tensor, predicted: Tensor, positive: Tensor, size: int) -> Tensor:

@@ -60,19 +60,13 @@ class PositionEncoding(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, positions: Tensor, size: Sequence[int] | None = None) -> Tensor:
-        """Encode the positions of a batch of tiles.
+        """Encode the positions of a batch of tiles as `(B, P, *size)`, floating point.
 
         Args:
-            positions: First and past-the-last pixel along each axis, `(B, axes, 2)` as
-                :class:`~lis2_lightning.tiling.grid.Tile` counts them, or LIS2's `(B, axes, 2, 1)`.
+            positions: First and past-the-last pixel along each axis, `(B, axes, 2)`, or LIS2's
+                `(B, axes, 2, 1)`.
             size: Sides of the map that the encoding is joined to, px; by default the encoding's
                 own.
-
-        Returns:
-            `(B, P, *size)`, floating point.
-
-        Raises:
-            DataError: The positions do not have the shape that the encoding needs.
         """
 
 
@@ -102,17 +96,9 @@ class _VariablesEncoding(PositionEncoding):
     def forward(self, positions: Tensor, size: Sequence[int] | None = None) -> Tensor:
         """Encode the first pixel of each tile along each variable's axis.
 
-        Args:
-            positions: `(B, axes, 2)`, LIS2's `(B, axes, 2, 1)`, or the first pixels alone,
-                `(B, axes)`; px.
-            size: Sides of the map that the encoding is joined to, px.
-
-        Returns:
-            `(B, P, *size)`; without `size`, as in LIS2, `(B, P, expand_dims, expand_dims)` under
-            `unsqueeze`, else `(B, P)`. float32, exact for pixels below 16 million.
-
-        Raises:
-            DataError: `positions` has no such axis.
+        `positions` may also be the first pixels alone, `(B, axes)`. Without `size` the result is,
+        as in LIS2, `(B, P, expand_dims, expand_dims)` under `unsqueeze`, else `(B, P)`. It is
+        float32, exact for pixels below 16 million.
         """
         starts = _starts(positions)
         last = self.variables[-1].index
@@ -133,10 +119,8 @@ class LinPositionEncoding(_VariablesEncoding):
     """The first pixel divided by `scale`: in [0, 1] if the scale is the image's side.
 
     Args:
-        vars_config: The variables; the channels follow their axes.
-
-    Raises:
-        ConfigError: There is no variable, or they differ in `unsqueeze` or `expand_dims`.
+        vars_config: The variables, with one `unsqueeze` and one `expand_dims`; the channels follow
+            their axes.
 
     >>> lin = LinPositionEncoding([VariableEncoding(index=1, scale=400.0)])
     >>> lin(torch.tensor([[[0, 32], [100, 132]]]), size=(1, 2))
@@ -152,11 +136,7 @@ class SinPositionEncoding(_VariablesEncoding):
     """``|cos(2 π (scale - start × offset + angle) / angle)|``, from 0 to 1, LIS2's formula.
 
     Args:
-        vars_config: The variables, each with an `angle`; the channels follow their axes.
-
-    Raises:
-        ConfigError: There is no variable, they differ in `unsqueeze` or `expand_dims`, or one has
-            no angle.
+        vars_config: As for :class:`LinPositionEncoding`, each with an `angle`.
 
     >>> sin = SinPositionEncoding([VariableEncoding(index=0, scale=8.0, offset=1.0, angle=8.0)])
     >>> sin(torch.tensor([[[1, 33], [0, 32]]]), size=(1, 1)).flatten()  # an eighth of the circle
@@ -180,11 +160,8 @@ class IdentityPositionEncoding(PositionEncoding):
     """The positions as they are.
 
     Args:
-        num_channels: Numbers per tile. LIS2's `positions` of a 2-D image have 4: first and
-            past-the-last row, then column.
-
-    Raises:
-        ConfigError: The number of channels is below 1.
+        num_channels: Numbers per tile, at least 1. LIS2's `positions` of a 2-D image have 4: first
+            and past-the-last row, then column.
 
     >>> identity = IdentityPositionEncoding()
     >>> identity(torch.tensor([[[0, 32], [8, 40]]]), size=(1, 1)).flatten()
@@ -203,18 +180,10 @@ class IdentityPositionEncoding(PositionEncoding):
         return self.num_channels
 
     def forward(self, positions: Tensor, size: Sequence[int] | None = None) -> Tensor:
-        """Return the positions.
+        """Return `num_channels` numbers per tile, or maps `(B, P, *sides)`, as `(B, P, *size)`.
 
-        Args:
-            positions: `num_channels` numbers per tile in any shape, or maps `(B, P, *sides)`.
-            size: Sides of the map that the encoding is joined to, px. Numbers fill it; maps are
-                averaged down (or repeated up) to it.
-
-        Returns:
-            `(B, P, *size)`; without `size` the positions unchanged, as in LIS2.
-
-        Raises:
-            DataError: The positions do not have `num_channels` numbers or channels.
+        Numbers fill the map; maps are averaged down (or repeated up) to it. Without `size` the
+        positions are unchanged, as in LIS2.
         """
         if size is None:
             return positions
@@ -229,11 +198,7 @@ class IdentityPositionEncoding(PositionEncoding):
 
 
 def spread(values: Tensor, size: Sequence[int]) -> Tensor:
-    """Expand values to maps, without copying: `(B, P)` to `(B, P, *size)`.
-
-    >>> spread(torch.ones(2, 3), (4, 5)).shape
-    torch.Size([2, 3, 4, 5])
-    """
+    """Expand values to maps, without copying: `(B, P)` to `(B, P, *size)`."""
     return values.reshape(*values.shape, *(1 for _ in size)).expand(*values.shape, *size)
 
 

@@ -53,14 +53,8 @@ class UNet(nn.Module):
             after the bottleneck, or `after` the last block; `before` by default.
         encoder_pos: LIS2's other name for `encoder_cat_position`.
 
-    Raises:
-        ConfigError: A number is out of range, the place is unknown, or two names of one argument
-            have different values.
-
     >>> UNet(features=4, num_blocks=2)(torch.zeros(2, 1, 32, 32)).shape
     torch.Size([2, 1, 32, 32])
-    >>> sum(weight.numel() for weight in UNet(features=16, num_blocks=3).parameters())
-    483153
     """
 
     def __init__(

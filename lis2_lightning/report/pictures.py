@@ -1,7 +1,7 @@
 """Pictures of a run: its curves, and a prediction beside the image and the truth.
 
-Matplotlib's object interface on an Agg canvas needs no display and leaves a notebook's own figures
-alone. The colours are those of Okabe and Ito (2008), safe for colour-blind readers.
+Matplotlib's object interface needs no display and leaves a notebook's own figures alone. The
+colours are those of Okabe and Ito (2008), safe for colour-blind readers.
 """
 
 from __future__ import annotations
@@ -39,19 +39,13 @@ _MAX_SIDE: Final = 2000  # px drawn along the longer side
 
 
 def draw_curves(rows: Sequence[Mapping[str, float | None]], path: str | os.PathLike[str]) -> Path:
-    """Draw loss, metrics and learning rate over the epochs.
+    """Draw loss, metrics and learning rate over the epochs, and return the path.
 
     Args:
         rows: One row per epoch, as in ``logs_train.csv``: `epoch`, `train_loss`, `val_loss`, `lr`,
             `train_<metric>`, `val_<metric>`. Missing columns and values that are null or not finite
             are skipped.
         path: The file; its suffix selects the format.
-
-    Returns:
-        The path.
-
-    Raises:
-        OSError: The file cannot be written.
     """
     columns = _columns(rows)
     epochs = columns.pop("epoch", np.arange(len(rows), dtype=np.float64))
@@ -78,25 +72,21 @@ def draw_prediction(
     probability: NDArray[Any],
     path: str | os.PathLike[str],
 ) -> Path:
-    """Draw an image, its truth and a network's prediction side by side, at one scale.
+    """Draw an image, its truth and a network's prediction side by side, and return the path.
 
     Panels of images wider than twice their height are stacked. Images of more than 2000 px along a
     side are subsampled.
 
     Args:
-        image: The image, `(H, W)`, in any unit, NaN where nothing was observed; it is drawn with an
-            asinh stretch between its 1st and 99.7th percentile.
-        target: The truth, `(H, W)`, above 0.5 on positive pixels.
+        image: `(H, W)`, in any unit, NaN where nothing was observed; it is drawn with an asinh
+            stretch between its 1st and 99.7th percentile.
+        target: `(H, W)`, above 0.5 on positive pixels.
         labelled: Where the truth is known, `(H, W)`, true = counts; the rest is grey.
         probability: In [0, 1], `(H, W)`; NaN where nothing was predicted.
         path: The file; its suffix selects the format.
 
-    Returns:
-        The path.
-
     Raises:
         DataError: The arrays differ in shape, or are not images.
-        OSError: The file cannot be written.
     """
     shapes = {np.shape(array) for array in (image, target, labelled, probability)}
     if len(shapes) > 1 or len(shape := shapes.pop()) != 2 or not all(shape):
@@ -109,23 +99,22 @@ def draw_prediction(
     grid, size = _layout(shape[0], shape[1])
     figure = _figure(*size)
     panels = [figure.add_subplot(*grid, place) for place in (1, 2, 3)]
-    _show(panels[0], _stretched(image[drawn]), shape, cmap="gray")
-    panels[0].set_title("image (asinh stretch)")
-    _show(panels[1], _truth(target[drawn], labelled[drawn]), shape)
-    panels[1].set_title("truth")
-    shown = _show(panels[2], probability[drawn].astype(np.float32), shape, cmap="cividis")
-    panels[2].set_title("probability")
+    _show(panels[0], "image (asinh stretch)", _stretched(image[drawn]), shape, cmap="gray")
+    _show(panels[1], "truth", _truth(target[drawn], labelled[drawn]), shape)
+    probabilities = probability[drawn].astype(np.float32)
+    shown = _show(panels[2], "probability", probabilities, shape, cmap="cividis")
     _add_colour_bar(figure, panels[2], shown)
-    _explain(figure)
+    _add_colour_legend(figure)
     return _save(figure, path)
 
 
 def _show(
-    axes: Axes, values: NDArray[Any], shape: tuple[int, ...], cmap: str | None = None
+    axes: Axes, title: str, values: NDArray[Any], shape: tuple[int, ...], cmap: str | None = None
 ) -> AxesImage:
     """Draw values in [0, 1], or colours, over pixel coordinates."""
     extent = (-0.5, shape[1] - 0.5, shape[0] - 0.5, -0.5)
     shown = axes.imshow(values, cmap=cmap, vmin=0, vmax=1, extent=extent, aspect="equal")
+    axes.set_title(title)
     axes.set_facecolor(_NO_DATA)  # shows through where values are NaN
     return shown
 
@@ -183,13 +172,7 @@ def _dress(axes: Axes, epochs: NDArray[np.float64]) -> None:
 
 
 def _layout(height: int, width: int) -> tuple[tuple[int, int], tuple[float, float]]:
-    """Rows and columns of panels, and the figure's width and height in inches.
-
-    >>> _layout(500, 500)
-    ((1, 3), (13.7, 5.0))
-    >>> _layout(500, 5000)[0]
-    (3, 1)
-    """
+    """Rows and columns of panels, and the figure's width and height in inches."""
     if width <= 2 * height:
         across = min(4.2, max(8.4 * width / height, 1.8))
         return (1, 3), (round(3 * across + 1.1, 2), round(across * height / width + 0.8, 2))
@@ -224,8 +207,7 @@ def _add_colour_bar(figure: Figure, axes: Axes, shown: AxesImage) -> None:
     figure.colorbar(shown, cax=axes.inset_axes((1.0 + share, 0.0, share, 1.0)))
 
 
-def _explain(figure: Figure) -> None:
-    """Add a legend of the colours."""
+def _add_colour_legend(figure: Figure) -> None:
     from matplotlib.patches import Patch
 
     meanings: dict[str, str | tuple[float, float, float]] = {
@@ -245,12 +227,9 @@ def _add_legend(figure: Figure, handles: Sequence[Artist]) -> None:
 
 
 def _figure(width: float, height: float) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    return Figure(figsize=(width, height), dpi=120, layout="constrained")
 
 
 def _save(figure: Figure, path: str | os.PathLike[str]) -> Path:

@@ -13,10 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lis2_lightning.errors import ConfigError, DataError
-from lis2_lightning.tiling.grid import Lattice, check_fit, check_steps, starts
+from lis2_lightning.tiling.grid import Lattice, starts
 
-CELLS = 1 << 22
-"""Cells of the image that :func:`shared_pixel` holds in memory at a time."""
+CELLS = 1 << 22  # of the image, that shared_pixel holds in memory at a time
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,18 +34,10 @@ class Areas:
 
     @classmethod
     def cut(cls, shape: tuple[int, int], *, size: int | None, buffer: int = 0) -> Self:
-        """Divide an image into areas of at least `size` px per side.
+        """Divide an image into as many areas of at least `size` px per side as fit.
 
-        Each side is divided into as many areas as fit; their sides differ by at most 1 px.
-
-        Args:
-            shape: Height and width of the image, px.
-            size: Minimum side of an area, px; if None, or if the image is smaller, the whole side
-                is one area.
-            buffer: Minimum distance between tiles of two areas, px.
-
-        Raises:
-            ConfigError: The size is below 1 px, or the buffer below 0.
+        Their sides differ by at most 1 px. If `size` is None or the image is smaller, the whole
+        side is one area.
 
         >>> Areas.cut((70, 200), size=64).column_edges.tolist()
         [0, 66, 133, 200]
@@ -72,18 +63,10 @@ class Areas:
 
         An area is shrunk by half the buffer on each side that faces another area (the smaller half
         above and left, the larger half below and right).
-
-        Args:
-            size: Side of a tile, px.
-            stride: Step from one tile to the next within an area, px; see :func:`starts`.
-
-        Raises:
-            DataError: A tile is larger than the image.
-            ConfigError: A tile is larger than an area without its buffer, or the size or the
-                stride is below 1.
         """
-        check_steps(size, stride)
-        check_fit(self.image_shape, size)
+        height, width = self.image_shape
+        if size > min(height, width):
+            raise DataError(f"a tile of {size} px does not fit an image of {height} x {width} px")
         tops = _starts_in(self.row_edges, size, stride, self.buffer)
         lefts = _starts_in(self.column_edges, size, stride, self.buffer)
         return Lattice(tops, lefts, size)
@@ -105,15 +88,11 @@ def assign_folds(weights: NDArray[np.number], *, num_folds: int, seed: int = 0) 
     Args:
         weights: What each area contains, `(A, K)`, such as labelled and positive pixels; the
             columns are equally important.
-        num_folds: Number of folds, at least 1.
+        num_folds: Number of folds.
         seed: Decides between areas of equal weight.
 
     Returns:
         The fold of each area, `(A,)`, from 0 to `num_folds`.
-
-    Raises:
-        ConfigError: There is no fold.
-        DataError: There are fewer areas than folds.
 
     >>> weights = np.array([[9, 1], [5, 1], [4, 0], [1, 1], [0, 0], [0, 0]])
     >>> folds = assign_folds(weights, num_folds=2)
@@ -151,27 +130,16 @@ def assign_folds(weights: NDArray[np.number], *, num_folds: int, seed: int = 0) 
 def shared_pixel(
     first: NDArray[np.int64], first_size: int, second: NDArray[np.int64], second_size: int
 ) -> tuple[int, int] | None:
-    """Find a pixel in a tile of each of two sets.
+    """The row and column of a pixel in a tile of both sets, or None.
 
-    Exact, in constant memory: the image is reduced to the rows and columns at which tiles begin or
-    end, and scanned in bands.
-
-    Args:
-        first: Top left corners of the first set, `(N, 2)`.
-        first_size: Side of its tiles, px.
-        second: The same for the second set, `(M, 2)`.
-        second_size: The same.
-
-    Returns:
-        Row and column of such a pixel, or None.
+    Each set has top left corners, `(N, 2)`, and a side, px. Exact, in constant memory: the image is
+    reduced to the rows and columns at which tiles begin or end, and scanned in bands.
 
     >>> shared_pixel(np.array([[0, 0]]), 8, np.array([[4, 7], [8, 8]]), 8)
     (4, 7)
-    >>> shared_pixel(np.array([[0, 0]]), 8, np.array([[0, 8]]), 8) is None
-    True
     """
-    rows = _breaks(first[:, 0], first_size, second[:, 0], second_size)
-    columns = _breaks(first[:, 1], first_size, second[:, 1], second_size)
+    breaks = np.concatenate((first, first + first_size, second, second + second_size))
+    rows, columns = np.unique(breaks[:, 0]), np.unique(breaks[:, 1])  # where tiles begin or end
     height = max(1, CELLS // max(1, len(columns)))
     for begin in range(0, len(rows), height):
         band = rows[begin : begin + height]
@@ -198,19 +166,8 @@ def _starts_in(edges: NDArray[np.int64], size: int, stride: int, buffer: int) ->
             f"a tile of {size} px does not fit areas of {int(np.diff(edges).min())} px with a "
             f"buffer of {buffer} px: use an area_size of at least {size + buffer}"
         )
-    return np.concatenate(
-        [
-            begin + starts(int(end - begin), size, stride)
-            for begin, end in zip(begins, ends, strict=True)
-        ]
-    )
-
-
-def _breaks(
-    first: NDArray[np.int64], first_size: int, second: NDArray[np.int64], second_size: int
-) -> NDArray[np.int64]:
-    """The coordinates at which tiles begin or end along one axis."""
-    return np.unique(np.concatenate((first, first + first_size, second, second + second_size)))
+    areas = zip(begins, ends, strict=True)
+    return np.concatenate([begin + starts(end - begin, size, stride) for begin, end in areas])
 
 
 def _covered(
@@ -224,12 +181,9 @@ def _covered(
     left = np.searchsorted(columns, lefts)
     right = np.searchsorted(columns, lefts + size)
     change = np.zeros((len(rows) + 1, len(columns) + 1), dtype=np.int32)
-    for row, column, step in (
-        (top, left, 1),
-        (bottom, right, 1),
-        (top, right, -1),
-        (bottom, left, -1),
-    ):
-        np.add.at(change, (row, column), step)
+    np.add.at(change, (top, left), 1)
+    np.add.at(change, (bottom, right), 1)
+    np.add.at(change, (top, right), -1)
+    np.add.at(change, (bottom, left), -1)
     covered: NDArray[np.bool_] = change.cumsum(axis=0).cumsum(axis=1)[:-1, :-1] > 0
     return covered

@@ -10,18 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lis2_lightning.errors import ConfigError, DataError
+from lis2_lightning.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A rectangle of the large image.
-
-    Attributes:
-        top: First row, px.
-        left: First column, px.
-        height: Number of rows, px.
-        width: Number of columns, px.
+    """A rectangle of the large image: first row and column, number of rows and columns, px.
 
     >>> tile = Tile(top=2, left=3, height=4, width=5)
     >>> tile.bottom, tile.right
@@ -57,66 +51,29 @@ class Tile:
 
 
 def starts(extent: int, size: int, stride: int) -> NDArray[np.int64]:
-    """The first pixels of the tiles along one axis.
+    """The first pixels of the tiles along an axis of at least `size` px, increasing.
 
-    Args:
-        extent: Pixels of the axis.
-        size: Pixels of a tile, at most `extent`.
-        stride: Pixels from one tile to the next.
-
-    Returns:
-        Increasing first pixels. The last tile is moved back to the end of the axis, so that none is
-        cut short and, for a stride of at most `size`, every pixel is in a tile.
-
-    Raises:
-        DataError: A tile is larger than the axis.
-        ConfigError: The size or the stride is below 1.
+    The last tile is moved back to the end of the axis, so that none is cut short and, for a stride
+    of at most `size`, every pixel is in a tile.
 
     >>> starts(10, size=4, stride=3).tolist()
     [0, 3, 6]
     >>> starts(11, size=4, stride=3).tolist()
     [0, 3, 6, 7]
     """
-    check_steps(size, stride)
-    if extent < size:
-        raise DataError(f"a tile of {size} px does not fit an extent of {extent} px")
+    for name, value in (("size", size), ("stride", stride)):
+        if value < 1:
+            raise ConfigError(f"{name} must be at least 1 px, not {value}")
     last = extent - size
     regular = np.arange(0, last + 1, stride, dtype=np.int64)
     return regular if regular[-1] == last else np.append(regular, np.int64(last))
 
 
-def grid(shape: tuple[int, int], *, size: int = 64, stride: int = 32) -> NDArray[np.int64]:
-    """Square tiles that cover a whole image.
-
-    Args:
-        shape: Height and width of the image, px.
-        size: Side of a tile, px.
-        stride: Step from one tile to the next, px.
-
-    Returns:
-        Top left corners `(row, column)` in reading order, `(N, 2)`.
-
-    Raises:
-        DataError: A tile is larger than the image.
-        ConfigError: The size or the stride is below 1.
-
-    >>> grid((4, 6), size=4, stride=1).tolist()
-    [[0, 0], [0, 1], [0, 2]]
-    """
-    check_fit(shape, size)
-    tops = starts(shape[0], size, stride)
-    lefts = starts(shape[1], size, stride)
-    return Lattice(tops, lefts, size).corners()
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Lattice:
-    """All combinations of a list of first rows and a list of first columns, in reading order.
+    """All combinations of first rows, `(R,)`, and first columns, `(K,)`, in reading order.
 
-    Attributes:
-        tops: Increasing first rows, `(R,)`.
-        lefts: Increasing first columns, `(K,)`.
-        size: Side of every tile, px.
+    `tops` and `lefts` increase; `size` is the side of every tile, px.
     """
 
     tops: NDArray[np.int64]
@@ -128,13 +85,7 @@ class Lattice:
         return len(self.tops) * len(self.lefts)
 
     def corners(self, indices: NDArray[np.integer] | None = None) -> NDArray[np.int64]:
-        """The top left corners of tiles.
-
-        Args:
-            indices: Indices of tiles, `(N,)`; all tiles by default.
-
-        Returns:
-            `(N, 2)`, row before column.
+        """The top left corners, `(N, 2)`, row before column, of the tiles with these indices.
 
         >>> Lattice(np.array([0, 8]), np.array([0, 4, 8]), size=8).corners(np.array([4])).tolist()
         [[8, 4]]
@@ -143,22 +94,3 @@ class Lattice:
             indices = np.arange(len(self), dtype=np.int64)
         rows, columns = np.divmod(indices, len(self.lefts))
         return np.stack((self.tops[rows], self.lefts[columns]), axis=-1)
-
-
-def check_steps(size: int, stride: int) -> None:
-    """Refuse a size or a stride below one pixel, as a :class:`ConfigError`."""
-    if size < 1:
-        raise ConfigError(f"size must be at least 1 px, not {size}")
-    if stride < 1:
-        raise ConfigError(f"stride must be at least 1 px, not {stride}")
-
-
-def check_fit(shape: tuple[int, int], size: int, name: str = "an image") -> None:
-    """Refuse a tile larger than the image, as a :class:`DataError`.
-
-    >>> check_fit((20, 400), 32)
-    Traceback (most recent call last):
-    lis2_lightning.errors.DataError: a tile of 32 px does not fit an image of 20 x 400 px
-    """
-    if size > min(shape):
-        raise DataError(f"a tile of {size} px does not fit {name} of {shape[0]} x {shape[1]} px")

@@ -28,10 +28,6 @@ class JointLoss:
     Where batches are accumulated, the derivatives are known with the last of them only. Until then
     the gradients of the sums are kept: for a mean of pixels in the parameters' own ``grad``; for
     another loss a set for each sum, from as many backward passes.
-
-    Args:
-        loss: Gives the sums, and their value.
-        exchange: Adds up the counts of the processes.
     """
 
     def __init__(self, loss: MaskedLoss, exchange: Exchange) -> None:
@@ -46,13 +42,10 @@ class JointLoss:
         self._kept: list[list[Tensor | None]] = []
 
     def begin(self, count: Tensor, *, is_first: bool, is_last: bool, num_batches: int) -> None:
-        """Take in a batch, before the network runs.
+        """Register a batch with `count` labelled pixels in this process, before the network runs.
 
-        Args:
-            count: How many of its pixels are labelled, in this process.
-            is_first: Whether it is the first that is accumulated for an optimizer step.
-            is_last: Whether it is the last.
-            num_batches: By how many Lightning divides the loss.
+        It may be the first or the last that is accumulated for an optimizer step; Lightning divides
+        the loss by `num_batches`.
         """
         self._is_first, self._is_last = is_first, is_last
         self._count = count if is_first else self._count + count
@@ -63,10 +56,8 @@ class JointLoss:
     def of(self, sums: Sequence[Tensor], *, num_pixels: int) -> Tensor:
         """The loss of a batch; its value is the batch's own, its gradient the joint one's part.
 
-        Args:
-            sums: What :class:`~lis2_lightning.losses.MaskedLoss` gives for the batch.
-            num_pixels: How many pixels it has, labelled or not. Gradients that wait are in units
-                of that, so that half precision can hold them.
+        Gradients that wait are in units of `num_pixels`, the batch's pixels, labelled or not, so
+        that half precision can hold them.
         """
         stacked = torch.stack(list(sums))
         own = stacked.detach()
@@ -74,22 +65,20 @@ class JointLoss:
         if self._is_last:
             total = self._total()
             if not self._is_first:
-                self._derivatives = self._derivatives_at(total) * (self._scale / self._unit)
+                with torch.enable_grad():
+                    point = total.detach().requires_grad_()
+                    (derivatives,) = torch.autograd.grad(self._loss.value(point), point)
+                self._derivatives = derivatives * (self._scale / self._unit)
             joint = self._loss.value(total + self._scale * (stacked - own))
         else:
             self._unit = self._scale / num_pixels if self._is_first else self._unit
-            self._places = [place for place, each in enumerate(sums) if each.requires_grad]
+            self._places = [place for place, part in enumerate(sums) if part.requires_grad]
             self._waiting = [sums[place] for place in self._places]
             joint = self._unit * torch.stack(self._waiting).sum()
         return self._loss.value(own) + (joint - joint.detach())
 
     def backward(self, loss: Tensor, parameters: Iterable[Parameter]) -> None:
-        """Differentiate a batch's loss, and join it with the batches that wait.
-
-        Args:
-            loss: What :meth:`of` gave, times any factor.
-            parameters: Those of the network.
-        """
+        """Differentiate a batch's loss (:meth:`of` times any factor); join the waiting ones."""
         trained = [p for p in parameters if p.requires_grad]
         if self._is_last and not self._is_first:
             self._join(trained)
@@ -103,12 +92,6 @@ class JointLoss:
         if not self._loss.is_mean:
             return summed(self._sums)
         return torch.stack([self._exchange.count().double(), self._sums[1]])
-
-    def _derivatives_at(self, total: Tensor) -> Tensor:
-        with torch.enable_grad():
-            point = total.detach().requires_grad_()
-            (derivatives,) = torch.autograd.grad(self._loss.value(point), point)
-        return derivatives
 
     def _keep(self, loss: Tensor, trained: Sequence[Parameter]) -> None:
         """Add to the gradients of each sum, instead of to that of the loss."""
@@ -128,15 +111,12 @@ class JointLoss:
             kept = [[p.grad for p in trained]]
         else:
             kept, self._kept = self._kept, []
-        for place, gradients in enumerate(zip(*kept, strict=True)):
-            there = [
-                gradient.mul_(factor)
-                for gradient, factor in zip(gradients, factors, strict=True)
-                if gradient is not None
-            ]
-            for other in there[1:]:
-                there[0].add_(other)
-            trained[place].grad = next((g for g in gradients if g is not None), None)
+        for parameter, gradients in zip(trained, zip(*kept, strict=True), strict=True):
+            pairs = zip(gradients, factors, strict=True)
+            parts = [gradient.mul_(factor) for gradient, factor in pairs if gradient is not None]
+            for part in parts[1:]:
+                parts[0].add_(part)
+            parameter.grad = parts[0] if parts else None
 
 
 def _set_gradients(trained: Sequence[Parameter], gradients: Sequence[Tensor | None]) -> None:

@@ -103,12 +103,8 @@ class SegmentationModule(pl.LightningModule):
 
     def scores(self, split: Split) -> Scores:
         """The sums of one split."""
-        chosen: dict[Split, Scores] = {
-            "train": self.train_scores,
-            "val": self.val_scores,
-            "test": self.test_scores,
-        }
-        return chosen[split]
+        scores: Scores = getattr(self, f"{split}_scores")
+        return scores
 
     def _step(self, batch: Batch, split: Split) -> tuple[Sums, Tensor]:
         target, labelled = batch["target"], batch.get("labelled")
@@ -121,8 +117,7 @@ class SegmentationModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of the batch's labelled pixels; 0 without any.
 
-        Its gradient is this process's part of the gradient of the effective batch, see
-        ``lis2_lightning.training.joint_loss``.
+        Its gradient is this process's part of the gradient of the effective batch.
         """
         target, labelled = batch["target"], batch.get("labelled")
         num = 1 if self._trainer is None else self.trainer.accumulate_grad_batches
@@ -144,10 +139,9 @@ class SegmentationModule(pl.LightningModule):
         self._step(batch, "val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Add a batch to the test loss and metrics.
+        """Add a batch to the test sums, and return its own ``loss`` and metrics, scalars.
 
-        Returns:
-            The batch's ``loss`` and metrics, scalars; the loss is NaN without labelled pixels.
+        The loss is NaN without labelled pixels.
         """
         sums, probabilities = self._step(batch, "test")
         metrics = self.test_scores.metrics
@@ -226,11 +220,7 @@ class SegmentationModule(pl.LightningModule):
             super().lr_scheduler_step(scheduler, metric)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimizer of the trainable parameters, and its scheduler.
-
-        Raises:
-            ConfigError: One of them rejects its arguments, or no parameter is trainable.
-        """
+        """The optimizer of the trainable parameters, and its scheduler."""
         trained = [p for p in self.model.parameters() if p.requires_grad]
         try:
             optimizer = self._optimizer_factory(trained)
@@ -261,21 +251,20 @@ def validates(trainer: pl.Trainer) -> bool:
 
 
 def input_names(model: nn.Module) -> tuple[str, ...] | None:
-    """The batch keys that a network is called with.
+    """The batch keys that a network is called with: the names of its ``forward``.
 
-    Returns:
-        The names of its ``forward``; an empty tuple for all keys (``**kwargs``); None if it does
-        not name ``patch``, which is then its first argument.
+    An empty tuple for all keys (``**kwargs``); None if it does not name ``patch``, which is then
+    its first argument.
 
     >>> input_names(nn.Conv2d(1, 1, 3)) is None
     True
     """
     parameters = inspect.signature(model.forward).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()) and "patch" not in parameters:
-        return () if not _positional(parameters) else None
-    return tuple(parameters) if "patch" in parameters else None
-
-
-def _positional(parameters: Mapping[str, inspect.Parameter]) -> bool:
-    kinds = {p.kind for p in parameters.values()}
-    return bool(kinds & {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.VAR_POSITIONAL})
+    if "patch" in parameters:
+        return tuple(parameters)
+    kind = inspect.Parameter
+    kinds = {parameter.kind for parameter in parameters.values()}
+    takes_all = kind.VAR_KEYWORD in kinds
+    return (
+        () if takes_all and not kinds & {kind.POSITIONAL_OR_KEYWORD, kind.VAR_POSITIONAL} else None
+    )

@@ -20,9 +20,6 @@ class LossSums(Metric):
     """The loss of all labelled pixels of all processes; NaN without any.
 
     The sums are in float64, because float32 stops growing at about 10⁷ pixels.
-
-    Args:
-        loss: Computes the sums of a batch, and their value.
     """
 
     full_state_update = False
@@ -49,24 +46,15 @@ def mean_loss(value: Callable[[Tensor], Tensor], sums: Tensor) -> Tensor:
 
 
 class Scores(nn.Module):
-    """The loss and the metrics of one split, each with its own sums.
-
-    Args:
-        loss: Computes the sums of a batch, and their value.
-        metrics: The metrics.
-    """
+    """The loss and the metrics of one split, each with its own sums."""
 
     def __init__(self, loss: MaskedLoss, metrics: Sequence[Metric]) -> None:
         super().__init__()
         self.loss = LossSums(loss)
-        self.metrics = PixelMetrics(metrics).clone()
+        self.metrics = PixelMetrics(metrics)
 
     def update(
-        self,
-        sums: Sums,
-        probabilities: Tensor,
-        target: Tensor,
-        labelled: Tensor | None,
+        self, sums: Sums, probabilities: Tensor, target: Tensor, labelled: Tensor | None
     ) -> None:
         """Add a batch."""
         self.loss.update(sums)

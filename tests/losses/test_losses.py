@@ -53,7 +53,7 @@ def value_and_count(loss: nn.Module, *maps: Tensor) -> tuple[Tensor, Tensor]:
     masked = MaskedLoss(loss)
     sums = masked(*maps)
     assert len(sums) == masked.num_sums
-    assert all(each.shape == () and each.dtype == torch.float64 for each in sums)
+    assert all(scalar.shape == () and scalar.dtype == torch.float64 for scalar in sums)
     return masked.value(torch.stack(sums)), sums[0]
 
 
@@ -145,9 +145,9 @@ def test_the_sum_is_that_of_a_loop_over_the_labelled_pixels(loss):
 
 
 def test_the_users_loss_is_left_as_it_was():
-    given = nn.BCELoss()
-    MaskedLoss(given)
-    assert given.reduction == "mean"
+    loss = nn.BCELoss()
+    MaskedLoss(loss)
+    assert loss.reduction == "mean"
 
 
 @pytest.mark.usefixtures("path")

@@ -5,6 +5,7 @@ import io
 import math
 import socket
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 
 import pytest
 import torch
@@ -28,13 +29,13 @@ from lis2_lightning.metrics import (
     Dice,
     IoU,
     MaskedSSIM,
-    PixelMetric,
     PixelMetrics,
     Precision,
     Recall,
     RocAuc,
 )
 from lis2_lightning.metrics.collection import metric_name
+from lis2_lightning.metrics.pixel_metric import PixelMetric
 
 
 def everything() -> list[Metric]:
@@ -151,7 +152,7 @@ def test_reset_forgets_and_clones_are_independent():
     metrics = PixelMetrics(everything())
     metrics.update(*batch(0))
     first = plain(metrics.compute())
-    twin = metrics.clone()
+    twin = deepcopy(metrics)
     twin.update(*batch(1))
     assert plain(metrics.compute()) == first
     assert plain(twin.compute()) != first
@@ -161,8 +162,8 @@ def test_reset_forgets_and_clones_are_independent():
 
 
 def test_one_list_serves_training_and_validation():
-    given = everything()
-    train, val = PixelMetrics(given), PixelMetrics(given)
+    metrics = everything()
+    train, val = PixelMetrics(metrics), PixelMetrics(metrics)
     train.update(*batch(0))
     val.update(*batch(1))
     only = PixelMetrics(everything())
@@ -179,7 +180,7 @@ def test_copies_and_files_keep_sharing_states():
     for again in (copy.deepcopy(metrics), torch.load(file, weights_only=False)):  # noqa: TID251
         assert plain(again.compute()) == plain(metrics.compute())
         again.update(*batch(1))
-        both = metrics.clone()
+        both = deepcopy(metrics)
         both.update(*batch(1))
         assert plain(again.compute()) == plain(both.compute())
 
@@ -304,12 +305,12 @@ def test_two_processes_report_what_one_reports():
             _rank, (port, result), nprocs=2
         )
         ranks = [dict(values) for values in result]
-    one = PixelMetrics([*everything(), BinaryAUROC(thresholds=20)])
+    metrics = PixelMetrics([*everything(), BinaryAUROC(thresholds=20)])
     for seed in range(5):
-        one.update(*batch(seed))
-    expected = plain(one.compute())
+        metrics.update(*batch(seed))
+    expected = plain(metrics.compute())
     assert {**ranks[0], "own": 0} == {**expected, "own": 0} == {**ranks[1], "own": 0}
-    assert ranks[0]["own"] == plain(one.of_batch(*batch(7)))["binary_f1_score"]
+    assert ranks[0]["own"] == plain(metrics.of_batch(*batch(7)))["binary_f1_score"]
 
 
 def test_the_names_of_foreign_classes_are_snake_case():

@@ -7,7 +7,8 @@ import torch
 from sklearn.metrics import f1_score, jaccard_score, precision_score, recall_score
 
 from lis2_lightning.errors import ConfigError
-from lis2_lightning.metrics import CountMetric, Dice, IoU, Precision, Recall
+from lis2_lightning.metrics import Dice, IoU, Precision, Recall
+from lis2_lightning.metrics.counts import CountMetric
 
 METRICS: list[type[CountMetric]] = [Dice, IoU, Precision, Recall]
 REFERENCES = {Dice: f1_score, IoU: jaccard_score, Precision: precision_score, Recall: recall_score}

@@ -104,10 +104,10 @@ def test_missing_columns_and_values_are_left_out(rows, tmp_path):
 
 @pytest.mark.parametrize("shape", [(40, 60), (20, 300), (200, 30), (1, 1)])
 def test_a_prediction_shows_positive_negative_and_unlabelled_pixels(shape, tmp_path):
-    given = arrays(shape)
+    shown = arrays(shape)
     if shape == (1, 1):
-        given["labelled"][:] = True
-    path = draw_prediction(**given, path=tmp_path / "prediction.png")
+        shown["labelled"][:] = True
+    path = draw_prediction(**shown, path=tmp_path / "prediction.png")
     pixels = picture(path)
     for colour in (figures._POSITIVE, figures._NEGATIVE, figures._UNLABELLED):
         assert has_colour(pixels, colour)
@@ -134,20 +134,20 @@ def test_the_stretch_shows_faint_pixels_whatever_outliers_and_gaps_there_are():
 
 @pytest.mark.parametrize("value", [0.0, 7.0, np.nan])
 def test_an_image_of_one_value_is_drawn(value, tmp_path):
-    given = {**arrays(), "image": np.full((40, 60), value)}
-    assert draw_prediction(**given, path=tmp_path / "prediction.png").exists()
+    shown = {**arrays(), "image": np.full((40, 60), value)}
+    assert draw_prediction(**shown, path=tmp_path / "prediction.png").exists()
 
 
 def test_what_was_not_predicted_is_not_drawn_as_a_probability(tmp_path):
-    given = arrays()
-    given["probability"][:15] = np.nan
+    shown = arrays()
+    shown["probability"][:15] = np.nan
     before = picture(draw_prediction(**arrays(), path=tmp_path / "all.png"))
-    after = picture(draw_prediction(**given, path=tmp_path / "part.png"))
+    after = picture(draw_prediction(**shown, path=tmp_path / "part.png"))
     no_data = rgb(figures._NO_DATA)
-    found = [
+    counts = [
         (np.abs(pixels - np.array(no_data)).max(axis=-1) < 0.01).sum() for pixels in (before, after)
     ]
-    assert found[1] > found[0] + 10_000
+    assert counts[1] > counts[0] + 10_000
 
 
 def test_a_large_image_is_strided_down_and_keeps_its_coordinates(monkeypatch, tmp_path):
@@ -160,10 +160,10 @@ def test_a_large_image_is_strided_down_and_keeps_its_coordinates(monkeypatch, tm
 
 @pytest.mark.parametrize("name", ["image", "target", "labelled", "probability"])
 def test_arrays_of_different_shapes_are_one_clear_sentence(name, tmp_path):
-    given = arrays()
-    given[name] = given[name][None]
+    shown = arrays()
+    shown[name] = shown[name][None]
     with pytest.raises(DataError, match="must have the same shape"):
-        draw_prediction(**given, path=tmp_path / "prediction.png")
+        draw_prediction(**shown, path=tmp_path / "prediction.png")
     assert not list(tmp_path.iterdir())
 
 

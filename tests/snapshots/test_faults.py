@@ -75,10 +75,8 @@ def failing(number: int, code: int) -> Iterator[Callable[[], int]]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("open", "fsync", "close", "replace", "link", "unlink"):
             patch.setattr(os, name, broken(getattr(os, name)))
-        for name in ("write", "close"):
-            patch.setattr(
-                f"lis2_lightning.base.files._EarlyFile.{name}", broken(getattr(io.FileIO, name))
-            )
+        methods = {name: broken(getattr(io.FileIO, name)) for name in ("write", "close")}
+        patch.setattr(io, "FileIO", type("BrokenFile", (io.FileIO,), methods))
         yield lambda: next(counter)
 
 

@@ -80,21 +80,21 @@ def test_a_failed_write_says_which_file_why_and_how_much_room_there_is(
     assert "whole" not in str(raised.value)
 
 
-def stops_at(limit: int, error: BaseException) -> Callable[[io.FileIO, memoryview], int]:
-    """What stands for a file's write method, and raises when it has taken so many bytes."""
-    written = 0
+def stops_at(limit: int, error: BaseException) -> type[io.FileIO]:
+    """A file that raises when it has taken so many bytes, and keeps none of them."""
 
-    def write(_: io.FileIO, data: memoryview) -> int:
-        nonlocal written
-        written += len(data)
-        if written > limit:
-            raise error
-        return len(data)
+    class FullFile(io.FileIO):
+        written = 0
 
-    return write
+        def write(self, data: memoryview) -> int:  # type: ignore[override]
+            self.written += len(data)
+            if self.written > limit:
+                raise error
+            return len(data)
+
+    return FullFile
 
 
-WRITE = "lis2_lightning.base.files._EarlyFile.write"
 LIMITS = pytest.mark.parametrize("limit", [0, 100, 4000, 100_000, 399_000])
 
 
@@ -104,7 +104,7 @@ def test_a_file_that_takes_no_more_bytes_is_told_by_its_own_error(
 ) -> None:
     # torch's writer would tell of positions in the file that it did not expect
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    monkeypatch.setattr(WRITE, stops_at(limit, full))
+    monkeypatch.setattr(io, "FileIO", stops_at(limit, full))
     with pytest.raises(SnapshotError, match=r"last\.pt cannot be written: no space left"):
         write_snapshot(snapshot(num=100_000), tmp_path / "last.pt")
 
@@ -122,7 +122,7 @@ def test_an_interrupt_while_torch_writes_is_not_taken_for_a_failed_write(
         except OSError:
             write_snapshot(snapshot(2, num=100_000), tmp_path / "last.pt")
 
-    monkeypatch.setattr(WRITE, stops_at(limit, error))
+    monkeypatch.setattr(io, "FileIO", stops_at(limit, error))
     with pytest.raises(type(error)) as raised:
         write_while_something_is_handled()
     assert raised.value is error

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lis2_lightning.errors import ConfigError, DataError
-from lis2_lightning.tiling import Areas, assign_folds, grid, shared_pixel
+from lis2_lightning.tiling import Areas, assign_folds, shared_pixel
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (100, 300), (129, 65), (10, 200)])
@@ -32,9 +32,9 @@ def test_tiles_of_different_areas_keep_the_buffer_between_them(buffer):
     row_areas, column_areas = areas.of(lattice)
     for begins, owners in ((lattice.tops, row_areas), (lattice.lefts, column_areas)):
         gaps = [
-            abs(int(one - other)) - 8
-            for one, owner in zip(begins, owners, strict=True)
-            for other, other_owner in zip(begins, owners, strict=True)
+            abs(int(begin - other_begin)) - 8
+            for begin, owner in zip(begins, owners, strict=True)
+            for other_begin, other_owner in zip(begins, owners, strict=True)
             if owner != other_owner
         ]
         # tiles reach the shrunk areas' borders, so that the least gap is the buffer itself
@@ -49,9 +49,9 @@ def test_tiles_lie_inside_their_area():
     assert (lattice.tops + 10 <= areas.row_edges[row_areas + 1]).all()
 
 
-def test_one_area_holds_the_plain_grid():
-    areas = Areas.cut((50, 61), size=None, buffer=6)
-    assert areas.lattice(16, 5).corners().tolist() == grid((50, 61), size=16, stride=5).tolist()
+def test_the_buffer_does_not_shrink_a_single_area():
+    lattices = [Areas.cut((50, 61), size=None, buffer=px).lattice(16, 5) for px in (0, 6)]
+    assert lattices[0].corners().tolist() == lattices[1].corners().tolist()
 
 
 def test_an_area_that_cannot_hold_a_tile_is_refused():
@@ -138,7 +138,7 @@ def test_sets_without_tiles_share_no_pixel():
 
 
 def test_a_leak_is_looked_for_in_little_memory():
-    corners = grid((20_000, 20_000), size=32, stride=32)  # 4e8 pixels
+    corners = Areas.cut((20_000, 20_000), size=None).lattice(32, 32).corners()  # 4e8 pixels
     first, second = corners[::2], corners[1::2]
     tracemalloc.start()
     assert shared_pixel(first, 32, second, 32) is None

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from lis2_lightning.errors import ConfigError, DataError
-from lis2_lightning.tiling import Lattice, Tile, grid, starts
+from lis2_lightning.tiling import Areas, Lattice, Tile
+from lis2_lightning.tiling.grid import starts
+
+
+def grid(shape: tuple[int, int], *, size: int, stride: int) -> np.ndarray:
+    """The corners of the tiles of a whole image."""
+    return Areas.cut(shape, size=None).lattice(size, stride).corners()
 
 
 @pytest.mark.parametrize("extent", [7, 8, 31, 32, 33, 100])

@@ -56,16 +56,16 @@ def test_accumulated_batches_have_the_gradient_of_the_joined_one(
     patch, target, labelled = maps()
     value = loss(net(patch)[labelled], target[labelled])
     expected = torch.autograd.grad(value, [*net.parameters()])
-    for found, right in zip(gradients(loss, sizes), expected, strict=True):
-        torch.testing.assert_close(found, right, rtol=1e-12, atol=1e-12)
+    for gradient, right in zip(gradients(loss, sizes), expected, strict=True):
+        torch.testing.assert_close(gradient, right, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_factor_of_the_loss_is_one_of_the_gradient(loss: Any) -> None:
     """As the scaling of half precision needs it."""
     scaled = gradients(loss, [2, 4], factor=1024.0)
-    for found, right in zip(scaled, gradients(loss, [2, 4]), strict=True):
-        torch.testing.assert_close(found, 1024 * right, rtol=1e-12, atol=1e-12)
+    for gradient, right in zip(scaled, gradients(loss, [2, 4]), strict=True):
+        torch.testing.assert_close(gradient, 1024 * right, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("loss", LOSSES)

@@ -53,8 +53,8 @@ class Other(nn.Module):
 
 def module(network: nn.Module, loss: nn.Module | None = None, **changes: Any) -> SegmentationModule:
     """The Lightning module around a network."""
-    given: dict[str, Any] = {"optimizer": partial(torch.optim.SGD, lr=0.1), **changes}
-    return SegmentationModule(network, loss=loss or nn.BCELoss(), **given)
+    options: dict[str, Any] = {"optimizer": partial(torch.optim.SGD, lr=0.1), **changes}
+    return SegmentationModule(network, loss=loss or nn.BCELoss(), **options)
 
 
 @pytest.mark.parametrize(
@@ -104,11 +104,11 @@ def test_only_parameters_that_ask_for_it_are_trained() -> None:
 
 
 def test_the_metrics_of_the_splits_are_apart() -> None:
-    one = module(nn.Identity(), metrics=[Dice()])
-    one.test_step(BATCH, 0)
-    assert float(one.test_scores.compute()["dice"]) > 0.8
-    assert int(one.test_scores.loss.sums[0]) == PATCH.numel()
-    assert int(one.val_scores.loss.sums[0]) == int(one.train_scores.loss.sums[0]) == 0
+    tested = module(nn.Identity(), metrics=[Dice()])
+    tested.test_step(BATCH, 0)
+    assert float(tested.test_scores.compute()["dice"]) > 0.8
+    assert int(tested.test_scores.loss.sums[0]) == PATCH.numel()
+    assert int(tested.val_scores.loss.sums[0]) == int(tested.train_scores.loss.sums[0]) == 0
 
 
 class Squares(Dataset[dict[str, Tensor]]):
@@ -130,7 +130,7 @@ def trained(
     """Train on squares."""
     for p in network.parameters():
         nn.init.constant_(p, 0.1)
-    given: dict[str, Any] = {
+    options: dict[str, Any] = {
         "model": network,
         "loss": loss,
         "train_dataset": Squares(),
@@ -140,7 +140,7 @@ def trained(
         "num_workers": 0,
         "lightning": {"enable_progress_bar": False, "accelerator": "cpu"},
     }
-    return Trainer(folder, "squares", **{**given, **changes}).train()
+    return Trainer(folder, "squares", **{**options, **changes}).train()
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -184,8 +184,8 @@ def test_a_network_of_monai_trains_by_its_import_path(
     channels = {"in_channels": 1, "out_channels": 1}
     model = {"class_path": f"monai.networks.nets.{name}", "init_args": {**channels, **MONAI[name]}}
     optimizer = {"type": "Adam", "lr": 0.01}
-    given = tiny(model=model, loss={"type": "BCEWithLogitsLoss"}, optimizer=optimizer, epochs=3)
-    trainer = Trainer.from_config(given)
+    options = tiny(model=model, loss={"type": "BCEWithLogitsLoss"}, optimizer=optimizer, epochs=3)
+    trainer = Trainer.from_config(options)
     trainer.train()
     assert type(trainer.model).__name__ == name
     rows = read_log(tmp_path / "runs/tiny/logs_train.csv")
