@@ -40,17 +40,7 @@ class Entry(NamedTuple):
 
 
 def read_layout(file: io.FileIO) -> dict[str, Entry]:
-    """List the entries of a snapshot.
-
-    Args:
-        file: Open for reading.
-
-    Returns:
-        The entries by name, without the folder that all of them are in.
-
-    Raises:
-        Refusal: The file is no snapshot, was cut short, or its layout is not torch's.
-    """
+    """The entries of a snapshot by name, without the folder that all of them are in."""
     _refuse_other_formats(_read_at(file, 0, 16))
     end = _directory_start(file)
     try:
@@ -76,11 +66,7 @@ def read_layout(file: io.FileIO) -> dict[str, Entry]:
 
 
 def read_entry(file: io.FileIO, entry: Entry) -> bytes:
-    """One entry's bytes.
-
-    Raises:
-        Refusal: Their checksum is wrong.
-    """
+    """One entry's bytes, compared with their checksum."""
     content = _read_at(file, entry.start, entry.size)
     _check(zlib.crc32(content), entry)
     return content
@@ -90,10 +76,6 @@ class CheckedFile(io.FileIO):
     """A snapshot's file that compares the checksum of every entry that is read from it.
 
     The bytes that are checked are the very bytes that are used, and are read only once.
-
-    Args:
-        file: Open for reading.
-        entries: The entries.
     """
 
     def __init__(self, file: io.FileIO, entries: Mapping[str, Entry]) -> None:
@@ -119,11 +101,7 @@ class CheckedFile(io.FileIO):
         return done
 
     def finish(self) -> None:
-        """Compare the checksums of whatever has not been read.
-
-        Raises:
-            Refusal: A checksum is wrong.
-        """
+        """Compare the checksums of whatever has not been read; raise what was found before."""
         buffer = memoryview(bytearray(_CHUNK))
         for entry in self._unread.values():
             self.seek(entry.start)

@@ -13,6 +13,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from lis2_lightning.base.tables import table
 from lis2_lightning.snapshots.read import read_snapshot
 
 Source = Mapping[str, Any] | str | os.PathLike[str]
@@ -22,12 +23,10 @@ _MISSING: Final = object()
 
 @dataclass(frozen=True)
 class Difference:
-    """One place where two snapshots differ.
+    """One place where two snapshots differ, with what each has there, shortened.
 
     Args:
         path: The keys that lead there, joined by slashes.
-        left: What the first has there, shortened.
-        right: What the second has.
         extent: For two tensors of one kind, in how many values they differ and how far.
     """
 
@@ -48,12 +47,7 @@ class Difference:
 def differences(left: Source, right: Source) -> list[Difference]:
     """Every place where two snapshots differ; a NaN equals a NaN.
 
-    Args:
-        left: A snapshot, a part of one, or its file.
-        right: The other.
-
-    Raises:
-        SnapshotError: A file is missing, damaged or no snapshot.
+    Either is a snapshot, a part of one, or its file.
 
     >>> before = {"w": torch.tensor([1.0, 2.0, float("nan")]), "epoch": 3}
     >>> after = {"w": torch.tensor([1.0, 2.5, float("nan")]), "lr": 0.1}
@@ -91,10 +85,9 @@ def _parts(value: Any) -> Mapping[Any, Any] | None:
 
 
 def _equal(left: Any, right: Any) -> bool:
-    both_nan = isinstance(left, float) and left != left and right != right  # noqa: PLR0124
-    return (
-        type(left) is type(right) and not isinstance(left, Tensor) and (both_nan or left == right)
-    )
+    if type(left) is not type(right) or isinstance(left, Tensor):
+        return False
+    return bool(left == right) or (isinstance(left, float) and left != left and right != right)  # noqa: PLR0124
 
 
 def _numbers(tensor: Tensor) -> Tensor:
@@ -140,21 +133,12 @@ def _brief(value: Any) -> str:
 
 
 def render_differences(items: Sequence[Difference], *, limit: int = 40) -> str:
-    """Differences as aligned lines.
-
-    Args:
-        items: What :func:`differences` gives.
-        limit: How many are shown; of the others their number.
-    """
+    """Differences as aligned lines: the first of them, and the number of the others."""
     if not items:
         return "no difference"
-    shown = items[:limit]
-    width = max(len(difference.path) for difference in shown) + 2
-    lines = [f"{len(items)} differences" if len(items) > 1 else "1 difference"]
-    lines += [f"{difference.path:<{width}}{difference.values}" for difference in shown]
-    if len(items) > limit:
-        lines.append(f"and {len(items) - limit} more")
-    return "\n".join(lines)
+    count = f"{len(items)} differences" if len(items) > 1 else "1 difference"
+    lines = [count, table({item.path: item.values for item in items[:limit]})]
+    return "\n".join(lines + [f"and {len(items) - limit} more"] * (len(items) > limit))
 
 
 def printable(text: str) -> str:

@@ -6,11 +6,10 @@ What a file says is not trusted: text from it is shown without control character
 from __future__ import annotations
 
 import os
-import textwrap
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import yaml
 from torch import Tensor
@@ -21,29 +20,12 @@ from lis2_lightning.snapshots.compare import dtype_name, printable
 from lis2_lightning.snapshots.format import checkpoint_state
 from lis2_lightning.snapshots.read import read_as_ours
 
-_WIDTH: Final = 96
-# what optimizers keep for each weight, the more telling ones first
-_BY_STATE: Final = {
-    "exp_avg_sq": "Adam or one of its kind",
-    "square_avg": "RMSprop",
-    "sum": "Adagrad",
-    "momentum_buffer": "SGD",
-}
-
 
 def summary(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What a snapshot says of itself, after it has been verified.
+    """What a snapshot says of itself, after it has been verified; null what it does not say.
 
-    Args:
-        path: The file.
-
-    Returns:
-        Plain values: ``file``, ``size`` (bytes), ``format``, ``last_epoch`` (null before the
-        first), ``next_epoch``, ``next_batch``, ``steps``, ``best_loss``, ``monitor``, ``mode``,
-        ``last_row`` (of the log), ``weights`` (``values``, buffers among them, ``tensors``,
-        ``dtypes``), ``optimizer`` (``class``, ``learning_rates``, ``tensors``) and ``scheduler``
-        (``class``, ``steps``), null where there is none, ``versions`` and ``config``. What the
-        file does not say is null.
+    ``size`` is in bytes, ``last_epoch`` is null before the first, ``last_row`` is that of the log,
+    and ``weights`` count buffers too.
 
     Raises:
         SnapshotError: The file is missing, damaged or no snapshot.
@@ -93,10 +75,8 @@ def _optimizer(state: Mapping[str, Any] | None, config: Mapping[str, Any]) -> di
     if not state:
         return None
     groups = state.get("param_groups", [])
-    kept = {key for value in _mapping(state.get("state")).values() for key in value}
-    guess = next((name for key, name in _BY_STATE.items() if key in kept), None)
     return {
-        "class": _class(config.get("optimizer")) or guess,
+        "class": _class(config.get("optimizer")),
         "learning_rates": [float(group["lr"]) for group in groups if "lr" in group],
         "tensors": sum(len(group.get("params", [])) for group in groups),
     }
@@ -119,55 +99,11 @@ def _mapping(value: Any) -> Mapping[Any, Any]:
 
 
 def render(facts: Mapping[str, Any]) -> str:
-    """A summary as lines of at most about 100 characters, the configuration as YAML below.
-
-    Args:
-        facts: What :func:`summary` gives.
-    """
-    rows = {printable(name): printable(value) for name, value in _rows(facts) if value}
-    width = max(map(len, rows)) + 2
-    lines = [printable(facts["file"])]
-    for name, value in rows.items():
-        hanging = " " * (width + 2)
-        lines += textwrap.wrap(
-            value, _WIDTH, initial_indent=f"  {name:<{width}}", subsequent_indent=hanging
-        )
-    config = yaml.safe_dump(_plain(facts["config"]), sort_keys=False, width=_WIDTH)
-    return "\n".join([*lines, "", "configuration", textwrap.indent(config, "  ")])
-
-
-def _rows(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    yield "size", size_text(facts["size"])
-    yield "format", facts["format"]
-    last = facts["last_epoch"]
-    yield "last epoch", "none is finished" if last is None else f"{last}, counted from 0"
-    inside = f", batch {facts['next_batch']}" if facts["next_batch"] else ""
-    yield "continues with", f"epoch {facts['next_epoch']}{inside}"
-    yield "steps", "" if facts["steps"] is None else str(facts["steps"])
-    yield f"best {facts['monitor'] or 'loss'}", f"{facts['best_loss']:.6g}"
-    row = facts["last_row"].items()
-    yield "log", ", ".join(f"{k} {v:.5g}" for k, v in row if isinstance(v, int | float))
-    weights = facts["weights"]
-    dtypes = ", ".join(f"{size:,} {dtype}" for dtype, size in weights["dtypes"].items())
-    yield "weights", f"{weights['values']:,} values in {weights['tensors']} tensors: {dtypes}"
-    yield "optimizer", _optimizer_text(facts["optimizer"])
-    yield "scheduler", _scheduler_text(facts["scheduler"])
-    yield "versions", ", ".join(f"{name} {v}" for name, v in facts["versions"].items() if v)
-
-
-def _optimizer_text(optimizer: Mapping[str, Any] | None) -> str:
-    if optimizer is None:
-        return "no state"
-    rates = ", ".join(f"{rate:g}" for rate in dict.fromkeys(optimizer["learning_rates"]))
-    name = optimizer["class"] or "unknown"
-    return f"{name}, learning rate {rates}, {optimizer['tensors']} tensors"
-
-
-def _scheduler_text(scheduler: Mapping[str, Any] | None) -> str:
-    if scheduler is None:
-        return "no state"
-    steps = scheduler["steps"]
-    return (scheduler["class"] or "unknown") + ("" if steps is None else f", stepped {steps} times")
+    """A summary as YAML, below the name of the file."""
+    rows = {key: _plain(value) for key, value in facts.items() if key != "file"}
+    rows["size"] = size_text(facts["size"])
+    text: str = yaml.safe_dump(rows, sort_keys=False, width=96)
+    return f"{printable(facts['file'])}\n{text.rstrip()}"
 
 
 def _plain(value: Any) -> Any:

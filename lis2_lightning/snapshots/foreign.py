@@ -19,7 +19,7 @@ class Stub:
     attributes: dict[str, Any]
 
     def __new__(cls) -> Self:
-        """Make one as the unpickler does, which does not call __init__."""
+        """Unpicklers do not call __init__."""
         stub = super().__new__(cls)
         stub.attributes = {}
         return stub
