@@ -23,7 +23,6 @@ _NAME: Final = re.compile(
     rf"((?!\.\./)[^/\\\0]+)/((?!constants\.pkl){_PART}(?:/{_PART})*)", re.ASCII
 )
 _FLAGS: Final = 0x0808  # sizes after the bytes; a name in UTF-8
-_OLD_FORMAT: Final = b"\x80\x02\x8a\nl\xfc\x9cF"  # the number that older files began with
 
 
 class Refusal(Exception):  # noqa: N818 - becomes a SnapshotError as soon as the file is named
@@ -41,7 +40,8 @@ class Entry(NamedTuple):
 
 def read_layout(file: io.FileIO) -> dict[str, Entry]:
     """The entries of a snapshot by name, without the folder that all of them are in."""
-    _refuse_other_formats(_read_at(file, 0, 16))
+    if not _read_at(file, 0, 4).startswith(b"PK\x03\x04"):
+        raise Refusal("is no snapshot: it is no zip file as torch.save writes it")
     end = _directory_start(file)
     try:
         with zipfile.ZipFile(file) as archive:
@@ -123,18 +123,6 @@ def _check(checksum: int, entry: Entry) -> None:
 def _read_at(file: io.FileIO, start: int, size: int) -> bytes:
     file.seek(start)
     return file.read(size)
-
-
-def _refuse_other_formats(head: bytes) -> None:
-    if not head:
-        raise Refusal("is no snapshot: it is empty")
-    if head.startswith(_OLD_FORMAT):
-        raise Refusal(
-            "is in the format of torch before 1.6: if you trust it, write it again with "
-            "torch.save(torch.load(old, weights_only=False), new)"
-        )
-    if not head.startswith(b"PK\x03\x04"):
-        raise Refusal("is no snapshot: it is no zip file as torch.save writes it")
 
 
 def _directory_start(file: io.FileIO) -> int:

@@ -18,14 +18,15 @@ from lis2_lightning.snapshots.format import MODEL_PREFIX, plain, to_snapshot
 
 _ALL: Final = ("ready", "started", "processed", "completed")
 _ENDS: Final = ("ready", "completed")
-_WRAPPERS: Final = ("module.", "_orig_mod.")  # of parallel training and of torch.compile
+# of parallel training and of torch.compile, either of which may be the outer one
+_WRAPPERS: Final = ("module.", "_orig_mod.", "module.")
 
 
 def from_lis2(loaded: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Turn what a snapshot of LIS2's holds into our form.
 
-    A run continues from it with the epoch after ``EPOCHS_RUN``. The second value says what was
-    left out, a line for each: the objects that LIS2 hangs on its scheduler.
+    A run continues from it with the epoch after ``EPOCHS_RUN``. The second value names what was
+    left out: the objects that LIS2 hangs on its scheduler.
 
     >>> import torch
     >>> loaded = {"MODEL": {"MODEL_CONFIG": {"type": "unet"}, "MODEL_STATE": {"module.w": 1}},
@@ -55,11 +56,7 @@ def from_lis2(loaded: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         next_epoch=done,
     )
     del snapshot["LIGHTNING"]["versions"]  # it was not we who wrote it
-    return snapshot, [
-        f"SCHEDULER_STATE.{key}: {getattr(value, 'kind', type(value).__name__)}"
-        for key, value in scheduler.items()
-        if key not in known
-    ]
+    return snapshot, [f"SCHEDULER_STATE.{key}" for key in scheduler if key not in known]
 
 
 def _is_object(value: Any) -> bool:
@@ -68,17 +65,12 @@ def _is_object(value: Any) -> bool:
     return is_mapping or isinstance(value, Stub | PurePath)
 
 
-def _without_wrappers(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The weights by the names that the bare network has."""
-    kept = dict(state)
-    while prefix := _common(kept):
-        kept = {name.removeprefix(prefix): value for name, value in kept.items()}
-    return kept
-
-
-def _common(names: Iterable[str]) -> str | None:
-    """The wrapper that all names begin with; a network may have a part of such a name itself."""
-    return next((w for w in _WRAPPERS if names and all(n.startswith(w) for n in names)), None)
+def _without_wrappers(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The weights by the names that the bare network has, a part of which may be called alike."""
+    for wrapper in _WRAPPERS:
+        if all(name.startswith(wrapper) for name in state):
+            state = {name.removeprefix(wrapper): value for name, value in state.items()}
+    return state
 
 
 def _num_steps(optimizer: Any) -> int:
@@ -91,14 +83,15 @@ def _num_steps(optimizer: Any) -> int:
 
 def _checkpoint(done: int, steps: int, best_loss: float) -> dict[str, Any]:
     """What Lightning and our callbacks write besides weights and states when an epoch ends."""
+    evaluation = {"state_dict": {}, "batch_progress": {**_progress(_ALL), "is_last_batch": False}}
     return {
         "epoch": done - 1,
         "global_step": steps,
         "pytorch-lightning_version": lightning_version,
         "loops": {
             "fit_loop": _fit_loop(done, steps),
-            "validate_loop": _evaluation(),
-            "test_loop": _evaluation(),
+            "validate_loop": evaluation,
+            "test_loop": evaluation,
             "predict_loop": {"state_dict": {}, "batch_progress": _progress(_ALL)},
         },
         "callbacks": {
@@ -130,10 +123,6 @@ def _fit_loop(done: int, steps: int) -> dict[str, Any]:
         "epoch_loop.val_loop.state_dict": {},
         "epoch_loop.val_loop.batch_progress": {**_progress(_ALL), "is_last_batch": True},
     }
-
-
-def _evaluation() -> dict[str, Any]:
-    return {"state_dict": {}, "batch_progress": {**_progress(_ALL), "is_last_batch": False}}
 
 
 def _progress(names: Iterable[str], total: int = 0, current: int = 0) -> dict[str, dict[str, int]]:

@@ -190,8 +190,7 @@ def test_a_converted_file_is_one_of_ours(
     write_lis2(old)
     before = old.read_bytes()
     dropped = convert(old, new)
-    assert any(line.startswith("SCHEDULER_STATE.logger: ") for line in dropped)
-    assert not any("\n" in line for line in dropped)
+    assert "SCHEDULER_STATE.logger" in dropped
     loaded = torch.load(new, weights_only=True)  # noqa: TID251 - the reference
     assert same(loaded, read_snapshot(old))
     assert same(loaded, read_snapshot(new))
@@ -266,12 +265,10 @@ def test_an_entry_that_is_missing_is_named(write_lis2: Write, tmp_path: Path) ->
             read_snapshot(path)
 
 
-def test_a_file_of_torch_before_its_zip_files_says_what_to_do(tmp_path: Path) -> None:
+def test_a_file_of_torch_before_its_zip_files_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "old.pt"
     torch.save({"MODEL": {}}, path, _use_new_zipfile_serialization=False)
-    with pytest.raises(
-        SnapshotError, match=r"old\.pt is in the format of torch before 1\.6: .*new"
-    ):
+    with pytest.raises(SnapshotError, match=r"old\.pt is no snapshot: it is no zip file"):
         read_snapshot(path)
 
 
