@@ -23,17 +23,12 @@ _MISSING: Final = object()
 
 @dataclass(frozen=True)
 class Difference:
-    """One place where two snapshots differ, with what each has there, shortened.
+    """One place where two snapshots differ, with what each has there, shortened."""
 
-    Args:
-        path: The keys that lead there, joined by slashes.
-        extent: For two tensors of one kind, in how many values they differ and how far.
-    """
-
-    path: str
+    path: str  # the keys that lead there, joined by slashes
     left: str
     right: str
-    extent: str = ""
+    extent: str = ""  # of two tensors of one kind: in how many values they differ, and how far
 
     @property
     def values(self) -> str:
@@ -63,19 +58,16 @@ def differences(left: Source, right: Source) -> list[Difference]:
 
 def _differences(left: Any, right: Any, keys: tuple[Any, ...]) -> Iterator[Difference]:
     before, after = _parts(left), _parts(right)
+    path = printable("/".join(map(str, keys)))
     if before is not None and after is not None:
         for key in {**before, **after}:
             values = before.get(key, _MISSING), after.get(key, _MISSING)
             yield from _differences(*values, (*keys, key))
     elif isinstance(left, Tensor) and isinstance(right, Tensor) and _kind(left) == _kind(right):
         if extent := _extent(_numbers(left), _numbers(right)):
-            yield Difference(_path(keys), _kind(left), _kind(right), extent)
+            yield Difference(path, _kind(left), _kind(right), extent)
     elif not _equal(left, right):
-        yield Difference(_path(keys), _brief(left), _brief(right))
-
-
-def _path(keys: tuple[Any, ...]) -> str:
-    return printable("/".join(map(str, keys)))
+        yield Difference(path, _brief(left), _brief(right))
 
 
 def _parts(value: Any) -> Mapping[Any, Any] | None:

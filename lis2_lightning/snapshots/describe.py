@@ -5,6 +5,7 @@ What a file says is not trusted: text from it is shown without control character
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -26,9 +27,6 @@ def summary(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     ``size`` is in bytes, ``last_epoch`` is null before the first, ``last_row`` is that of the log,
     and ``weights`` count buffers too.
-
-    Raises:
-        SnapshotError: The file is missing, damaged or no snapshot.
     """
     snapshot, dropped = read_as_ours(path)
     origin = f"lis2_lightning {snapshot['LIGHTNING']['format']}" if dropped is None else "LIS2"
@@ -43,7 +41,7 @@ def _facts(snapshot: Mapping[str, Any]) -> dict[str, Any]:
     ours, info, config = (snapshot[key] for key in ("LIGHTNING", "TRAIN_INFO", "GLOBAL_CONFIG"))
     checkpoint, done = ours["checkpoint"], info["EPOCHS_RUN"]
     best = checkpoint_state(checkpoint)
-    log = _mapping(_mapping(checkpoint.get("callbacks")).get("EpochLog"))
+    log = (checkpoint.get("callbacks") or {}).get("EpochLog") or {}
     return {
         "last_epoch": done if done >= 0 else None,
         "next_epoch": ours["next_epoch"],
@@ -52,7 +50,7 @@ def _facts(snapshot: Mapping[str, Any]) -> dict[str, Any]:
         "best_loss": float(info["BEST_LOSS"]),
         "monitor": best["monitor"] or config.get("monitor"),
         "mode": best["mode"] or config.get("mode"),
-        "last_row": dict(_mapping(log.get("row"))),
+        "last_row": dict(log.get("row") or {}),
         "weights": _weights(snapshot["MODEL"]["MODEL_STATE"]),
         "optimizer": _optimizer(info["OPTIMIZER_STATE"], config),
         "scheduler": _scheduler(info["SCHEDULER_STATE"], config),
@@ -90,25 +88,14 @@ def _scheduler(state: Mapping[str, Any] | None, config: Mapping[str, Any]) -> di
 
 def _class(component: Any) -> str | None:
     """The class that a configuration names in one of its spellings, without its module."""
-    names = map(_mapping(component).get, ("class_path", "type", "object"))
+    spelled = component if isinstance(component, Mapping) else {}
+    names = map(spelled.get, ("class_path", "type", "object"))
     return next((str(name).rpartition(".")[2] for name in names if name), None)
-
-
-def _mapping(value: Any) -> Mapping[Any, Any]:
-    return value if isinstance(value, Mapping) else {}
 
 
 def render(facts: Mapping[str, Any]) -> str:
     """A summary as YAML, below the name of the file."""
-    rows = {key: _plain(value) for key, value in facts.items() if key != "file"}
-    rows["size"] = size_text(facts["size"])
-    text: str = yaml.safe_dump(rows, sort_keys=False, width=96)
-    return f"{printable(facts['file'])}\n{text.rstrip()}"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {_plain(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+    rows = {**facts, "size": size_text(facts["size"])}
+    file = printable(rows.pop("file"))
+    plain = json.loads(json.dumps(rows, default=str, skipkeys=True))
+    return f"{file}\n{yaml.safe_dump(plain, sort_keys=False, width=96)}".rstrip()

@@ -46,7 +46,7 @@ def read_snapshot(path: str | os.PathLike[str], *, map_location: Any = "cpu") ->
 def read_as_ours(
     path: str | os.PathLike[str], map_location: Any = "cpu"
 ) -> tuple[dict[str, Any], list[str] | None]:
-    """Read a snapshot in our form; of one of LIS2's also what was left out, a line for each."""
+    """Read a snapshot in our form; of one of LIS2's also the names of what was left out."""
     with opened(path) as file:
         outline = read_outline(file)
         is_lis2 = check_outline(outline, path)

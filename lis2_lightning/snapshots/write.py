@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 import torch
+from torch.utils.serialization import config
 
 from lis2_lightning.base.files import atomic, link
 from lis2_lightning.errors import SnapshotError, one_line
@@ -39,7 +40,7 @@ def write_snapshot(snapshot: Mapping[str, Any], path: str | os.PathLike[str]) ->
             that name is untouched.
     """
     target = Path(path)
-    with _explained(target), _with_checksums(), atomic(target) as file:
+    with _explained(target), atomic(target) as file:
         _save(snapshot, file)
         file.flush()
         _check_that_it_reads(Path(file.name), target)
@@ -52,12 +53,7 @@ def link_snapshot(source: Path, target: Path) -> None:
 
 
 def convert(old: str | os.PathLike[str], new: str | os.PathLike[str]) -> list[str]:
-    """Rewrite a snapshot of LIS2's in our form, in a new file; a line for each part left out.
-
-    Raises:
-        SnapshotError: The old file is no snapshot of LIS2's, or the new one exists or cannot be
-            written.
-    """
+    """Rewrite a snapshot of LIS2's in our form, in a new file; gives the names of what is lost."""
     if Path(new).exists():
         raise SnapshotError(f"{new} exists already: choose another name")
     snapshot, dropped = read_as_ours(old)
@@ -68,7 +64,7 @@ def convert(old: str | os.PathLike[str], new: str | os.PathLike[str]) -> list[st
 
 
 def _check_that_it_reads(written: Path, target: Path) -> None:
-    """Judge all but the tensors' bytes, as a reader will: there may be more than it takes."""
+    """Judge all but the tensors' bytes as a reader will, which has limits."""
     try:
         with opened(written) as file:
             read_outline(file)
@@ -85,24 +81,14 @@ def _check_that_it_reads(written: Path, target: Path) -> None:
 def _save(snapshot: Mapping[str, Any], file: IO[bytes]) -> None:
     handled = sys.exception()
     try:
-        torch.save(snapshot, file)
+        with config.patch({"save.compute_crc32": True}):  # the program may have switched them off
+            torch.save(snapshot, file)
     except RuntimeError as error:
         # where the file refused the bytes, or Ctrl-C came, torch reports what followed from it
         first: BaseException = error
         while first.__context__ not in {None, handled}:
             first = first.__context__
         raise first from None
-
-
-@contextmanager
-def _with_checksums() -> Iterator[None]:
-    """Have torch write checksums, also where the program has switched them off."""
-    before = torch.serialization.get_crc32_options()
-    torch.serialization.set_crc32_options(True)
-    try:
-        yield
-    finally:
-        torch.serialization.set_crc32_options(before)
 
 
 @contextmanager
