@@ -81,7 +81,8 @@ def _check_that_it_reads(written: Path, target: Path) -> None:
 def _save(snapshot: Mapping[str, Any], file: IO[bytes]) -> None:
     handled = sys.exception()
     try:
-        with config.patch({"save.compute_crc32": True}):  # the program may have switched them off
+        # the program may have switched checksums off
+        with config.patch({"save.compute_crc32": True}):  # type: ignore[attr-defined]  # made by torch
             torch.save(snapshot, file)
     except RuntimeError as error:
         # where the file refused the bytes, or Ctrl-C came, torch reports what followed from it

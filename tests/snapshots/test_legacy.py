@@ -37,16 +37,16 @@ class CountsBatches(pl.Callback):
         self.batches[trainer.current_epoch] += 1
 
 
-def found(value: Any, wanted: str) -> list[Any]:
+def values_of(value: Any, name: str) -> list[Any]:
     """Everything under a key, wherever it is: how LIS2's reader looks for its entries."""
     values = []
     if isinstance(value, dict):
         for key, inner in value.items():
-            values += [inner] if key == wanted else []
-            values += found(inner, wanted)
+            values += [inner] if key == name else []
+            values += values_of(inner, name)
     elif isinstance(value, list | tuple):
         for inner in value:
-            values += found(inner, wanted)
+            values += values_of(inner, name)
     return values
 
 
@@ -68,7 +68,7 @@ def test_a_snapshot_of_lis2_has_our_form_when_it_is_read(
     assert "configurable" not in sys.modules
     with caplog.at_level(logging.INFO, "lis2_lightning"):
         snapshot = read_snapshot(tmp_path / "theirs.pt")
-        read_snapshot(tmp_path / "theirs.pt")  # what has been told is not told again
+        read_snapshot(tmp_path / "theirs.pt")  # this is reported only once
 
     assert list(snapshot) == ["MODEL", "TRAIN_INFO", "GLOBAL_CONFIG", "LIGHTNING"]
     assert set(objects(snapshot)) == set()
@@ -80,8 +80,8 @@ def test_a_snapshot_of_lis2_has_our_form_when_it_is_read(
     assert list(state) == list(written["weights"])
     assert all(torch.equal(state[name], written["weights"][name]) for name in state)
     assert len(caplog.messages) == 1
-    for told in ("theirs.pt is a snapshot of LIS2", "logger", "global_config", "output_dir"):
-        assert told in caplog.messages[0]
+    for phrase in ("theirs.pt is a snapshot of LIS2", "logger", "global_config", "output_dir"):
+        assert phrase in caplog.messages[0]
     assert "\n" not in caplog.messages[0]
 
 
@@ -242,8 +242,8 @@ def test_a_run_without_a_scheduler_and_with_sgd_is_read_too(
     snapshot = read_snapshot(tmp_path / "theirs.pt")
     assert snapshot["TRAIN_INFO"]["SCHEDULER_STATE"] is None
     assert snapshot["LIGHTNING"]["checkpoint"]["global_step"] == 0
-    told = peek(tmp_path / "theirs.pt")
-    assert (told.next_epoch, told.best_loss) == (3, 0.625)
+    header = peek(tmp_path / "theirs.pt")
+    assert (header.next_epoch, header.best_loss) == (3, 0.625)
 
 
 def test_what_lis2_does_not_write_is_refused_by_its_name(write_lis2: Write, tmp_path: Path) -> None:
@@ -277,7 +277,7 @@ def test_lis2_finds_its_entries_once_each_and_in_its_spelling(
 ) -> None:
     for name in ("best.pt", "last.pt", "save_2.pt"):
         loaded = torch.load(finished[0] / name, weights_only=True)  # noqa: TID251 - as LIS2 does
-        (config,), (state,) = found(loaded, "MODEL_CONFIG"), found(loaded, "MODEL_STATE")
+        (config,), (state,) = values_of(loaded, "MODEL_CONFIG"), values_of(loaded, "MODEL_STATE")
         assert config == {
             "type": "unet", "in_channels": 1, "out_channels": 1, "features": 2, "num_blocks": 1
         }  # fmt: skip

@@ -22,9 +22,9 @@ from lis2_lightning.snapshots import link_snapshot, read_snapshot, to_snapshot, 
 def snapshot(next_epoch: int = 1, num: int = 1000) -> dict[str, Any]:
     """A small one."""
     weights = {"model.weight": torch.arange(float(num))}
-    given = {"state_dict": weights, "optimizer_states": [], "lr_schedulers": [], "loops": {}}
+    checkpoint = {"state_dict": weights, "optimizer_states": [], "lr_schedulers": [], "loops": {}}
     return to_snapshot(
-        given, model_config={}, global_config={}, best_loss=0.5, next_epoch=next_epoch
+        checkpoint, model_config={}, global_config={}, best_loss=0.5, next_epoch=next_epoch
     )
 
 
@@ -134,11 +134,11 @@ def test_an_interrupt_while_torch_writes_is_not_taken_for_a_failed_write(
 
 def test_what_torch_cannot_write_is_told_and_leaves_the_earlier_file(tmp_path: Path) -> None:
     write_snapshot(snapshot(1), tmp_path / "last.pt")
-    given = snapshot(2)
-    weight = given["MODEL"]["MODEL_STATE"]["weight"]
-    given["MODEL"]["MODEL_STATE"]["other"] = weight.view(torch.int32)
+    changed = snapshot(2)
+    weight = changed["MODEL"]["MODEL_STATE"]["weight"]
+    changed["MODEL"]["MODEL_STATE"]["other"] = weight.view(torch.int32)
     with pytest.raises(SnapshotError, match=r"last\.pt cannot be written: Cannot save multiple"):
-        write_snapshot(given, tmp_path / "last.pt")
+        write_snapshot(changed, tmp_path / "last.pt")
     assert next_epoch(tmp_path / "last.pt") == 1
 
 
@@ -206,9 +206,9 @@ def test_what_could_not_be_read_back_is_not_written(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     write_snapshot(snapshot(1), path)
     before = path.read_bytes()
-    given = snapshot(2)
-    given["GLOBAL_CONFIG"] = {"values": list(range(3_000_000))}
+    changed = snapshot(2)
+    changed["GLOBAL_CONFIG"] = {"values": list(range(3_000_000))}
     with pytest.raises(SnapshotError, match=r"last\.pt is not written because it could not be"):
-        write_snapshot(given, path)
+        write_snapshot(changed, path)
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["last.pt"]
