@@ -50,9 +50,9 @@ def convert(old: Path, new: Path) -> Answer:
         old: A snapshot that LIS2 wrote; it is not changed.
         new: The file to write; it must not be there yet.
     """
-    from lis2_lightning.snapshots import convert as converter  # noqa: PLC0415 - brings torch
+    from lis2_lightning.snapshots.write import convert as rewrite  # noqa: PLC0415 - brings torch
 
-    dropped = converter.convert(old, new)
+    dropped = rewrite(old, new)
     text = "\n".join([f"{new} is written", *(f"left out: {name}" for name in dropped)])
     return Answer(text, {"written": str(new), "left_out": dropped})
 

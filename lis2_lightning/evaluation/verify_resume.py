@@ -52,8 +52,7 @@ def verify_resume(config: Mapping[str, Any], *, batches: int = 4) -> list[Differ
         batches: Batches of an epoch; as many accumulated steps where gradients are accumulated.
 
     Returns:
-        What differs between the two last snapshots and the two logs: weights, the states of
-        optimizer, scheduler and callbacks, and every row; empty where resuming is exact.
+        What differs between the two last snapshots and the two logs; empty where resuming is exact.
 
     Raises:
         ConfigError: The configuration trains in several processes.

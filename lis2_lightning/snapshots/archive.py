@@ -23,7 +23,6 @@ _NAME: Final = re.compile(
     rf"((?!\.\./)[^/\\\0]+)/((?!constants\.pkl){_PART}(?:/{_PART})*)", re.ASCII
 )
 _FLAGS: Final = 0x0808  # sizes after the bytes; a name in UTF-8
-_OLD_FORMAT: Final = b"\x80\x02\x8a\nl\xfc\x9cF"  # the number that older files began with
 
 
 class Refusal(Exception):  # noqa: N818 - becomes a SnapshotError as soon as the file is named
@@ -40,18 +39,9 @@ class Entry(NamedTuple):
 
 
 def read_layout(file: io.FileIO) -> dict[str, Entry]:
-    """List the entries of a snapshot.
-
-    Args:
-        file: Open for reading.
-
-    Returns:
-        The entries by name, without the folder that all of them are in.
-
-    Raises:
-        Refusal: The file is no snapshot, was cut short, or its layout is not torch's.
-    """
-    _refuse_other_formats(_read_at(file, 0, 16))
+    """The entries of a snapshot by name, without the folder that all of them are in."""
+    if not _read_at(file, 0, 4).startswith(b"PK\x03\x04"):
+        raise Refusal("is no snapshot: it is no zip file as torch.save writes it")
     end = _directory_start(file)
     try:
         with zipfile.ZipFile(file) as archive:
@@ -76,11 +66,7 @@ def read_layout(file: io.FileIO) -> dict[str, Entry]:
 
 
 def read_entry(file: io.FileIO, entry: Entry) -> bytes:
-    """One entry's bytes.
-
-    Raises:
-        Refusal: Their checksum is wrong.
-    """
+    """One entry's bytes, compared with their checksum."""
     content = _read_at(file, entry.start, entry.size)
     _check(zlib.crc32(content), entry)
     return content
@@ -90,10 +76,6 @@ class CheckedFile(io.FileIO):
     """A snapshot's file that compares the checksum of every entry that is read from it.
 
     The bytes that are checked are the very bytes that are used, and are read only once.
-
-    Args:
-        file: Open for reading.
-        entries: The entries.
     """
 
     def __init__(self, file: io.FileIO, entries: Mapping[str, Entry]) -> None:
@@ -119,11 +101,7 @@ class CheckedFile(io.FileIO):
         return done
 
     def finish(self) -> None:
-        """Compare the checksums of whatever has not been read.
-
-        Raises:
-            Refusal: A checksum is wrong.
-        """
+        """Compare the checksums of whatever has not been read; raise what was found before."""
         buffer = memoryview(bytearray(_CHUNK))
         for entry in self._unread.values():
             self.seek(entry.start)
@@ -145,18 +123,6 @@ def _check(checksum: int, entry: Entry) -> None:
 def _read_at(file: io.FileIO, start: int, size: int) -> bytes:
     file.seek(start)
     return file.read(size)
-
-
-def _refuse_other_formats(head: bytes) -> None:
-    if not head:
-        raise Refusal("is no snapshot: it is empty")
-    if head.startswith(_OLD_FORMAT):
-        raise Refusal(
-            "is in the format of torch before 1.6: if you trust it, write it again with "
-            "torch.save(torch.load(old, weights_only=False), new)"
-        )
-    if not head.startswith(b"PK\x03\x04"):
-        raise Refusal("is no snapshot: it is no zip file as torch.save writes it")
 
 
 def _directory_start(file: io.FileIO) -> int:

@@ -13,6 +13,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from lis2_lightning.base.tables import table
 from lis2_lightning.snapshots.read import read_snapshot
 
 Source = Mapping[str, Any] | str | os.PathLike[str]
@@ -22,19 +23,12 @@ _MISSING: Final = object()
 
 @dataclass(frozen=True)
 class Difference:
-    """One place where two snapshots differ.
+    """One place where two snapshots differ, with what each has there, shortened."""
 
-    Args:
-        path: The keys that lead there, joined by slashes.
-        left: What the first has there, shortened.
-        right: What the second has.
-        extent: For two tensors of one kind, in how many values they differ and how far.
-    """
-
-    path: str
+    path: str  # the keys that lead there, joined by slashes
     left: str
     right: str
-    extent: str = ""
+    extent: str = ""  # of two tensors of one kind: in how many values they differ, and how far
 
     @property
     def values(self) -> str:
@@ -48,12 +42,7 @@ class Difference:
 def differences(left: Source, right: Source) -> list[Difference]:
     """Every place where two snapshots differ; a NaN equals a NaN.
 
-    Args:
-        left: A snapshot, a part of one, or its file.
-        right: The other.
-
-    Raises:
-        SnapshotError: A file is missing, damaged or no snapshot.
+    Either is a snapshot, a part of one, or its file.
 
     >>> before = {"w": torch.tensor([1.0, 2.0, float("nan")]), "epoch": 3}
     >>> after = {"w": torch.tensor([1.0, 2.5, float("nan")]), "lr": 0.1}
@@ -69,19 +58,16 @@ def differences(left: Source, right: Source) -> list[Difference]:
 
 def _differences(left: Any, right: Any, keys: tuple[Any, ...]) -> Iterator[Difference]:
     before, after = _parts(left), _parts(right)
+    path = printable("/".join(map(str, keys)))
     if before is not None and after is not None:
         for key in {**before, **after}:
             values = before.get(key, _MISSING), after.get(key, _MISSING)
             yield from _differences(*values, (*keys, key))
     elif isinstance(left, Tensor) and isinstance(right, Tensor) and _kind(left) == _kind(right):
         if extent := _extent(_numbers(left), _numbers(right)):
-            yield Difference(_path(keys), _kind(left), _kind(right), extent)
+            yield Difference(path, _kind(left), _kind(right), extent)
     elif not _equal(left, right):
-        yield Difference(_path(keys), _brief(left), _brief(right))
-
-
-def _path(keys: tuple[Any, ...]) -> str:
-    return printable("/".join(map(str, keys)))
+        yield Difference(path, _brief(left), _brief(right))
 
 
 def _parts(value: Any) -> Mapping[Any, Any] | None:
@@ -91,10 +77,9 @@ def _parts(value: Any) -> Mapping[Any, Any] | None:
 
 
 def _equal(left: Any, right: Any) -> bool:
-    both_nan = isinstance(left, float) and left != left and right != right  # noqa: PLR0124
-    return (
-        type(left) is type(right) and not isinstance(left, Tensor) and (both_nan or left == right)
-    )
+    if type(left) is not type(right) or isinstance(left, Tensor):
+        return False
+    return bool(left == right) or (isinstance(left, float) and left != left and right != right)  # noqa: PLR0124
 
 
 def _numbers(tensor: Tensor) -> Tensor:
@@ -140,21 +125,12 @@ def _brief(value: Any) -> str:
 
 
 def render_differences(items: Sequence[Difference], *, limit: int = 40) -> str:
-    """Differences as aligned lines.
-
-    Args:
-        items: What :func:`differences` gives.
-        limit: How many are shown; of the others their number.
-    """
+    """Differences as aligned lines: the first of them, and the number of the others."""
     if not items:
         return "no difference"
-    shown = items[:limit]
-    width = max(len(difference.path) for difference in shown) + 2
-    lines = [f"{len(items)} differences" if len(items) > 1 else "1 difference"]
-    lines += [f"{difference.path:<{width}}{difference.values}" for difference in shown]
-    if len(items) > limit:
-        lines.append(f"and {len(items) - limit} more")
-    return "\n".join(lines)
+    count = f"{len(items)} differences" if len(items) > 1 else "1 difference"
+    lines = [count, table({item.path: item.values for item in items[:limit]})]
+    return "\n".join(lines + [f"and {len(items) - limit} more"] * (len(items) > limit))
 
 
 def printable(text: str) -> str:

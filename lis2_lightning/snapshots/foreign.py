@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath, PureWindowsPath
-from typing import Any, ClassVar, Final, Self
+from typing import Any, Final, Self
 
 
 class Stub:
     """An object of another program: its attributes, and no behaviour."""
 
-    kind: ClassVar[str] = "configurable.GlobalConfig"
-
     attributes: dict[str, Any]
 
-    def __new__(cls) -> Self:
-        """Make one as the unpickler does, which does not call __init__."""
+    def __new__(cls, name: str = "") -> Self:  # noqa: ARG004 - as logging.getLogger is called
+        """Unpicklers do not call __init__."""
         stub = super().__new__(cls)
         stub.attributes = {}
         return stub
@@ -27,15 +25,8 @@ class Stub:
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take the attributes."""
         if not isinstance(state, dict):
-            raise TypeError(f"attributes of {self.kind} are a {type(state).__name__}")
+            raise TypeError(f"attributes of an object are a {type(state).__name__}")
         self.attributes = state
-
-
-class _Logger(Stub):
-    kind = "logging.Logger"
-
-    def __new__(cls, name: str = "") -> Self:  # noqa: ARG004 - as logging.getLogger is called
-        return super().__new__(cls)
 
 
 # where versions of LIS2 keep the class
@@ -50,7 +41,7 @@ _WINDOWS: Final = ("PureWindowsPath", "WindowsPath")
 
 # what a snapshot of LIS2's may call besides what torch takes for safe
 FOREIGN: Final[Mapping[str, Callable[..., Any]]] = {
-    "logging.getLogger": _Logger,
+    "logging.getLogger": Stub,
     **dict.fromkeys(_CONFIGS, Stub),
     **{
         f"{module}.{name}": kind

@@ -18,6 +18,7 @@ import torch
 
 from lis2_lightning._version import __version__
 from lis2_lightning.errors import SnapshotError
+from lis2_lightning.snapshots.foreign import Stub
 from lis2_lightning.snapshots.outline import Note
 
 FORMAT: Final = 1
@@ -25,7 +26,7 @@ MODEL_PREFIX: Final = "model."
 COMPILED: Final = "_orig_mod."
 NAMES: Final = "names"  # of the files that are to hold the same bytes
 # what is where, and of which type; a note stands for a tensor that has not been read
-_TYPES: Final[Mapping[str, Any]] = {
+_LIS2_TYPES: Final[Mapping[str, Any]] = {
     "MODEL": Mapping,
     "MODEL.MODEL_CONFIG": object,
     "MODEL.MODEL_STATE": Mapping,
@@ -37,6 +38,7 @@ _TYPES: Final[Mapping[str, Any]] = {
     "GLOBAL_CONFIG": Mapping,
 }
 _OUR_TYPES: Final[Mapping[str, Any]] = {
+    **_LIS2_TYPES,
     "LIGHTNING": Mapping,
     "LIGHTNING.format": int,
     "LIGHTNING.next_epoch": int,
@@ -62,18 +64,10 @@ def to_snapshot(
     next_epoch: int,
     next_batch: int = 0,
 ) -> dict[str, Any]:
-    """Turn Lightning's checkpoint into a snapshot.
+    """Turn Lightning's checkpoint into a snapshot; values must be plain or tensors.
 
-    Args:
-        checkpoint: What ``Trainer.dump_checkpoint`` gives.
-        model_config: The model's configuration in LIS2's spelling.
-        global_config: The whole resolved configuration; it builds the same trainer again.
-        best_loss: The best monitored value so far.
-        next_epoch: The epoch, counted from 0, at which a resumed run continues.
-        next_batch: The batch of that epoch, counted from 0; more than 0 inside an epoch.
-
-    Raises:
-        SnapshotError: A value is neither plain nor a tensor.
+    ``model_config`` is in LIS2's spelling; ``global_config`` builds the same trainer again. A
+    resumed run continues with ``next_batch`` of ``next_epoch``, both counted from 0.
 
     >>> checkpoint = {"state_dict": {"model.w": torch.ones(1), "loss.k": torch.ones(1)},
     ...               "optimizer_states": [{"state": {}}], "lr_schedulers": [], "loops": {}}
@@ -84,7 +78,12 @@ def to_snapshot(
     >>> from_snapshot(snapshot) == checkpoint
     True
     """
-    weights, others = _split(checkpoint["state_dict"])
+    state = checkpoint["state_dict"]
+    weights = {
+        name.removeprefix(MODEL_PREFIX).replace(COMPILED, ""): value
+        for name, value in state.items()
+        if name.startswith(MODEL_PREFIX)
+    }
     schedulers = checkpoint.get("lr_schedulers", [])
     optimizers = checkpoint.get("optimizer_states", [])
     snapshot = {
@@ -101,20 +100,16 @@ def to_snapshot(
             "next_epoch": next_epoch,
             "next_batch": next_batch,
             "versions": {"lis2-lightning": __version__, "torch": str(torch.__version__)},
-            "other_state": others,
+            "other_state": {k: v for k, v in state.items() if not k.startswith(MODEL_PREFIX)},
             "checkpoint": {k: v for k, v in checkpoint.items() if k not in _SPECIFIED},
         },
     }
-    plain: dict[str, Any] = _plain(snapshot, "snapshot")
-    return plain
+    result: dict[str, Any] = plain(snapshot, "snapshot")
+    return result
 
 
 def from_snapshot(snapshot: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn a snapshot back into the checkpoint that Lightning resumes from.
-
-    Raises:
-        SnapshotError: An entry is missing, or the format is newer than this package.
-    """
+    """Turn a snapshot back into the checkpoint that Lightning resumes from."""
     check_content(snapshot, name="the snapshot", is_lis2=False)
     ours, info = snapshot["LIGHTNING"], snapshot["TRAIN_INFO"]
     state = {
@@ -130,21 +125,13 @@ def from_snapshot(snapshot: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_content(content: Any, *, name: str, is_lis2: bool) -> None:
-    """Refuse what is no snapshot, naming the entry that is missing or wrong.
-
-    Args:
-        content: What a file holds.
-        name: The file's name.
-        is_lis2: Whether LIS2 itself wrote it, which has no entry of ours.
-
-    Raises:
-        SnapshotError: As said; also where the format is newer than this package.
+    """Refuse what is no snapshot, or one of a newer format; files of LIS2 have no entry of ours.
 
     >>> check_content({"MODEL": {}}, name="last.pt", is_lis2=True)
     Traceback (most recent call last):
     lis2_lightning.errors.SnapshotError: last.pt is no snapshot: MODEL_CONFIG is missing
     """
-    for place, types in (_TYPES if is_lis2 else {**_TYPES, **_OUR_TYPES}).items():
+    for place, types in (_LIS2_TYPES if is_lis2 else _OUR_TYPES).items():
         value = content
         for key in place.split("."):
             if not isinstance(value, Mapping) or key not in value:
@@ -165,36 +152,21 @@ def check_content(content: Any, *, name: str, is_lis2: bool) -> None:
 
 
 def checkpoint_state(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the callbacks that write snapshots say of them in Lightning's checkpoint.
-
-    Args:
-        checkpoint: Lightning's checkpoint, or the part of it that a snapshot keeps.
-
-    Returns:
-        ``monitor``, ``mode``, ``best_loss`` and ``names`` (of files that the snapshot was to
-        have), null or empty where it does not say.
-    """
+    """``monitor``, ``mode`` and ``best_loss``, null where it has none, and ``names`` of files."""
     callbacks = checkpoint.get("callbacks") or {}
     nothing = {"monitor": None, "mode": None, "best_loss": None}
     return {**nothing, **callbacks.get("BestSnapshot", {}), NAMES: checkpoint.get(NAMES, ())}
 
 
-def _split(state: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    weights, others = {}, {}
-    for name, value in state.items():
-        if name.startswith(MODEL_PREFIX):
-            weights[name.removeprefix(MODEL_PREFIX).replace(COMPILED, "")] = value
-        else:
-            others[name] = value
-    return weights, others
-
-
-def _plain(value: Any, path: str) -> Any:
-    """The value with paths as text and NumPy numbers as Python's; anything odd is refused."""
+def plain(value: Any, path: str) -> Any:
+    """The value without objects of LIS2's, with paths as text; anything odd is refused."""
+    if isinstance(value, Stub):
+        value = value.attributes
     if isinstance(value, Mapping) and not isinstance(value, Counter):
-        return {_plain(k, path): _plain(item, f"{path}.{k}") for k, item in value.items()}
+        kept = {key: item for key, item in value.items() if not isinstance(item, Stub)}
+        return {plain(key, path): plain(item, f"{path}.{key}") for key, item in kept.items()}
     if isinstance(value, list | tuple):
-        items = [_plain(item, f"{path}[{i}]") for i, item in enumerate(value)]
+        items = [plain(item, f"{path}[{i}]") for i, item in enumerate(value)]
         return tuple(items) if isinstance(value, tuple) else items
     return _leaf(value, path)
 
@@ -207,7 +179,7 @@ def _leaf(value: Any, path: str) -> Any:
         return str(value)
     if isinstance(value, np.generic):
         return value.item()
-    if type(value) in _READABLE:
+    if isinstance(value, Note) or type(value) in _READABLE:
         return value
     for kind in (int, float, str):
         if isinstance(value, kind):

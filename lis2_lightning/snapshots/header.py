@@ -13,8 +13,7 @@ import torch
 
 from lis2_lightning.errors import SnapshotError
 from lis2_lightning.snapshots.archive import read_entry
-from lis2_lightning.snapshots.format import checkpoint_state
-from lis2_lightning.snapshots.legacy import plain
+from lis2_lightning.snapshots.format import checkpoint_state, plain
 from lis2_lightning.snapshots.outline import Note, read_outline
 from lis2_lightning.snapshots.read import check_outline, opened, read_snapshot
 
@@ -25,13 +24,8 @@ _log = logging.getLogger("lis2_lightning")
 class Snapshot(os.PathLike[str]):
     """A snapshot's file and what it says of itself; its tensors are read when they are needed.
 
-    Args:
-        path: The file.
-        next_epoch: The epoch, counted from 0, at which a resumed run continues.
-        next_batch: The batch inside it, counted from 0.
-        best_loss: The best monitored value so far.
-        config: The configuration that builds the same trainer again.
-        names: The names of files that the run was to give this snapshot.
+    A resumed run continues with ``next_batch`` of ``next_epoch``, both counted from 0. ``names``
+    are those of the files that the run was to give this snapshot.
     """
 
     path: Path
@@ -54,34 +48,19 @@ class Snapshot(os.PathLike[str]):
         return self.next_epoch, self.next_batch
 
     def read(self) -> None:
-        """Read and verify the whole file, if that has not been done, and keep what it holds.
-
-        Raises:
-            SnapshotError: The file is damaged.
-        """
+        """Read and verify the whole file, if that has not been done, and keep what it holds."""
         if self._content is None:
             self._content = read_snapshot(self.path)
 
     def take(self) -> dict[str, Any]:
-        """What the file holds, read now if it was not before; it is not kept any longer.
-
-        Raises:
-            SnapshotError: The file is damaged.
-        """
+        """What the file holds, read now if it was not before; it is not kept any longer."""
         self.read()
         content, self._content = self._content, None
         return content or {}
 
 
 def peek(path: str | os.PathLike[str]) -> Snapshot:
-    """Read what a snapshot says of itself, without its tensors and their checksums.
-
-    Args:
-        path: The file.
-
-    Raises:
-        SnapshotError: The file is missing, no snapshot, or damaged in the part that is read.
-    """
+    """Read what a snapshot says of itself, without its tensors and their checksums."""
     with opened(path) as file:
         outline = read_outline(file)
         check_outline(outline, path)
@@ -92,7 +71,7 @@ def peek(path: str | os.PathLike[str]) -> Snapshot:
             next_epoch=ours["next_epoch"],
             next_batch=ours["next_batch"],
             best_loss=_number(info["BEST_LOSS"], file),
-            config=plain(content["GLOBAL_CONFIG"]),
+            config=plain(content["GLOBAL_CONFIG"], "GLOBAL_CONFIG"),
             names=tuple(
                 Path(name).name for name in checkpoint_state(ours.get("checkpoint", {}))["names"]
             ),
@@ -104,9 +83,6 @@ def snapshots_in(folder: Path) -> list[Snapshot]:
 
     Which is newest is read from the files, for a copy changes the dates of files. Damaged ones are
     reported and left out; tensors are not read.
-
-    Args:
-        folder: The run's folder.
     """
     snapshots = []
     for path in sorted(folder.glob("*.pt")):
@@ -118,14 +94,7 @@ def snapshots_in(folder: Path) -> list[Snapshot]:
 
 
 def newest_snapshot(folder: Path) -> Snapshot | None:
-    """The newest whole snapshot of a run folder, read and ready to be taken.
-
-    Args:
-        folder: The run's folder.
-
-    Returns:
-        The snapshot, or null where there is no whole one.
-    """
+    """The newest whole snapshot of a run folder, read and ready to be taken."""
     for snapshot in snapshots_in(folder):
         try:
             snapshot.read()

@@ -23,7 +23,7 @@ class SnapshotIO(CheckpointIO):
     them is written; the others become hard links to it.
 
     Args:
-        to_snapshot: Turns a checkpoint into a snapshot; it knows the configuration.
+        to_snapshot: Turns a checkpoint into a snapshot.
         config: The resolved configuration; where it differs from a snapshot's, it wins.
     """
 
@@ -57,13 +57,7 @@ class SnapshotIO(CheckpointIO):
         map_location: Any = "cpu",
         weights_only: bool | None = True,  # noqa: ARG002, FBT001, FBT002 - never anything else
     ) -> dict[str, Any]:
-        """Read a snapshot as the checkpoint it was; one that has been read is not read again.
-
-        Args:
-            path: A file, or a snapshot that may have been read.
-            map_location: The device where the tensors of a file go.
-            weights_only: Ignored: it is never anything else.
-        """
+        """Read a snapshot as the checkpoint it was; one that has been read is not read again."""
         if isinstance(path, Snapshot):
             snapshot = path.take()
         else:

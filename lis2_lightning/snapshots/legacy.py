@@ -14,33 +14,19 @@ from typing import Any, Final
 from lightning import __version__ as lightning_version
 
 from lis2_lightning.snapshots.foreign import Stub
-from lis2_lightning.snapshots.format import MODEL_PREFIX, to_snapshot
+from lis2_lightning.snapshots.format import MODEL_PREFIX, plain, to_snapshot
 
 _ALL: Final = ("ready", "started", "processed", "completed")
 _ENDS: Final = ("ready", "completed")
-_WRAPPERS: Final = ("module.", "_orig_mod.")  # of parallel training and of torch.compile
-# what the schedulers of torch keep in their states; LIS2's add everything that hangs on them
-_SCHEDULER_KEYS: Final = frozenset({
-    "last_epoch", "base_lrs", "_last_lr", "_step_count", "_is_initial",
-    "_get_lr_called_within_step", "step_size", "milestones", "gamma", "lr_lambdas", "factor",
-    "power", "start_factor", "end_factor", "total_iters", "T_max", "eta_min", "T_0", "T_i",
-    "T_mult", "T_cur", "mode", "mode_worse", "threshold", "threshold_mode", "patience",
-    "cooldown", "eps", "best", "cooldown_counter", "num_bad_epochs", "min_lrs",
-    "default_min_lr", "max_lrs", "total_size", "step_ratio", "scale_mode", "_scale_fn_custom",
-    "cycle_momentum", "use_beta1", "base_momentums", "max_momentums", "total_steps",
-    "_schedule_phases", "_anneal_func_type",
-})  # fmt: skip
+# of parallel training and of torch.compile, either of which may be the outer one
+_WRAPPERS: Final = ("module.", "_orig_mod.", "module.")
 
 
 def from_lis2(loaded: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Turn what a snapshot of LIS2's holds into our form.
 
-    Args:
-        loaded: Its content, with stubs in the places of other programs' objects.
-
-    Returns:
-        A snapshot from which Lightning continues with the epoch after ``EPOCHS_RUN``, and what was
-        left out, a line for each.
+    A run continues from it with the epoch after ``EPOCHS_RUN``. The second value names what was
+    left out: the objects that LIS2 hangs on its scheduler.
 
     >>> import torch
     >>> loaded = {"MODEL": {"MODEL_CONFIG": {"type": "unet"}, "MODEL_STATE": {"module.w": 1}},
@@ -53,8 +39,8 @@ def from_lis2(loaded: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """
     info, model = loaded["TRAIN_INFO"], loaded["MODEL"]
     done, best_loss = int(info["EPOCHS_RUN"]) + 1, float(info["BEST_LOSS"])
-    scheduler, optimizer = info["SCHEDULER_STATE"] or {}, plain(info["OPTIMIZER_STATE"])
-    known = {key: plain(value) for key, value in scheduler.items() if key in _SCHEDULER_KEYS}
+    scheduler, optimizer = info["SCHEDULER_STATE"] or {}, info["OPTIMIZER_STATE"]
+    known = {key: value for key, value in scheduler.items() if not _is_object(value)}
     weights = _without_wrappers(model["MODEL_STATE"])
     checkpoint = {
         "state_dict": {f"{MODEL_PREFIX}{name}": value for name, value in weights.items()},
@@ -64,49 +50,27 @@ def from_lis2(loaded: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     }
     snapshot = to_snapshot(
         checkpoint,
-        model_config=plain(model["MODEL_CONFIG"]),
-        global_config=plain(loaded["GLOBAL_CONFIG"]),
+        model_config=plain(model["MODEL_CONFIG"], "MODEL_CONFIG"),
+        global_config=loaded["GLOBAL_CONFIG"],
         best_loss=best_loss,
         next_epoch=done,
     )
     del snapshot["LIGHTNING"]["versions"]  # it was not we who wrote it
-    dropped = {key: value for key, value in scheduler.items() if key not in known}
-    return snapshot, [f"SCHEDULER_STATE.{key}: {_kind(value)}" for key, value in dropped.items()]
+    return snapshot, [f"SCHEDULER_STATE.{key}" for key in scheduler if key not in known]
 
 
-def plain(value: Any) -> Any:
-    """A value of a snapshot of LIS2's with paths as text and without other programs' objects."""
-    if isinstance(value, Counter):
-        return value
-    if isinstance(value, Stub):
-        value = value.attributes
-    if isinstance(value, PurePath):
-        return str(value)
-    if isinstance(value, dict):
-        return {k: plain(item) for k, item in value.items() if not isinstance(item, Stub)}
-    if isinstance(value, list | tuple):
-        items = [plain(item) for item in value]
-        return tuple(items) if isinstance(value, tuple) else items
-    return value
+def _is_object(value: Any) -> bool:
+    """Whether a scheduler of torch's keeps no such value; the milestones are a Counter."""
+    is_mapping = isinstance(value, dict) and not isinstance(value, Counter)
+    return is_mapping or isinstance(value, Stub | PurePath)
 
 
-def _kind(value: Any) -> str:
-    if isinstance(value, Stub):
-        return f"an object of {value.kind}"
-    return "str" if isinstance(value, PurePath) else type(value).__name__
-
-
-def _without_wrappers(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The weights by the names that the bare network has."""
-    kept = dict(state)
-    while prefix := _common(kept):
-        kept = {name.removeprefix(prefix): value for name, value in kept.items()}
-    return kept
-
-
-def _common(names: Iterable[str]) -> str | None:
-    """The wrapper that all names begin with; a network may have a part of such a name itself."""
-    return next((w for w in _WRAPPERS if names and all(n.startswith(w) for n in names)), None)
+def _without_wrappers(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The weights by the names that the bare network has, a part of which may be called alike."""
+    for wrapper in _WRAPPERS:
+        if all(name.startswith(wrapper) for name in state):
+            state = {name.removeprefix(wrapper): value for name, value in state.items()}
+    return state
 
 
 def _num_steps(optimizer: Any) -> int:
@@ -119,14 +83,15 @@ def _num_steps(optimizer: Any) -> int:
 
 def _checkpoint(done: int, steps: int, best_loss: float) -> dict[str, Any]:
     """What Lightning and our callbacks write besides weights and states when an epoch ends."""
+    evaluation = {"state_dict": {}, "batch_progress": {**_progress(_ALL), "is_last_batch": False}}
     return {
         "epoch": done - 1,
         "global_step": steps,
         "pytorch-lightning_version": lightning_version,
         "loops": {
             "fit_loop": _fit_loop(done, steps),
-            "validate_loop": _evaluation(),
-            "test_loop": _evaluation(),
+            "validate_loop": evaluation,
+            "test_loop": evaluation,
             "predict_loop": {"state_dict": {}, "batch_progress": _progress(_ALL)},
         },
         "callbacks": {
@@ -158,10 +123,6 @@ def _fit_loop(done: int, steps: int) -> dict[str, Any]:
         "epoch_loop.val_loop.state_dict": {},
         "epoch_loop.val_loop.batch_progress": {**_progress(_ALL), "is_last_batch": True},
     }
-
-
-def _evaluation() -> dict[str, Any]:
-    return {"state_dict": {}, "batch_progress": {**_progress(_ALL), "is_last_batch": False}}
 
 
 def _progress(names: Iterable[str], total: int = 0, current: int = 0) -> dict[str, dict[str, int]]:

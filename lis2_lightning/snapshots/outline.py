@@ -63,11 +63,7 @@ class Storage(NamedTuple):
 
 
 class Note:
-    """Stands for what a function or class would build, such as a tensor.
-
-    Args:
-        arguments: What it would be called with.
-    """
+    """Stands for what a function or class would build, such as a tensor."""
 
     path: ClassVar[str]  # the name of the function
     check: ClassVar[Callable[[str, tuple[Any, ...]], None]]
@@ -88,25 +84,15 @@ class Note:
 
 @dataclass(frozen=True)
 class Outline:
-    """What a file holds, by its own account.
-
-    Args:
-        content: What its pickle would build.
-        entries: Where the bytes of its tensors are.
-        foreign: The names it holds of classes of other programs; empty for our own files.
-    """
+    """What a file holds, by its own account."""
 
     content: Any
     entries: Mapping[str, Entry]
-    foreign: tuple[str, ...]
+    foreign: tuple[str, ...]  # names of classes of other programs; none in our own files
 
 
 def read_outline(file: io.FileIO) -> Outline:
-    """Judge all of a file but the bytes of its tensors.
-
-    Raises:
-        Refusal: It is damaged, or holds what no snapshot holds.
-    """
+    """Judge all of a file but the bytes of its tensors."""
     entries = read_layout(file)
     if PICKLE not in entries:
         raise Refusal(f"is no snapshot: it holds no {PICKLE}")
@@ -180,12 +166,7 @@ def _hash_size(name: str, argument: Any, items: list[int]) -> int:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Builds what a pickle would build, from stand-ins.
-
-    Args:
-        program: The pickle.
-        entries: The entries of its file.
-    """
+    """Builds what a pickle would build, from stand-ins."""
 
     def __init__(self, program: bytes, entries: Mapping[str, Entry]) -> None:
         super().__init__(io.BytesIO(program), encoding="utf-8")

@@ -15,10 +15,6 @@ _ORDER: Final = ("batch_size", "seed", "train_dataset")
 def differences(written: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What a resumed run does otherwise than the run that wrote its snapshot, a phrase for each.
 
-    Args:
-        written: The snapshot's ``GLOBAL_CONFIG``, in either spelling.
-        now: The resolved configuration of the resumed run.
-
     >>> differences({"batch_size": 4}, {"batch_size": 8, "epochs": 3})
     ['batch_size is 8, was 4']
     """
@@ -39,12 +35,9 @@ def differences(written: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
 def reconcile(
     checkpoint: dict[str, Any], written: Mapping[str, Any], now: Mapping[str, Any]
 ) -> None:
-    """Change a checkpoint so that a run which resumes from it has the values of now.
+    """Change Lightning's checkpoint so that a run which resumes from it has the values of now.
 
-    Args:
-        checkpoint: Lightning's checkpoint; it is changed.
-        written: The snapshot's ``GLOBAL_CONFIG``, in either spelling.
-        now: The resolved configuration of the resumed run.
+    Either configuration may be in either spelling.
     """
     written, now = _comparable(written), _comparable(now)
     is_other = _class_of(written) != _class_of(now)
@@ -86,15 +79,10 @@ def _changed_arguments(
     written: Mapping[str, Any], now: Mapping[str, Any]
 ) -> dict[str, tuple[Any, Any]]:
     """The optimizer's arguments that differ, each with its old and its new value."""
-    if _class_of(written) != _class_of(now):
+    if _class_of(written) != _class_of(now) or not isinstance(now.get("optimizer"), Mapping):
         return {}
-    old, new = _arguments(written), _arguments(now)
+    old, new = (config["optimizer"].get("init_args") or {} for config in (written, now))
     return {name: (old[name], new[name]) for name in old if name in new and old[name] != new[name]}
-
-
-def _arguments(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    optimizer = config.get("optimizer")
-    return (optimizer.get("init_args") or {}) if isinstance(optimizer, Mapping) else {}
 
 
 def _set_argument(checkpoint: Mapping[str, Any], name: str, old: Any, new: Any) -> None:

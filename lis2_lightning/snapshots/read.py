@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from lis2_lightning.errors import SnapshotError
+from lis2_lightning.errors import SnapshotError, one_line
 from lis2_lightning.snapshots.archive import CheckedFile, Refusal
 from lis2_lightning.snapshots.foreign import FOREIGN
 from lis2_lightning.snapshots.format import check_content
@@ -46,18 +46,7 @@ def read_snapshot(path: str | os.PathLike[str], *, map_location: Any = "cpu") ->
 def read_as_ours(
     path: str | os.PathLike[str], map_location: Any = "cpu"
 ) -> tuple[dict[str, Any], list[str] | None]:
-    """Read a snapshot, and say what is lost of one of LIS2's.
-
-    Args:
-        path: The file.
-        map_location: The device where tensors go.
-
-    Returns:
-        The snapshot in our form; of one of LIS2's what was left out, a line for each, else null.
-
-    Raises:
-        SnapshotError: As for :func:`read_snapshot`.
-    """
+    """Read a snapshot in our form; of one of LIS2's also the names of what was left out."""
     with opened(path) as file:
         outline = read_outline(file)
         is_lis2 = check_outline(outline, path)
@@ -74,14 +63,7 @@ def read_as_ours(
 
 @contextmanager
 def opened(path: str | os.PathLike[str]) -> Iterator[io.FileIO]:
-    """Open a snapshot, and turn whatever goes wrong with it into one sentence with its name.
-
-    Yields:
-        The file, open for reading.
-
-    Raises:
-        SnapshotError: Something went wrong.
-    """
+    """Open a snapshot, and turn whatever goes wrong with it into one sentence with its name."""
     if not Path(path).is_file():
         raise SnapshotError(f"there is no snapshot {path}: check the path")
     try:
@@ -94,17 +76,12 @@ def opened(path: str | os.PathLike[str]) -> Iterator[io.FileIO]:
     except OSError as error:
         raise SnapshotError(f"{path} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # torch raises a dozen kinds where a file is not what it expects
-        reason = ascii(" ".join(str(error).split())[:200])[1:-1] or type(error).__name__
+        reason = ascii(one_line(error)[:200])[1:-1]
         raise SnapshotError(f"{path} cannot be read safely: {reason}") from error
 
 
 def check_outline(outline: Outline, path: str | os.PathLike[str]) -> bool:
-    """Refuse what is no snapshot; whether it is one that LIS2 wrote.
-
-    Raises:
-        Refusal: It is one of ours, and names what only those of LIS2 do.
-        SnapshotError: An entry is missing or wrong, or the format is newer than this package.
-    """
+    """Refuse what is no snapshot; whether it is one that LIS2 wrote."""
     is_lis2 = isinstance(outline.content, Mapping) and "LIGHTNING" not in outline.content
     check_content(outline.content, name=str(path), is_lis2=is_lis2)
     if outline.foreign and not is_lis2:

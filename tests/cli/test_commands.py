@@ -44,8 +44,8 @@ Typed = Callable[..., tuple[int, str, str]]
 def test_info_shows_what_is_in_a_snapshot(finished: Finished, typed: Typed) -> None:
     code, told, _ = typed("info", finished[0] / "best.pt")
     assert code == 0
-    assert "continues with" in told
-    assert "Adam, learning rate 0.02" in told
+    assert "next_epoch: " in told
+    assert "class: Adam\n  learning_rates:\n  - 0.02\n" in told
 
 
 def test_info_as_json_is_one_line_of_plain_values(finished: Finished, typed: Typed) -> None:

@@ -36,18 +36,18 @@ LIS2_CONFIG = {
 }
 
 
-def equal(one: Any, other: Any) -> bool:
+def equal(left: Any, right: Any) -> bool:
     """Whether nested values are the same: types, keys and their order, bits of tensors."""
-    if type(one) is not type(other):
+    if type(left) is not type(right):
         return False
-    if isinstance(one, torch.Tensor):
-        alike = one.dtype == other.dtype and one.shape == other.shape
-        return alike and one.stride() == other.stride() and torch.equal(one, other)
-    if isinstance(one, dict):
-        return list(one) == list(other) and all(equal(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(equal, one, other))
-    return repr(one) == repr(other)  # so that NaN is NaN and 1 is not 1.0
+    if isinstance(left, torch.Tensor):
+        alike = left.dtype == right.dtype and left.shape == right.shape
+        return alike and left.stride() == right.stride() and torch.equal(left, right)
+    if isinstance(left, dict):
+        return list(left) == list(right) and all(equal(left[key], right[key]) for key in left)
+    if isinstance(left, list | tuple):
+        return len(left) == len(right) and all(map(equal, left, right))
+    return repr(left) == repr(right)  # so that NaN is NaN and 1 is not 1.0
 
 
 @pytest.fixture(scope="session")
@@ -132,11 +132,11 @@ class Described:
     """Stands for a tensor in a pickle that is written by hand."""
 
     def __init__(self, key: str, length: int, size: Any, stride: Any) -> None:
-        self.told = key, length, size, stride
+        self.arguments = key, length, size, stride
 
     def __reduce__(self) -> Any:
-        _, _, size, stride = self.told
-        arguments = Stored(*self.told[:2]), 0, size, stride, False, NoHooks()
+        _, _, size, stride = self.arguments
+        arguments = Stored(*self.arguments[:2]), 0, size, stride, False, NoHooks()
         return torch._utils._rebuild_tensor_v2, arguments
 
 
@@ -144,7 +144,7 @@ class Stored:
     """Stands for a storage."""
 
     def __init__(self, key: str, length: int) -> None:
-        self.told = key, length
+        self.arguments = key, length
 
 
 class NoHooks(dict[Any, Any]):
@@ -161,7 +161,7 @@ class Pickler(pickle.Pickler):
 
     def persistent_id(self, value: Any) -> Any:
         if isinstance(value, Stored):
-            key, length = value.told
+            key, length = value.arguments
             return "storage", torch.FloatStorage, key, "cpu", length
         return None
 
@@ -216,12 +216,12 @@ def lis2(
     **config: Any,
 ) -> dict[str, Any]:
     """Write what LIS2 writes after some epochs; gives the weights and the rate they end with."""
-    told = {**deepcopy(LIS2_CONFIG), **config}
+    whole = {**deepcopy(LIS2_CONFIG), **config}
     torch.manual_seed(5)
     network = UNet(features=2, num_blocks=1)
     steps = getattr(torch.optim, optimizer)(network.parameters(), lr=0.01)
     with configurable() as module:
-        scheduler = LoadedScheduler(steps, told["scheduler"], module.GlobalConfig(told))
+        scheduler = LoadedScheduler(steps, whole["scheduler"], module.GlobalConfig(whole))
         for _ in range(epochs_run + 1):
             for _ in range(4):
                 for parameter in network.parameters():
@@ -231,7 +231,7 @@ def lis2(
         state = {f"{prefix}{key}": value for key, value in network.state_dict().items()}
         content = {
             "MODEL": {
-                "MODEL_CONFIG": told["model"],
+                "MODEL_CONFIG": whole["model"],
                 "MODEL_STATE": type(network.state_dict())(state),
             },
             "TRAIN_INFO": {
@@ -240,7 +240,7 @@ def lis2(
                 "OPTIMIZER_STATE": steps.state_dict(),
                 "SCHEDULER_STATE": scheduler.state_dict(),
             },
-            "GLOBAL_CONFIG": told,
+            "GLOBAL_CONFIG": whole,
         }
         if change is not None:
             change(content)

@@ -155,7 +155,7 @@ def test_what_is_around_or_over_the_entries_is_refused(
         ("overlaps the next entry", lambda p: edited(p, last + 20, "<2L", 900, 900)),
         ("or encrypted", lambda p: edited(p, directory + 8, "<H", 1)),
         ("is no zip file", lambda p: p.write_bytes(b"MZ" + content)),
-        ("it is empty", lambda p: p.write_bytes(b"")),
+        ("is no zip file", lambda p: p.write_bytes(b"")),
     ]
     for expected, change in cases:
         path = fresh()

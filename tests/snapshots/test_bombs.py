@@ -49,8 +49,8 @@ def keys(values: list[bytes]) -> bytes:
 def tensor(size: list[int], stride: list[int], length: int = 4, offset: int = 0) -> bytes:
     """A tensor on a storage of 16 bytes."""
     shape = b"(" + b"".join(map(number, size)) + b"t(" + b"".join(map(number, stride)) + b"t"
-    told = text("storage") + b"ctorch\nFloatStorage\n" + text("0") + text("cpu") + number(length)
-    return TENSOR + b"((" + told + b"tQ" + number(offset) + shape + b"\x89" + ORDERED + b")RtR"
+    storage = text("storage") + b"ctorch\nFloatStorage\n" + text("0") + text("cpu") + number(length)
+    return TENSOR + b"((" + storage + b"tQ" + number(offset) + shape + b"\x89" + ORDERED + b")RtR"
 
 
 BOMBS = {

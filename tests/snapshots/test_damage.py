@@ -20,13 +20,13 @@ def outcome(path: Path, content: bytes, expected: Any, same: Same) -> str:
     """What comes of reading damaged bytes: refused or the same; anything else fails."""
     path.write_bytes(content)
     try:
-        found = read_snapshot(path)
+        content_read = read_snapshot(path)
     except SnapshotError as error:
         message = str(error)
         assert message.startswith(f"{path} ")
         assert message.isprintable()
         return "refused"
-    assert same(found, expected), "other content was read without a word"
+    assert same(content_read, expected), "other content was read without a word"
     return "same"
 
 
@@ -40,8 +40,8 @@ def flipped(content: bytes, bit: int) -> bytes:
 def outcomes(path: Path, changes: Iterable[bytes], same: Same) -> dict[str, int]:
     """How often reading was refused, and how often it gave the same."""
     expected = read_snapshot(path)
-    found = [outcome(path, content, expected, same) for content in changes]
-    return {name: found.count(name) for name in ("refused", "same")}
+    results = [outcome(path, content, expected, same) for content in changes]
+    return {name: results.count(name) for name in ("refused", "same")}
 
 
 def check_lengths(path: Path, number: int, same: Same) -> None:
@@ -127,11 +127,11 @@ def test_a_forged_table_of_contents_is_refused_or_read_as_torch_reads_it(
         made.entries = {**entries, "data.pkl": made.entries["data.pkl"]}
         made.write(whole)
         try:
-            found = read_snapshot(whole)
+            content_read = read_snapshot(whole)
         except SnapshotError:
             continue
         if b"LIGHTNING" in made.entries["data.pkl"]:  # or it is taken for one of LIS2's
             expected = torch.load(whole, weights_only=True)  # noqa: TID251 - the reference
-            assert same(found, expected)
+            assert same(content_read, expected)
             read += 1
     assert read > 10

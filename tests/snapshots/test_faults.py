@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,6 @@ import pytest
 import torch
 
 from lis2_lightning import SnapshotError
-from lis2_lightning.base.files import size_text
 from lis2_lightning.snapshots import link_snapshot, read_snapshot, to_snapshot, write_snapshot
 
 FAULTS = Path(__file__).parents[1] / "faults"
@@ -35,15 +35,17 @@ ONE_LINK = ["unlink", "link", "rename", "unlink", "open", "fsync", "close"]
 def snapshot(number: int, num_weights: int = 5000) -> dict[str, Any]:
     """A snapshot all of whose weights are its number."""
     weights = {f"model.{i}": torch.full((num_weights,), float(number)) for i in range(4)}
-    given = {"state_dict": weights, "optimizer_states": [], "lr_schedulers": [], "loops": {}}
-    return to_snapshot(given, model_config={}, global_config={}, best_loss=0.5, next_epoch=number)
+    checkpoint = {"state_dict": weights, "optimizer_states": [], "lr_schedulers": [], "loops": {}}
+    return to_snapshot(
+        checkpoint, model_config={}, global_config={}, best_loss=0.5, next_epoch=number
+    )
 
 
 def number_of(path: Path) -> int:
     """Which of them lies there, whole."""
-    found = read_snapshot(path)
-    number: int = found["LIGHTNING"]["next_epoch"]
-    weights = found["MODEL"]["MODEL_STATE"].values()
+    contents = read_snapshot(path)
+    number: int = contents["LIGHTNING"]["next_epoch"]
+    weights = contents["MODEL"]["MODEL_STATE"].values()
     assert all(torch.equal(w, torch.full_like(w, number)) for w in weights)
     return number
 
@@ -99,11 +101,11 @@ def test_an_error_of_any_operation_leaves_the_earlier_or_the_new_snapshot(
                 is_told = False
             except SnapshotError as error:
                 is_told = ".pt cannot be written: " in str(error)
-        found = {path.name: number_of(path) for path in tmp_path.glob("*.pt")}
-        everything_is_new = found == {"best.pt": 2, "last.pt": 2, "save_1.pt": 2}
+        contents = {path.name: number_of(path) for path in tmp_path.glob("*.pt")}
+        everything_is_new = contents == {"best.pt": 2, "last.pt": 2, "save_1.pt": 2}
         assert is_told or everything_is_new, number
-        assert found.get("save_1.pt", 2) == 2
-        seen.add(tuple(sorted(found.items())))
+        assert contents.get("save_1.pt", 2) == 2
+        seen.add(tuple(sorted(contents.items())))
     assert len(seen) >= 4  # nothing new, best, best and save_1, all of them
 
 
@@ -131,13 +133,13 @@ def test_a_fault_or_a_kill_at_any_call_leaves_the_earlier_or_the_new_snapshot(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert [line for scenario in told.values() for line in scenario["wrong"]] == []
+    results = json.loads(done.stdout)
+    assert [line for scenario in results.values() for line in scenario["wrong"]] == []
     # that calls were seen at all, and in which order: bytes, then the name, then the folder
-    one, three = ([*distinct(told[name]["calls"])] for name in ("the first", "three names"))
-    assert one == ONE_SAVE
+    first, three = ([*distinct(results[name]["calls"])] for name in ("the first", "three names"))
+    assert first == ONE_SAVE
     assert three == [*ONE_SAVE, *ONE_LINK, *ONE_LINK]
-    assert sum(scenario["trials"] for scenario in told.values()) > 500
+    assert sum(scenario["trials"] for scenario in results.values()) > 500
 
 
 def distinct(calls: list[str]) -> Iterator[str]:
@@ -153,14 +155,13 @@ def distinct(calls: list[str]) -> Iterator[str]:
 TENTHS = pytest.mark.parametrize("tenth", range(10))
 
 
-def check_full(path: Path, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def check_full(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Write where there is no room, and find the earlier snapshot and the sentence about it."""
     monkeypatch.chdir(path.parent)
     with pytest.raises(SnapshotError) as raised:
         write_snapshot(snapshot(2), path.name)
-    assert str(raised.value).startswith("last.pt cannot be written: no ")
-    assert f"(about {size_text(size)} needed, " in str(raised.value)
-    assert " free in .); the earlier snapshot is whole: " in str(raised.value)
+    message = r"last\.pt cannot be written: (No space .*|File too large); the earlier snapshot is"
+    assert re.match(message, str(raised.value))
     assert number_of(path) == 1
     assert [entry.name for entry in path.parent.glob("*.pt*")] == ["last.pt"]
     assert not list(path.parent.glob(".*"))
@@ -176,7 +177,7 @@ def test_a_limit_of_the_file_size_leaves_the_earlier_snapshot(
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size * tenth // 10, before[1]))
     try:
-        check_full(tmp_path / "last.pt", 80_000, monkeypatch)
+        check_full(tmp_path / "last.pt", monkeypatch)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     write_snapshot(snapshot(2), tmp_path / "last.pt")
@@ -209,7 +210,7 @@ def test_a_full_disk_leaves_the_earlier_snapshot(
     free = shutil.disk_usage(small_disk).free - path.stat().st_size * tenth // 10
     ballast.write_bytes(bytes(free))
     try:
-        check_full(path, 80_000, monkeypatch)
+        check_full(path, monkeypatch)
     finally:
         monkeypatch.undo()  # nobody may stand in the folder when it goes
         ballast.unlink()

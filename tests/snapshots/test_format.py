@@ -31,15 +31,15 @@ def checkpoint(**changes: Any) -> dict[str, Any]:
     }
 
 
-def snapshot_of(given: dict[str, Any], **changes: Any) -> dict[str, Any]:
+def snapshot_of(original: dict[str, Any], **changes: Any) -> dict[str, Any]:
     """Its snapshot."""
-    told: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "model_config": {"type": "unet"},
         "global_config": {"epochs": 9},
         "best_loss": 0.5,
         "next_epoch": 4,
     }
-    return to_snapshot(given, **{**told, **changes})
+    return to_snapshot(original, **{**arguments, **changes})
 
 
 def keys_of(value: Any) -> Iterator[str]:
@@ -78,7 +78,7 @@ def test_the_layout_is_that_of_the_specification() -> None:
 
 
 @pytest.mark.parametrize(
-    "given",
+    "original",
     [
         checkpoint(),
         checkpoint(lr_schedulers=[]),
@@ -87,13 +87,13 @@ def test_the_layout_is_that_of_the_specification() -> None:
         checkpoint(callbacks={"a": {"milestones": Counter({1: 2})}, "b": {"none": None}}),
     ],
 )
-def test_to_a_snapshot_and_back_gives_the_checkpoint_back(given: dict[str, Any]) -> None:
-    back = from_snapshot(snapshot_of(given))
-    assert back.keys() == given.keys()
+def test_to_a_snapshot_and_back_gives_the_checkpoint_back(original: dict[str, Any]) -> None:
+    back = from_snapshot(snapshot_of(original))
+    assert back.keys() == original.keys()
     assert {key: back[key] for key in back if key != "state_dict"} == {
-        key: given[key] for key in given if key != "state_dict"
+        key: original[key] for key in original if key != "state_dict"
     }
-    assert list(back["state_dict"]) == list(given["state_dict"])
+    assert list(back["state_dict"]) == list(original["state_dict"])
 
 
 @pytest.mark.parametrize("missing", ["MODEL", "TRAIN_INFO", "GLOBAL_CONFIG", "LIGHTNING"])
@@ -104,10 +104,10 @@ def test_a_missing_entry_is_named(missing: str) -> None:
         from_snapshot(snapshot)
 
 
-@pytest.mark.parametrize("found", [None, [], "text", torch.zeros(1), {"MODEL": {}}])
-def test_what_is_no_snapshot_is_refused(found: Any) -> None:
+@pytest.mark.parametrize("content", [None, [], "text", torch.zeros(1), {"MODEL": {}}])
+def test_what_is_no_snapshot_is_refused(content: Any) -> None:
     with pytest.raises(SnapshotError, match="is no snapshot"):
-        from_snapshot(found)
+        from_snapshot(content)
 
 
 def test_paths_and_numpy_numbers_become_plain() -> None:
@@ -138,8 +138,8 @@ def test_a_run_writes_plain_values_and_tensors_only(finished: Finished) -> None:
 
 
 def test_lis2_finds_each_entry_once_wherever_it_searches(finished: Finished) -> None:
-    found = list(keys_of(read_snapshot(finished[0] / "last.pt")))
-    assert found.count("MODEL_CONFIG") == found.count("MODEL_STATE") == 1
+    keys = list(keys_of(read_snapshot(finished[0] / "last.pt")))
+    assert keys.count("MODEL_CONFIG") == keys.count("MODEL_STATE") == 1
 
 
 def test_the_weights_have_no_prefix_and_load_into_a_plain_network(finished: Finished) -> None:
@@ -154,6 +154,6 @@ def test_the_weights_have_no_prefix_and_load_into_a_plain_network(finished: Fini
 
 def test_the_best_loss_is_that_of_the_best_epoch_in_every_snapshot(finished: Finished) -> None:
     folder, info = finished
-    told = [read_snapshot(folder / name)["TRAIN_INFO"] for name in ("best.pt", "last.pt")]
-    assert [one["BEST_LOSS"] for one in told] == [info["best_loss"]] * 2
+    infos = [read_snapshot(folder / name)["TRAIN_INFO"] for name in ("best.pt", "last.pt")]
+    assert [item["BEST_LOSS"] for item in infos] == [info["best_loss"]] * 2
     assert math.isfinite(info["best_loss"])

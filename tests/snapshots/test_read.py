@@ -69,11 +69,11 @@ def test_reading_gives_what_torchs_own_safe_reader_gives(
 def test_sparse_tensors_are_read(layout: str, snapshot: Make, tmp_path: Path) -> None:
     blocks = (2, 2) if layout.startswith("sparse_bs") else None
     kind = getattr(torch, layout)
-    given = torch.arange(16.0).view(4, 4).tril().to_sparse(layout=kind, blocksize=blocks)
-    torch.save({**snapshot(), "EXTRA": given}, tmp_path / "a.pt")
-    for found in (read_snapshot(tmp_path / "a.pt"), loaded(tmp_path / "a.pt")):
-        assert found["EXTRA"].layout == kind
-        assert torch.equal(found["EXTRA"].to_dense(), given.to_dense())
+    tensor = torch.arange(16.0).view(4, 4).tril().to_sparse(layout=kind, blocksize=blocks)
+    torch.save({**snapshot(), "EXTRA": tensor}, tmp_path / "a.pt")
+    for content in (read_snapshot(tmp_path / "a.pt"), loaded(tmp_path / "a.pt")):
+        assert content["EXTRA"].layout == kind
+        assert torch.equal(content["EXTRA"].to_dense(), tensor.to_dense())
 
 
 class Unheard:
@@ -183,9 +183,9 @@ def test_an_entry_of_another_kind_or_none_is_told_in_one_sentence(
             continue  # it could be one of LIS2's
         torch.save(content, tmp_path / "a.pt")
         for reader in (read_snapshot, peek):
-            with pytest.raises(SnapshotError, match=rf"a\.pt .*{last}") as told:
+            with pytest.raises(SnapshotError, match=rf"a\.pt .*{last}") as raised:
                 reader(tmp_path / "a.pt")
-            assert str(told.value).isprintable()
+            assert str(raised.value).isprintable()
 
 
 def test_a_configuration_whose_keys_are_no_text_is_refused(snapshot: Make, tmp_path: Path) -> None:
@@ -235,9 +235,9 @@ def test_whatever_goes_wrong_becomes_one_sentence(
         raise error
 
     monkeypatch.setattr(torch, "load", fail)
-    with pytest.raises(SnapshotError, match=r"last\.pt cannot be read") as told:
+    with pytest.raises(SnapshotError, match=r"last\.pt cannot be read") as raised:
         read_snapshot(whole)
-    assert str(told.value).isprintable()
+    assert str(raised.value).isprintable()
 
 
 def test_a_peek_has_what_a_run_needs_to_continue(snapshot: Make, tmp_path: Path) -> None:

@@ -22,9 +22,9 @@ from lis2_lightning.snapshots import link_snapshot, read_snapshot, to_snapshot, 
 def snapshot(next_epoch: int = 1, num: int = 1000) -> dict[str, Any]:
     """A small one."""
     weights = {"model.weight": torch.arange(float(num))}
-    given = {"state_dict": weights, "optimizer_states": [], "lr_schedulers": [], "loops": {}}
+    checkpoint = {"state_dict": weights, "optimizer_states": [], "lr_schedulers": [], "loops": {}}
     return to_snapshot(
-        given, model_config={}, global_config={}, best_loss=0.5, next_epoch=next_epoch
+        checkpoint, model_config={}, global_config={}, best_loss=0.5, next_epoch=next_epoch
     )
 
 
@@ -54,25 +54,27 @@ def test_writing_and_reading_gives_the_snapshot_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "told"),
+    ("number", "advice"),
     [
-        (errno.ENOSPC, r"no space left on device \(about {size}.*: free some space and start"),
-        (errno.EDQUOT, r"the disk quota is used up \(about {size}.*: free some space and start"),
-        (errno.EFBIG, r"no file may be that large here \(about {size}.*: choose another output_di"),
-        (errno.EIO, "input/output error; the earlier snapshot is whole: check the folder and its"),
+        (errno.ENOSPC, "free some space"),
+        (errno.EDQUOT, "free some space"),
+        (errno.EFBIG, "choose another output_dir"),
+        (errno.EIO, "check the folder and its disk"),
     ],
     ids=["full disk", "quota", "limit", "broken disk"],
 )
-def test_a_failed_write_says_which_file_why_and_how_much_room_there_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, told: str
+def test_a_failed_write_says_which_file_why_what_is_there_and_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, advice: str
 ) -> None:
     path = tmp_path / "last.pt"
     write_snapshot(snapshot(1), path)
     monkeypatch.setattr(os, "fsync", fail(number))
-    size = rf"4 kB needed, \S+ [GMk]B free in {tmp_path}\); the earlier snapshot is whole"
-    with pytest.raises(SnapshotError, match=told.format(size=size)) as raised:
+    with pytest.raises(SnapshotError) as raised:
         write_snapshot(snapshot(2), path)
-    assert str(raised.value).startswith(f"{path} cannot be written: ")
+    assert str(raised.value) == (
+        f"{path} cannot be written: {os.strerror(number)}; the earlier snapshot is whole: "
+        f"{advice}, and start the command again"
+    )
     assert next_epoch(path) == 1
     assert [entry.name for entry in tmp_path.iterdir()] == ["last.pt"]
     with pytest.raises(SnapshotError) as raised:
@@ -105,7 +107,7 @@ def test_a_file_that_takes_no_more_bytes_is_told_by_its_own_error(
     # torch's writer would tell of positions in the file that it did not expect
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     monkeypatch.setattr(io, "FileIO", stops_at(limit, full))
-    with pytest.raises(SnapshotError, match=r"last\.pt cannot be written: no space left"):
+    with pytest.raises(SnapshotError, match=r"last\.pt cannot be written: No space left"):
         write_snapshot(snapshot(num=100_000), tmp_path / "last.pt")
 
 
@@ -132,11 +134,11 @@ def test_an_interrupt_while_torch_writes_is_not_taken_for_a_failed_write(
 
 def test_what_torch_cannot_write_is_told_and_leaves_the_earlier_file(tmp_path: Path) -> None:
     write_snapshot(snapshot(1), tmp_path / "last.pt")
-    given = snapshot(2)
-    weight = given["MODEL"]["MODEL_STATE"]["weight"]
-    given["MODEL"]["MODEL_STATE"]["other"] = weight.view(torch.int32)
+    changed = snapshot(2)
+    weight = changed["MODEL"]["MODEL_STATE"]["weight"]
+    changed["MODEL"]["MODEL_STATE"]["other"] = weight.view(torch.int32)
     with pytest.raises(SnapshotError, match=r"last\.pt cannot be written: Cannot save multiple"):
-        write_snapshot(given, tmp_path / "last.pt")
+        write_snapshot(changed, tmp_path / "last.pt")
     assert next_epoch(tmp_path / "last.pt") == 1
 
 
@@ -168,8 +170,8 @@ def test_a_second_name_that_cannot_be_given_is_told(
     write_snapshot(snapshot(2), tmp_path / "best.pt")
     monkeypatch.setattr(Path, "hardlink_to", fail(errno.EPERM))
     monkeypatch.setattr(os, "fsync", fail(errno.ENOSPC))
-    told = r"last\.pt cannot be written: no space left on device \(about \S+ kB needed"
-    with pytest.raises(SnapshotError, match=told):
+    message = r"last\.pt cannot be written: No space left on device; the earlier snapshot is whole"
+    with pytest.raises(SnapshotError, match=message):
         link_snapshot(tmp_path / "best.pt", tmp_path / "last.pt")
     assert next_epoch(tmp_path / "last.pt") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pt", "last.pt"]
@@ -204,9 +206,9 @@ def test_what_could_not_be_read_back_is_not_written(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     write_snapshot(snapshot(1), path)
     before = path.read_bytes()
-    given = snapshot(2)
-    given["GLOBAL_CONFIG"] = {"values": list(range(3_000_000))}
-    with pytest.raises(SnapshotError, match=r"last\.pt is not written, for it could not be read"):
-        write_snapshot(given, path)
+    changed = snapshot(2)
+    changed["GLOBAL_CONFIG"] = {"values": list(range(3_000_000))}
+    with pytest.raises(SnapshotError, match=r"last\.pt is not written because it could not be"):
+        write_snapshot(changed, path)
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["last.pt"]
