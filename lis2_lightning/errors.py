@@ -40,12 +40,7 @@ class ProcessLost(TrainingError):  # noqa: N818 - names what happened
 
 
 class Interrupted(Lis2Error):  # noqa: N818 - a user asked for it
-    """A signal stopped a run, which can be resumed.
-
-    Args:
-        message: The sentence.
-        number: The signal; the exit code is 128 plus it, as in a shell.
-    """
+    """A signal stopped a run, which can be resumed; the exit code is 128 plus it, as in a shell."""
 
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)

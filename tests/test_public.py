@@ -29,8 +29,8 @@ HEAVY = (
 PACKAGE = Path(lis2_lightning.__file__).parent
 ROOMS = sorted(path.parent for path in PACKAGE.rglob("__init__.py"))
 # pairs in rooms that are being rewritten; remove each from this set once it is gone
-KNOWN_PAIRS = {"loop", "tracker", "worker"}
-LONG_DOCSTRINGS = {"parallel", "trackers"}  # the same
+KNOWN_PAIRS = {"tracker", "worker"}
+LONG_DOCSTRINGS = {"trackers"}  # the same
 
 
 def modules_after(statement: str) -> set[str]:
