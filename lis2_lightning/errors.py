@@ -1,8 +1,4 @@
-"""The exceptions of this package, and helpers for their messages.
-
-Each message is one sentence: what is wrong, what was passed, what is allowed, what to do. The
-command line prints it and exits with :attr:`Lis2Error.exit_code`.
-"""
+"""The exceptions of this package, each with a message of one sentence, and helpers for it."""
 
 from __future__ import annotations
 

@@ -86,9 +86,6 @@ class Trainer:
             builds; null for another one each run.
         lightning: Any argument of the Lightning Trainer: accelerator, devices, precision,
             accumulate_grad_batches, gradient_clip_val, callbacks and so on.
-
-    Raises:
-        ConfigError: A value is out of its range or does not fit.
     """
 
     def __init__(
@@ -306,11 +303,9 @@ class Trainer:
             seed = resume.seed_of(self._settings)
             return assemble.assemble(self._settings, self.global_config, seed=seed)
 
-    def _run(
-        self, name: str, checkpoint: str | os.PathLike[str] | Snapshot | None, **options: Any
-    ) -> None:
+    def _run(self, name: str, checkpoint: Any, **options: Any) -> None:
         """Run one of Lightning's loops, with the weights of a snapshot."""
-        if isinstance(checkpoint, str | os.PathLike) and name != "fit":
+        if checkpoint is not None and name != "fit":
             checkpoint = resume.snapshot_path(checkpoint, self._named)
         if name in {"test", "predict"}:
             make_folder(self._settings.run_dir)

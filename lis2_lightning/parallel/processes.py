@@ -1,7 +1,7 @@
 """Which of a run's processes this is, and how many there are, by their launcher's variables.
 
-Lightning asks its trainer for ``devices`` and ``num_nodes`` and believes the answer: on CPUs two
-processes of ``torchrun`` would become two runs, each with one device, in one folder.
+Lightning believes the user's ``devices`` and ``num_nodes``: on CPUs two processes of ``torchrun``
+would become two runs in one folder.
 """
 
 from __future__ import annotations
