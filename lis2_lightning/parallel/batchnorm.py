@@ -19,7 +19,7 @@ class SharedBatchNorm(TorchSyncBatchNorm):
     """Normalises with the batches of all processes on GPUs, and reports where that is impossible.
 
     Lightning's plugin fails on a CPU, and leaves layers of its own class behind. Where it is
-    impossible, "possible" logs a line and "always" is an error.
+    impossible, "possible" logs a line and "always" is an error; "never" replaces nothing.
     """
 
     def __init__(self, when: Literal["possible", "always", "never"] = "possible") -> None:
