@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from lis2_lightning import SyntheticDataset, Trainer, UNet
 from lis2_lightning.data import SegmentationData
-from lis2_lightning.running.loop import quiet
+from lis2_lightning.running.around_loop import quiet
 
 
 class EpochTimes(pl.Callback):

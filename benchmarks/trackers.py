@@ -22,7 +22,7 @@ import lightning.pytorch as pl
 import torch
 
 from lis2_lightning import SyntheticDataset, Trainer, UNet
-from lis2_lightning.callbacks import TilePictures
+from lis2_lightning.callbacks.tile_pictures import TilePictures
 from lis2_lightning.trackers import JournalLogger, Mlflow, TensorBoard, Wandb
 
 Times = list[tuple[float, float]]

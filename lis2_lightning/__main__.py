@@ -13,20 +13,22 @@ from typing import NoReturn
 from lis2_lightning.base.signals import NOTED, requeue
 from lis2_lightning.errors import Lis2Error
 from lis2_lightning.parallel import is_main, local_rank
-from lis2_lightning.parallel.children import CHILDREN, is_started, watch_parent
-from lis2_lightning.parallel.output import RESUME, end_now, tell
+from lis2_lightning.parallel.children import (
+    CHILDREN,
+    RESUME,
+    end_now,
+    is_started,
+    tell,
+    watch_parent,
+)
 from lis2_lightning.parallel.processes import are_joined
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the command line.
+    """Run the command line, by default that of the process, and return its exit code.
 
-    Args:
-        args: Its words; those of the process by default.
-
-    Returns:
-        0, 2 for what the user can mend, 1 for a run that failed or a difference that was found,
-        128 and the signal's number where one ended the run.
+    That is 0, 2 for what the user can correct, 1 for a failed run or a difference that was
+    found, and 128 plus the signal's number where a signal ended the run.
     """
     watch_parent()
     # where a signal is ignored or handled already, that is left

@@ -1,8 +1,4 @@
-"""The exceptions of this package, and helpers for their messages.
-
-Each message is one sentence: what is wrong, what was passed, what is allowed, what to do. The
-command line prints it and exits with :attr:`Lis2Error.exit_code`.
-"""
+"""The exceptions of this package, each with a message of one sentence, and helpers for it."""
 
 from __future__ import annotations
 
@@ -40,12 +36,7 @@ class ProcessLost(TrainingError):  # noqa: N818 - names what happened
 
 
 class Interrupted(Lis2Error):  # noqa: N818 - a user asked for it
-    """A signal stopped a run, which can be resumed.
-
-    Args:
-        message: The sentence.
-        number: The signal; the exit code is 128 plus it, as in a shell.
-    """
+    """A signal stopped a run, which can be resumed; the exit code is 128 plus it, as in a shell."""
 
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)

@@ -6,7 +6,6 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -24,14 +23,14 @@ from torchmetrics import Metric
 from lis2_lightning.assembly import assemble, plan
 from lis2_lightning.assembly.settings import Settings
 from lis2_lightning.base.tables import table
-from lis2_lightning.callbacks import is_trial, make_folder
+from lis2_lightning.callbacks.run_folder import is_trial, make_folder
 from lis2_lightning.config import CHECKPOINT, Schema, load_config, merge
 from lis2_lightning.config.trusted import trusted
 from lis2_lightning.data import AnyDataset, SegmentationData
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.inference import Map
 from lis2_lightning.report import run_pictures
-from lis2_lightning.running import checks, loop, results, resume
+from lis2_lightning.running import around_loop, results, resume
 from lis2_lightning.snapshots import Snapshot, peek
 from lis2_lightning.trackers import Tracker
 from lis2_lightning.training.module import OptimizerCallable, SchedulerCallable, SegmentationModule
@@ -87,9 +86,6 @@ class Trainer:
             builds; null for another one each run.
         lightning: Any argument of the Lightning Trainer: accelerator, devices, precision,
             accumulate_grad_batches, gradient_clip_val, callbacks and so on.
-
-    Raises:
-        ConfigError: A value is out of its range or does not fit.
     """
 
     def __init__(
@@ -122,14 +118,13 @@ class Trainer:
         seed: int | None = None,
         lightning: Mapping[str, Any] | None = None,
     ) -> None:
-        given = {key: value for key, value in locals().items() if key != "self"}
-        self.config: dict[str, Any] = Schema(type(self)).described(given)
+        arguments = {key: value for key, value in locals().items() if key != "self"}
+        self.config: dict[str, Any] = Schema(type(self)).described(arguments)
         if loss is DEFAULT_LOSS:
-            given["loss"] = nn.BCELoss()
-        self._settings = Settings(
-            **{**given, "trackers": trackers or [], "lightning": lightning or {}}
-        )
-        loop.speak()
+            arguments["loss"] = nn.BCELoss()
+        arguments |= {"trackers": trackers or [], "lightning": lightning or {}}
+        self._settings = Settings(**arguments)
+        around_loop.speak()
         self._result: dict[str, Any] = {}
         self._test_scores: dict[str, float] = {}
 
@@ -146,17 +141,17 @@ class Trainer:
                 ``**{"optimizer.lr": 0.01}`` to reach inside a component.
 
         Raises:
-            ConfigError: A key, a name or a value is wrong; the sentence has the valid ones.
+            ConfigError: A key, a name or a value is wrong.
             DataError: A data set cannot be built.
         """
-        loop.speak()
-        given = merge(load_config(source), overrides)
-        if checkpoint := given.pop(CHECKPOINT, None):
-            given["resume"] = checkpoint
-        parsed = Schema(cls).parse(given)
-        loop.seed(parsed.config["seed"])
+        around_loop.speak()
+        config = merge(load_config(source), overrides)
+        if checkpoint := config.pop(CHECKPOINT, None):
+            config["resume"] = checkpoint
+        parsed = Schema(cls).parse(config)
+        around_loop.seed(parsed.config["seed"])
         trainer = cls(**parsed.build())
-        trainer.config = given
+        trainer.config = config
         trainer.global_config = GlobalConfig(parsed.config)
         return trainer
 
@@ -166,13 +161,12 @@ class Trainer:
 
         Args:
             path: A snapshot.
-            overrides: Keys that win over what the snapshot says, as for :meth:`from_config`.
+            overrides: Keys that win over the snapshot's. A component that was passed as an object
+                when the snapshot was written must be passed again.
 
         Raises:
             SnapshotError: The file is missing, damaged or no snapshot.
-            ConfigError: As for :meth:`from_config`; also where a component was passed as an
-                object when the snapshot was written and is not passed again, or where the
-                snapshot names something that none may import.
+            ConfigError: As for :meth:`from_config`, or the snapshot names code it may not import.
         """
         config = peek(path).config
         with trusted(config, source=str(path), overrides=overrides):
@@ -181,26 +175,26 @@ class Trainer:
     def train(self) -> dict[str, Any]:
         """Fit, then score the best snapshot on the test set.
 
-        A run that is over stays over: nothing is trained, and the stored result is returned.
+        A run that is over is not trained again: its stored result is returned.
 
         Returns:
-            What :meth:`get_final_info` gives.
+            What :meth:`get_final_info` returns.
 
         Raises:
             ConfigError: The run folder cannot be written, is used by another run, or holds a run
                 and ``resume`` is false.
             DataError: A batch does not fit the network, or the network's output the target.
             TrainingError: The loss is NaN or infinite.
-            KeyboardInterrupt: Ctrl-C ended the run; ``last.pt`` has all of it.
-            SystemExit: SIGTERM or SIGUSR1 did; the same holds.
+            KeyboardInterrupt: Ctrl-C ended the run, after ``last.pt`` was written.
+            SystemExit: SIGTERM or SIGUSR1 ended it, likewise.
         """
         self._result = self._result or results.stored(self._settings)
         if self._result:
             return self.get_final_info()
-        checks.check(self._settings, self.module, self.data)
-        if self._settings.resume not in {True, False, "auto"}:
-            self._checkpoint(str(self._settings.resume))  # refused before a folder is made
-        with loop.folder(self._settings, self.lightning), self._built.tracking:
+        around_loop.check(self._settings, self.module, self.data)
+        if (path := self._settings.resume) not in {True, False, "auto"}:
+            resume.snapshot_path(str(path), self._named)  # refused before a folder is made
+        with around_loop.folder(self._settings, self.lightning), self._built.tracking:
             return self._train()
 
     def _train(self) -> dict[str, Any]:
@@ -221,19 +215,11 @@ class Trainer:
         return self.get_final_info()
 
     def fit(self, checkpoint: Path | Snapshot | None = None) -> None:
-        """Run Lightning's training loop and nothing else: no evaluation, no stored result.
+        """Run Lightning's training loop alone, from a snapshot or from the beginning.
 
-        Args:
-            checkpoint: A snapshot to resume from; null to start from the beginning.
-
-        Raises:
-            TrainingError: The loss is NaN or infinite.
-            KeyboardInterrupt: Ctrl-C ended the run; ``last.pt`` has all of it.
-            SystemExit: SIGTERM or SIGUSR1 did; the same holds.
+        No evaluation follows, and no result is stored.
         """
-        with self._lightning_loop():
-            path: Any = checkpoint  # Lightning takes whatever can be used as a path
-            self.lightning.fit(self.module, ckpt_path=path, **self._loop)
+        self._run("fit", checkpoint)
 
     def validate(self, ckpt_path: str | os.PathLike[str] | None = "best") -> dict[str, float]:
         """Measure loss and metrics on the validation set.
@@ -243,73 +229,39 @@ class Trainer:
 
         Returns:
             ``val_loss`` and ``val_<metric>``.
-
-        Raises:
-            ConfigError: There is no validation set.
-            SnapshotError: The snapshot is missing or damaged.
         """
         if self.data.val is None:
             raise ConfigError("there is nothing to validate on: set val_dataset")
-        checkpoint = self._checkpoint(ckpt_path)
-        with self._lightning_loop():
-            self.lightning.validate(self.module, ckpt_path=checkpoint, verbose=False, **self._loop)
-        return loop.logged(self.lightning, "val_")
+        self._run("validate", ckpt_path, verbose=False)
+        return around_loop.logged(self.lightning, "val_")
 
     def test(self, ckpt_path: str | os.PathLike[str] | None = "best") -> dict[str, float]:
         """Measure loss and metrics on the test set, and write ``test_results.csv``.
 
-        Args:
-            ckpt_path: ``best``, ``last`` or a snapshot; null for the weights the model has.
-
-        Returns:
-            ``test_loss`` and ``test_<metric>``.
-
-        Raises:
-            ConfigError: There is neither a test nor a validation set.
-            SnapshotError: The snapshot is missing or damaged.
+        ``ckpt_path`` is as for :meth:`validate`; it returns ``test_loss`` and ``test_<metric>``.
         """
         if self.data.test is None:
             raise ConfigError("there is nothing to test on: set test_dataset or val_dataset")
-        checkpoint = self._checkpoint(ckpt_path)
-        make_folder(self._settings.run_dir)
-        with self._lightning_loop():
-            self.lightning.test(self.module, ckpt_path=checkpoint, verbose=False, **self._loop)
-        return loop.logged(self.lightning, "test_")
+        self._run("test", ckpt_path, verbose=False)
+        return around_loop.logged(self.lightning, "test_")
 
     def predict(self, ckpt_path: str | os.PathLike[str] | None = "best") -> list[Map]:
         """Map the whole image, and write ``prediction.fits`` or ``prediction.npy``.
 
         The image is that of the test set, or of the validation or training set where there is
-        none. Data sets that cut no image give one map for each sample.
-
-        Args:
-            ckpt_path: ``best``, ``last`` or a snapshot; null for the weights the model has.
-
-        Returns:
-            Probabilities in [0, 1], ``(C, H, W)`` each.
-
-        Raises:
-            SnapshotError: The snapshot is missing or damaged.
+        none. Data sets that cut no image give a map for each sample. ``ckpt_path`` is as for
+        :meth:`validate`; the maps are probabilities in [0, 1], ``(C, H, W)`` each.
         """
-        checkpoint = self._checkpoint(ckpt_path)
-        make_folder(self._settings.run_dir)
-        with self._lightning_loop():
-            self.lightning.predict(
-                self.module, ckpt_path=checkpoint, return_predictions=False, **self._loop
-            )
+        self._run("predict", ckpt_path, return_predictions=False)
         maps = self._built.segmenter.maps
         if self.lightning.is_global_zero:
             results.write_prediction(maps, self.data.predict, self._settings.run_dir)
         return maps
 
     def run_final_evaluation(self, csv_path: str = results.TEST) -> dict[str, float]:
-        """Score the best snapshot on the test set, a row a batch into a CSV file.
+        """Score the best snapshot as :meth:`test` does, or return nothing without a test set.
 
-        Args:
-            csv_path: The file, below the run's folder unless it is absolute.
-
-        Returns:
-            ``test_loss`` and ``test_<metric>``; empty where there is nothing to test on.
+        The CSV file is below the run's folder unless ``csv_path`` is absolute.
         """
         if self.data.test is None:
             return {}
@@ -321,23 +273,17 @@ class Trainer:
         return self._test_scores
 
     def get_final_info(self) -> dict[str, Any]:
-        """What came of the run, as plain Python values.
+        """The run's results as plain Python values.
 
-        Returns:
-            ``best_loss``, ``epochs_run``, ``run_name``, ``output_dir``, ``final_model_path`` and
-            ``last_model_path`` (null where not written), ``metrics_train``, ``metrics_val`` and
-            ``metrics_test`` (of the last epoch, the last epoch, and the best snapshot).
+        These are ``best_loss``, ``epochs_run``, ``run_name``, ``output_dir``, ``final_model_path``
+        and ``last_model_path`` (null where not written), ``metrics_train`` and ``metrics_val`` of
+        the last epoch, and ``metrics_test`` of the best snapshot.
         """
-        if self._result:
-            return dict(self._result)
-        return results.final_info(self._settings, self._built, self._test_scores)
+        info = results.final_info(self._settings, self._built, self._test_scores)
+        return dict(self._result or info)
 
     def plan(self) -> str:
-        """Print which Lightning object, with which arguments, each key became.
-
-        Returns:
-            What is printed: a line for each key.
-        """
+        """Print and return which Lightning object, with which arguments, each key became."""
         text = table(self.planned())
         sys.stdout.write(f"{text}\n")
         return text
@@ -353,16 +299,25 @@ class Trainer:
 
     @cached_property
     def _built(self) -> assemble.Assembly:
-        with loop.quiet():
+        with around_loop.quiet():
             seed = resume.seed_of(self._settings)
             return assemble.assemble(self._settings, self.global_config, seed=seed)
 
-    def _lightning_loop(self) -> AbstractContextManager[None]:
-        return loop.loop(self._built.signals, self.lightning)
-
-    @property
-    def _loop(self) -> dict[str, Any]:
-        return {"datamodule": self.data, "weights_only": True}
+    def _run(self, name: str, checkpoint: Any, **options: Any) -> None:
+        """Run one of Lightning's loops, with the weights of a snapshot."""
+        if checkpoint is not None and name != "fit":
+            checkpoint = resume.snapshot_path(checkpoint, self._named)
+        if name in {"test", "predict"}:
+            make_folder(self._settings.run_dir)
+        run = getattr(self.lightning, name)
+        with around_loop.loop(self._built.signals, self.lightning):
+            run(
+                self.module,
+                datamodule=self.data,
+                ckpt_path=checkpoint,  # Lightning takes whatever can be used as a path
+                weights_only=True,
+                **options,
+            )
 
     @property
     def _named(self) -> dict[str, Path]:
@@ -371,9 +326,6 @@ class Trainer:
     @property
     def _best_or_none(self) -> str | None:
         return "best" if self._named["best"].is_file() else None
-
-    def _checkpoint(self, ckpt_path: str | os.PathLike[str] | None) -> Path | None:
-        return None if ckpt_path is None else resume.snapshot_path(ckpt_path, self._named)
 
     @property
     def module(self) -> SegmentationModule:

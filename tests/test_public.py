@@ -28,8 +28,8 @@ HEAVY = (
 
 PACKAGE = Path(lis2_lightning.__file__).parent
 ROOMS = sorted(path.parent for path in PACKAGE.rglob("__init__.py"))
-KNOWN_PAIRS = {"loop", "tracker"}  # in rooms that are being rewritten
-LONG_DOCSTRINGS = {"parallel", "trackers"}  # the same
+KNOWN_PAIRS: set[str] = set()
+LONG_DOCSTRINGS: set[str] = set()
 
 
 def modules_after(statement: str) -> set[str]:

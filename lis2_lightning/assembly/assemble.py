@@ -13,22 +13,16 @@ from torchmetrics import Metric
 from lis2_lightning.assembly.lightning_trainer import build_lightning
 from lis2_lightning.assembly.settings import Settings
 from lis2_lightning.base.signals import Signals
-from lis2_lightning.callbacks import (
-    BestSnapshot,
-    EpochEnd,
-    EpochLog,
-    EverySnapshot,
-    LastSnapshot,
-    LossEarlyStopping,
-    RunFolder,
-    SeedEachBatch,
-    SharedFolder,
-    SnapshotInsideEpoch,
-    StopOnNonFiniteLoss,
-    TestResults,
-    TilePictures,
-    Tracking,
-)
+from lis2_lightning.callbacks import LossEarlyStopping
+from lis2_lightning.callbacks.checkpoints import BestSnapshot, EpochEnd, EverySnapshot, LastSnapshot
+from lis2_lightning.callbacks.epoch_log import EpochLog
+from lis2_lightning.callbacks.finite import StopOnNonFiniteLoss
+from lis2_lightning.callbacks.inside_epoch import SnapshotInsideEpoch
+from lis2_lightning.callbacks.run_folder import RunFolder, SharedFolder
+from lis2_lightning.callbacks.seeding import SeedEachBatch
+from lis2_lightning.callbacks.test_results import TestResults
+from lis2_lightning.callbacks.tile_pictures import TilePictures
+from lis2_lightning.callbacks.tracking import Tracking
 from lis2_lightning.config import to_lis2
 from lis2_lightning.data import AnyDataset, SegmentationData, TileDataset, check_no_shared_pixels
 from lis2_lightning.inference import Segmenter

@@ -12,7 +12,7 @@ from lightning.pytorch.plugins import LayerSync
 
 from lis2_lightning.assembly.settings import Settings
 from lis2_lightning.base.private_names import leave_signals_alone, never_broadcast_sigterm
-from lis2_lightning.callbacks import ProgressBars
+from lis2_lightning.callbacks.progress_bars import ProgressBars
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.parallel.batchnorm import SharedBatchNorm
 from lis2_lightning.parallel.children import watch_parent

@@ -22,46 +22,26 @@ from lis2_lightning.parallel.exchange import Exchange
 
 @dataclass(eq=False)
 class EpochEnd:
-    """Decides what the end of an epoch calls for, before any file is written.
+    """Decides which files the end of an epoch calls for, before the first is written.
 
-    The files of one epoch are one file with several names, and that file lists the names. So all
-    of them must be known before its first byte.
-
-    Args:
-        finite: Knows whether the loss and the weights are finite.
-        exchange: Knows which signals the processes have received.
-        snapshots: The callbacks that write at an epoch's end, in the order they are called.
-        names: The files due at the epoch's end that is being saved; empty at any other time.
-        signal: The signal that asks the run to stop; 0 for none.
+    They are one file with several names, and that file lists the names.
     """
 
     finite: StopOnNonFiniteLoss
     exchange: Exchange
-    snapshots: list[Snapshot] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
-    signal: int = 0
+    snapshots: list[Snapshot] = field(default_factory=list)  # in the order they are called
+    names: list[str] = field(default_factory=list)  # what is due; empty but at an epoch's end
+    signal: int = 0  # which asks the run to stop; 0 for none
 
     def decide(self, trainer: pl.Trainer) -> None:
-        """Note which files are due.
-
-        Raises:
-            TrainingError: The loss or a weight is NaN or infinite.
-            ConfigError: The monitored value was not logged.
-        """
+        """Note which files are due, unless the loss or a weight is NaN or infinite."""
         self.finite.check(trainer, trainer.lightning_module)
         self.signal = requested(self.exchange.requests_now(trainer.strategy.root_device))
         self.names = [s.name_at(trainer) for s in self.snapshots if s.is_due(trainer)]
 
 
 class Snapshot(ModelCheckpoint):
-    """What the three snapshots of an epoch's end share: fixed names, and no path in their state.
-
-    Args:
-        folder: The run's folder.
-        end: Decides what is due; callbacks of this class add themselves to it.
-        filename: The file's name without its suffix; ``{epoch}`` is replaced.
-        options: Other arguments of Lightning's ``ModelCheckpoint``.
-    """
+    """What the snapshots of an epoch's end share: fixed names, and no path in their state."""
 
     FILE_EXTENSION = ".pt"
 
@@ -84,7 +64,7 @@ class Snapshot(ModelCheckpoint):
 
     @property
     def state_key(self) -> str:
-        """The class's name, whatever the options: a resumed run may have others."""
+        """The class's name alone: a resumed run may have other options."""
         return type(self).__name__
 
     def state_dict(self) -> dict[str, Any]:
@@ -100,7 +80,7 @@ class Snapshot(ModelCheckpoint):
         return Path(self.format_checkpoint_name({"epoch": epoch})).name
 
     def is_due(self, trainer: pl.Trainer) -> bool:
-        """Whether the end of the running epoch calls for this file."""
+        """Whether the end of this epoch calls for the file."""
         raise NotImplementedError
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -114,26 +94,16 @@ class Snapshot(ModelCheckpoint):
 
 
 class BestSnapshot(Snapshot):
-    """Writes ``best.pt`` when the monitored value is finite and strictly the best so far.
-
-    Args:
-        monitor: The logged value to follow.
-        mode: Whether the best value is the smallest or the largest.
-    """
+    """Writes ``best.pt`` when the monitored value is finite and strictly the best so far."""
 
     def __init__(
-        self,
-        folder: Path,
-        end: EpochEnd,
-        *,
-        monitor: str = "train_loss",
-        mode: Literal["min", "max"] = "min",
+        self, folder: Path, end: EpochEnd, *, monitor: str, mode: Literal["min", "max"]
     ) -> None:
         super().__init__(folder, end, "best", monitor=monitor, mode=mode)
 
     @property
     def best_loss(self) -> float:
-        """The best value so far; infinite, with the sign of the worst, before the first."""
+        """The best value so far; before the first the worst infinity."""
         if self.best_model_score is None:
             return math.inf if self.mode == "min" else -math.inf
         return float(self.best_model_score)
@@ -149,11 +119,7 @@ class BestSnapshot(Snapshot):
             self.best_model_path = self._existing()
 
     def is_due(self, trainer: pl.Trainer) -> bool:
-        """Whether this epoch's value is finite and strictly the best.
-
-        Raises:
-            ConfigError: It was not logged.
-        """
+        """Whether this epoch's value is finite and strictly the best."""
         monitor, logged = str(self.monitor), trainer.callback_metrics
         skips_validation = trainer.check_val_every_n_epoch != 1 and monitor.startswith("val_")
         if monitor not in logged and not skips_validation:
@@ -172,13 +138,10 @@ class BestSnapshot(Snapshot):
 class EverySnapshot(Snapshot):
     """Writes ``save_{epoch}.pt`` where ``epoch % save_interval == 0`` and ``epoch > 0``.
 
-    Epochs are counted from 0. Lightning's ``every_n_epochs`` counts them from 1.
-
-    Args:
-        save_interval: In epochs; 0 for never.
+    Epochs are counted from 0 (Lightning's ``every_n_epochs`` counts from 1); 0 is never.
     """
 
-    def __init__(self, folder: Path, end: EpochEnd, *, save_interval: int = 10) -> None:
+    def __init__(self, folder: Path, end: EpochEnd, *, save_interval: int) -> None:
         super().__init__(folder, end, "save_{epoch}", save_top_k=-1)
         self.save_interval = save_interval
 
@@ -190,27 +153,15 @@ class EverySnapshot(Snapshot):
 
 
 class LastSnapshot(Snapshot):
-    """Writes ``last.pt`` after every epoch, or only where the run ends.
+    """Writes ``last.pt`` after every epoch, or only where the run ends, to resume or test it."""
 
-    Until a run that is over has been tested, and one that was stopped resumed, this file keeps it.
-
-    Args:
-        every_epoch: Write it after every epoch.
-    """
-
-    def __init__(self, folder: Path, end: EpochEnd, *, every_epoch: bool = False) -> None:
+    def __init__(self, folder: Path, end: EpochEnd, *, every_epoch: bool) -> None:
         super().__init__(folder, end, "last")
         self.path = folder / "last.pt"
         self.every_epoch = every_epoch
-        self.last_model_path = self.best_model_path
 
     def is_due(self, trainer: pl.Trainer) -> bool:
         """Whether the epoch is whole and either each one is saved, or the run ends with it."""
         is_over = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
         is_wanted = self.every_epoch or is_over or bool(self._end.signal)
         return is_wanted and epoch_is_whole(trainer)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the file where it is due, and note it under Lightning's own name for it."""
-        super().on_train_epoch_end(trainer, pl_module)
-        self.last_model_path = self.best_model_path

@@ -20,9 +20,8 @@ class EpochLog(pl.Callback):
     """Divides the sums when an epoch ends, and writes one row for it.
 
     The row is ``epoch, train_loss, val_loss, lr, train_<metric>…, val_<metric>…``; ``lr`` is the
-    rate at the epoch's start. Early stopping, snapshots and the user's callbacks, all of which
-    Lightning calls later, find the same values in ``trainer.callback_metrics``: in double
-    precision, where ``log`` keeps single.
+    rate at the epoch's start. Callbacks that Lightning calls later find the same values in
+    ``trainer.callback_metrics``, in double precision, where ``log`` keeps single.
     """
 
     def __init__(self) -> None:
@@ -37,7 +36,7 @@ class EpochLog(pl.Callback):
         return {"row": row, "epochs_run": self.epochs_run, "lr": self._lr, "val": val}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore both."""
+        """Restore what :meth:`state_dict` returned."""
         self.row = dict(state_dict["row"])
         self.epochs_run = state_dict["epochs_run"]
         self._lr = state_dict["lr"]

@@ -1,4 +1,4 @@
-"""A run whose loss is NaN or infinite is over: better now than at the end of the night."""
+"""A run whose loss is NaN or infinite ends at once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any, Final
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor
 
 from lis2_lightning.errors import TrainingError
 
@@ -20,25 +19,20 @@ _ADVICE: Final = (
 class StopOnNonFiniteLoss(pl.Callback):
     """End a run whose loss is NaN or infinite, naming the epoch and the step.
 
-    The first such step is kept on the device and read back every 100 steps and at each epoch's
-    end, before anything of that epoch is written.
+    The first such step is kept on the device, and read every 100 steps and before each snapshot.
     """
 
     def __init__(self) -> None:
-        self._first_bad: Tensor | None = None
+        self._first_bad = torch.tensor(-1)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin an epoch in which nothing is wrong."""
+        """Begin an epoch in which every loss has been finite."""
         self._first_bad = torch.full((), -1, device=pl_module.device)
 
     on_train_start = on_train_epoch_start  # a run may be resumed inside an epoch
 
     def check(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look at the loss of all steps so far, and at every weight.
-
-        Raises:
-            TrainingError: One of them is NaN or infinite.
-        """
+        """Raise a TrainingError where the loss of a step so far, or a weight, is not finite."""
         self._check(trainer)
         if not all(bool(torch.isfinite(p).all()) for p in pl_module.parameters()):
             raise TrainingError(
@@ -46,16 +40,12 @@ class StopOnNonFiniteLoss(pl.Callback):
             )
 
     def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Tensor | Mapping[str, Any] | None,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
     ) -> None:
         """Remember the first step whose loss is not finite."""
+        outputs, _, batch_idx = args
         loss = outputs["loss"] if isinstance(outputs, Mapping) else outputs
-        if loss is None or self._first_bad is None:
+        if loss is None:
             return
         is_first = ~torch.isfinite(loss) & (self._first_bad < 0)
         self._first_bad = self._first_bad.masked_fill(is_first, batch_idx)
@@ -67,8 +57,6 @@ class StopOnNonFiniteLoss(pl.Callback):
         self._check(trainer)
 
     def _check(self, trainer: pl.Trainer) -> None:
-        if self._first_bad is None:
-            return
         # of any process: if one stopped alone, the others would wait for it
         step = int(trainer.strategy.reduce(self._first_bad.clone(), reduce_op="max"))
         if step >= 0:

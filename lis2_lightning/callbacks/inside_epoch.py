@@ -1,4 +1,4 @@
-"""``last.pt`` inside an epoch, and what ends any loop: signals, and limits such as ``max_time``."""
+"""``last.pt`` inside an epoch, and what stops a loop: signals, and limits such as ``max_time``."""
 
 from __future__ import annotations
 
@@ -22,16 +22,8 @@ from lis2_lightning.snapshots import NAMES, settle
 class SnapshotInsideEpoch(Checkpoint):
     """Writes ``last.pt`` between two optimizer steps, and stops every loop on a signal.
 
-    Requests are looked at after each step, and after each batch of a loop without gradients. Those
-    of one process reach the others with the next step's count of labelled pixels, or are sent off
-    as such a batch begins; so all processes act after the same batch.
-
-    Args:
-        last: Whose file is written.
-        end: Shared with the snapshots of an epoch's end.
-        signals: Knows whether a signal asks this process to stop.
-        every_n_steps: Write it every so many optimizer steps; null for never.
-        every_s: Write it every so many seconds; null for never.
+    Requests of a process reach the others with the next step's count of labelled pixels, or are
+    sent off as a batch without gradients begins; so all processes act after the same batch.
     """
 
     def __init__(
@@ -40,8 +32,8 @@ class SnapshotInsideEpoch(Checkpoint):
         end: EpochEnd,
         signals: Signals,
         *,
-        every_n_steps: int | None = None,
-        every_s: float | None = None,
+        every_n_steps: int | None,
+        every_s: float | None,
     ) -> None:
         self._last = last
         self._end = end
@@ -55,7 +47,7 @@ class SnapshotInsideEpoch(Checkpoint):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the names that share the bytes; mark an epoch that is not over in the counters."""
+        """Add the file's other names, and mark an unfinished epoch in the counters."""
         checkpoint[NAMES] = self._end.names
         if inside_epoch(trainer) or not epoch_is_whole(trainer):
             settle(checkpoint["loops"], validate=trainer.validating)
@@ -99,7 +91,7 @@ class SnapshotInsideEpoch(Checkpoint):
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
     ) -> None:
-        """Stop where a process was asked to; a resumed run validates from the start."""
+        """Stop where a process was asked to; a resumed run repeats the validation."""
         signal = requested(self._end.exchange.requests())
         if trainer.state.fn != TrainerFn.FITTING:
             self._stop(trainer, signal)
@@ -111,14 +103,13 @@ class SnapshotInsideEpoch(Checkpoint):
     on_test_batch_end = on_predict_batch_end = on_validation_batch_end
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Close the epoch's end: what is saved from here on is a file of its own."""
+        """What is saved from here on is a file of its own."""
         if self._last.path.name in self._end.names:
             self.on_train_start(trainer, pl_module)
         self._end.names = []
         self._stop(trainer, self._end.signal)
 
     def _requests(self) -> list[int]:
-        """What this process is asked for now: a signal, or a snapshot because time has passed."""
         is_late = self.every_s and time.monotonic() - self._last_time >= self.every_s
         return [*self._signals.requests(), int(bool(is_late))]
 

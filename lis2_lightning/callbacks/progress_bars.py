@@ -21,13 +21,9 @@ _REFRESH_S: Final = 0.2  # drawing a bar at each step would double the cost of a
 
 
 class NotebookBar(tqdm):  # type: ignore[type-arg]  # generic in the stubs alone
-    """A bar of text below the cell, drawn over; the saved notebook keeps the last state.
+    """A bar of text below the cell, or below another bar, that is overwritten.
 
     tqdm's own for notebooks is a widget, of which a saved notebook shows nothing.
-
-    Args:
-        above: The bar below which this one is shown.
-        options: Those of tqdm.
     """
 
     def __init__(self, above: NotebookBar | None, **options: Any) -> None:
@@ -35,7 +31,7 @@ class NotebookBar(tqdm):  # type: ignore[type-arg]  # generic in the stubs alone
         self.below = ""
         if above is None:
             display = import_module("IPython.display").display  # it is there in a notebook only
-            self._output = display(_Text(""), display_id=True)
+            self._output = display({"text/plain": ""}, raw=True, display_id=True)
         super().__init__(ncols=100, file=StringIO(), **options)
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
@@ -45,14 +41,8 @@ class NotebookBar(tqdm):  # type: ignore[type-arg]  # generic in the stubs alone
             self._above.below = text
             self._above.display()
         elif self._output is not None:  # None where ipykernel is imported and no kernel runs
-            self._output.update(_Text("\n".join(filter(None, [text, self.below]))))
-
-
-class _Text(str):
-    """Text that a notebook shows without quotes."""
-
-    __slots__ = ()
-    __repr__ = str.__str__
+            lines = "\n".join(filter(None, [text, self.below]))
+            self._output.update({"text/plain": lines}, raw=True)
 
 
 class ProgressBars(ProgressBar):
@@ -68,10 +58,6 @@ class ProgressBars(ProgressBar):
     def disable(self) -> None:
         """Show nothing (Lightning calls this in all processes but the main one)."""
         self._is_enabled = False
-
-    def enable(self) -> None:
-        """Show the bars."""
-        self._is_enabled = True
 
     def _open(self, title: str, done: int, total: float | None) -> tqdm[Any] | None:
         """A new bar; null where a line in the log takes its place."""

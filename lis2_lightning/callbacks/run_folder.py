@@ -1,4 +1,4 @@
-"""What a run folder says about its run: ``config.yaml`` and ``environment.json``."""
+"""The run folder: made, shared by all hosts, with ``config.yaml`` and ``environment.json``."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import json
 import os
 import platform
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,19 +22,17 @@ import lightning.pytorch as pl
 import torch
 import yaml
 
+from lis2_lightning._version import __version__
 from lis2_lightning.base.files import atomic, make
 from lis2_lightning.errors import ConfigError
+from lis2_lightning.parallel.exchange import of_all_processes
 
-_PACKAGES: Final = ("lis2-lightning", "lightning", "torch", "torchmetrics", "numpy", "jsonargparse")
+_PACKAGES: Final = ("lightning", "torch", "torchmetrics", "numpy", "jsonargparse")
+_PATIENCE_S: Final = 5.0  # a network file system may show a new file to other hosts a little later
 
 
 class RunFolder(pl.Callback):
-    """Writes the resolved configuration and the environment when training begins.
-
-    Args:
-        folder: The run's folder.
-        config: The resolved configuration, plain values.
-    """
+    """Writes the resolved configuration and the environment when training begins."""
 
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
         self.folder = folder
@@ -46,7 +47,38 @@ class RunFolder(pl.Callback):
         with atomic(self.folder / "config.yaml") as file:
             file.write(text.encode())
         with atomic(self.folder / "environment.json") as file:
-            file.write(json.dumps(environment(trainer), indent=2).encode() + b"\n")
+            file.write(json.dumps(_environment(trainer), indent=2).encode() + b"\n")
+
+
+class SharedFolder(pl.Callback):
+    """Refuses a run of several hosts that do not see the same folder, before a snapshot is read.
+
+    The main process would write into its own, and the others would resume from theirs.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Have every process look for a file that the main one makes."""
+        if trainer.num_nodes == 1 or stage == "validate" or is_trial(trainer):
+            return  # a validation writes nothing
+        with ExitStack() as stack:
+            name = ""
+            if trainer.is_global_zero:
+                make_folder(self.folder)
+                made = stack.enter_context(
+                    tempfile.NamedTemporaryFile(dir=self.folder, prefix=".shared-")
+                )
+                name = Path(made.name).name
+            name, main_host = trainer.strategy.broadcast((name, socket.gethostname()))
+            # when this returns, every process has looked
+            sees = of_all_processes((socket.gethostname(), _appears(self.folder / name)))
+        if hosts := sorted({host for host, appears in sees if not appears}):
+            raise ConfigError(
+                f"{self.folder} of host {main_host} is not visible on {', '.join(hosts)}: set "
+                "output_dir to a folder that all hosts share"
+            )
 
 
 def is_trial(trainer: pl.Trainer) -> bool:
@@ -55,11 +87,7 @@ def is_trial(trainer: pl.Trainer) -> bool:
 
 
 def make_folder(folder: Path) -> None:
-    """Make the run's folder.
-
-    Raises:
-        ConfigError: It cannot be made or written to.
-    """
+    """Make the run's folder, or raise a ConfigError where it cannot be written."""
     try:
         make(folder)
         tempfile.TemporaryFile(dir=folder).close()  # it has no name, so nothing is left behind
@@ -70,14 +98,13 @@ def make_folder(folder: Path) -> None:
         ) from error
 
 
-def environment(trainer: pl.Trainer) -> dict[str, Any]:
-    """Versions, command, hardware and git commit, as plain values."""
+def _environment(trainer: pl.Trainer) -> dict[str, Any]:
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: text for name in _PACKAGES if (text := _version(name))},
+        "packages": {"lis2-lightning": __version__, **{name: version(name) for name in _PACKAGES}},
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -88,18 +115,17 @@ def environment(trainer: pl.Trainer) -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
 def _git_commit() -> str | None:
-    git = shutil.which("git")
-    if git is None:
-        return None
-    head = subprocess.run(  # noqa: S603 - a fixed command
-        [git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False, timeout=10
-    )
-    return head.stdout.strip() or None
+    if git := shutil.which("git"):
+        command = [git, "rev-parse", "HEAD"]
+        head = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)  # noqa: S603 - a fixed command
+        return head.stdout.strip() or None
+    return None
+
+
+def _appears(path: Path) -> bool:
+    """Whether a file is there, or appears within a few seconds."""
+    end = time.monotonic() + _PATIENCE_S
+    while not path.exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    return path.exists()

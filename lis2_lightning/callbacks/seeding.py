@@ -1,4 +1,4 @@
-"""Dropout and the like draw from a state that depends on (seed, epoch, batch, process) alone."""
+"""Random numbers of training depend on the seed, epoch, batch and process alone."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class SeedEachBatch(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Seed Python, NumPy and torch."""
+        """Seed them for the batch."""
         _seed(trainer, batch_idx + 1)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
@@ -19,11 +18,7 @@ from lis2_lightning.parallel.exchange import of_all_processes
 
 
 class TestResults(pl.Callback):
-    """Writes ``batch, loss, <metrics>`` for each test batch when the test ends.
-
-    Args:
-        path: The file.
-    """
+    """Writes ``batch, loss, <metrics>`` for each test batch when the test ends."""
 
     __test__ = False  # pytest takes a class of this name for a test
 
@@ -36,15 +31,10 @@ class TestResults(pl.Callback):
         self._rows = []
 
     def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Mapping[str, Any] | Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
     ) -> None:
         """Keep a batch's values, on the device."""
+        outputs, _, batch_idx, *_ = args
         number = batch_number(cast("DataLoader[Any]", trainer.test_dataloaders), batch_idx)
         if number is not None:
             self._rows.append({"batch": number, **outputs})

@@ -16,14 +16,10 @@ _LAYERS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class SharedBatchNorm(TorchSyncBatchNorm):
-    """Normalises with the batches of all processes on GPUs, and says where that cannot be.
+    """Normalises with the batches of all processes on GPUs, and reports where that is impossible.
 
-    Lightning's plugin fails on a CPU, where this one leaves the network as it is; and it leaves
-    layers of its own kind behind, where this one puts the network's own layers back.
-
-    Args:
-        when: Where it is possible, with a line in the log where it is not; always, with an error
-            where it is not; or never.
+    Lightning's plugin fails on a CPU, and leaves layers of its own class behind. Where it is
+    impossible, "possible" logs a line and "always" is an error; "never" replaces nothing.
     """
 
     def __init__(self, when: Literal["possible", "always", "never"] = "possible") -> None:
@@ -32,11 +28,7 @@ class SharedBatchNorm(TorchSyncBatchNorm):
         self._is_logged = False
 
     def apply(self, model: nn.Module) -> nn.Module:
-        """Replace a network's layers by synchronised ones, where there are several processes.
-
-        Raises:
-            ConfigError: It is to be always, and the devices are not GPUs.
-        """
+        """Replace a network's layers by synchronised ones, where there are several processes."""
         strategy = cast("pl.LightningModule", model).trainer.strategy
         own = {name: layer for name, layer in model.named_modules() if isinstance(layer, _LAYERS)}
         num, device = int(getattr(strategy, "world_size", 1)), strategy.root_device.type
@@ -48,14 +40,15 @@ class SharedBatchNorm(TorchSyncBatchNorm):
                 f"GPUs only, not on {device}: leave it out, or set lightning.accelerator to gpu"
             )
         if strategy.is_global_zero and not self._is_logged:
-            self._log(num, device)
+            self._is_logged = True
+            _report(num, device)
         if device != "cuda":
             return model
         self._replaced = dict(own)
         return super().apply(model)
 
     def revert(self, model: nn.Module) -> nn.Module:
-        """Put the network's own layers back, with what was learnt, where any were replaced."""
+        """Put the network's own layers back, with their new statistics."""
         for name, own in self._replaced.items():
             shared = model.get_submodule(name)
             own.load_state_dict(shared.state_dict())
@@ -64,15 +57,15 @@ class SharedBatchNorm(TorchSyncBatchNorm):
         self._replaced = {}
         return model
 
-    def _log(self, num: int, device: str) -> None:
-        self._is_logged = True
-        if device == "cuda":
-            _log.info("batch normalisation is synchronised over %d processes", num)
-        else:
-            _log.warning(
-                "on %s batch normalisation cannot be synchronised: each of the %d processes "
-                "normalises with its own batch; use a larger batch_size, a network with group "
-                "normalisation, or one process",
-                device,
-                num,
-            )
+
+def _report(num: int, device: str) -> None:
+    if device == "cuda":
+        _log.info("batch normalisation is synchronised over %d processes", num)
+        return
+    _log.warning(
+        "on %s batch normalisation cannot be synchronised: each of the %d processes "
+        "normalises with its own batch; use a larger batch_size, a network with group "
+        "normalisation, or one process",
+        device,
+        num,
+    )

@@ -1,13 +1,14 @@
 """The main process of a host and those that Lightning starts from it watch each other.
 
-Who reports what: a process that fails with an exception reports it, and ends with code 1 or 2. The
-main process reports every other death of a process it has started; the first of those reports that
-of the main process. Lightning's own observer kills the main process without a word.
+A process that fails with an exception reports it, and ends with code 1 or 2. The main process
+reports every other death; the first of those it has started reports that of the main process.
+Lightning's own observer kills the main process without a message.
 """
 
 from __future__ import annotations
 
 import atexit
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -15,22 +16,22 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from lis2_lightning.base.signals import NOTED
-from lis2_lightning.parallel.output import RESUME, end_now, tell
 from lis2_lightning.parallel.processes import local_rank
 
+RESUME: Final = "run the same command with resume: auto to continue"
 # Not LIS2_…: those are keys of the configuration.
 _STARTED_BY: Final = "_LIS2_STARTED_BY"
 _POLL_S: Final = 0.2
 _GRACE_S: Final = 1.5  # after a death, in which the main thread may end in order, too
 _EXIT_S: Final = 5.0  # after a run that is over, the others have no more to do than to exit
-_TOLD: Final = (1, 2)  # Python and the command line end with these after they have reported why
+_REPORTED: Final = (1, 2)  # Python and the command line end with these after a report
 
 
 class Children:
-    """The processes that this one has started; there is one object, for there is one such group."""
+    """The processes that this one has started."""
 
     def __init__(self) -> None:
         self._launcher: Any = None
@@ -43,11 +44,7 @@ class Children:
         return bool(self._all())
 
     def watch(self, launcher: Any) -> None:
-        """Watch the processes that a launcher is about to start, until this one ends.
-
-        Args:
-            launcher: That of Lightning's strategy, or null where it starts nothing.
-        """
+        """Watch the processes that the strategy's launcher is about to start, if it has one."""
         if launcher is None or local_rank() > 0:
             return
         is_first = self._launcher is None
@@ -58,7 +55,7 @@ class Children:
             threading.Thread(target=self._watch, daemon=True, name="children").start()
 
     def end(self) -> None:
-        """Kill the processes, after which nobody reports their end any more."""
+        """Kill the processes; nobody reports their end after that."""
         self._is_ending.set()
         for process in self._all():
             process.kill()  # nothing happens where it has ended
@@ -79,7 +76,9 @@ class Children:
     def _watch(self) -> None:
         while not self._is_ending.wait(_POLL_S):
             if self._failed() and not self._is_ending.wait(_GRACE_S):
-                sentence, code = loss(*min(self._failed(), key=lambda end: end[-1] not in _TOLD))
+                sentence, code = loss(
+                    *min(self._failed(), key=lambda end: end[-1] not in _REPORTED)
+                )
                 if sentence:
                     tell(sentence)
                 self.end()
@@ -99,10 +98,9 @@ CHILDREN: Final = Children()
 
 
 def loss(rank: int, pid: int, code: int) -> tuple[str, int]:
-    """What the main process reports of another one, and the exit code with which it ends.
+    """The main process's report of the death of another, empty where that one has reported it.
 
-    The sentence is empty where that process has reported its end. Its own code is given as
-    ``subprocess`` has it: negative where a signal killed it.
+    The exit code comes with it. That of the other process is negative where a signal killed it.
 
     >>> print(*loss(1, 4711, -9))
     process 1 (4711) was killed by SIGKILL, as happens when memory runs out: the run has stopped;
@@ -110,7 +108,7 @@ def loss(rank: int, pid: int, code: int) -> tuple[str, int]:
     >>> loss(1, 4711, 143)[1], loss(1, 4711, 2)
     (143, ('', 2))
     """
-    if code in _TOLD:
+    if code in _REPORTED:
         return "", code
     number = -code if code < 0 else code - 128  # a handler adds 128, as a shell does
     how, exit_code = f"ended with code {code} before the run was over", code
@@ -122,13 +120,32 @@ def loss(rank: int, pid: int, code: int) -> tuple[str, int]:
     return f"process {rank} ({pid}) {how}: the run has stopped; {RESUME}", exit_code
 
 
+def tell(sentence: str) -> None:
+    """Write a sentence to the standard error, as the command line reports an error."""
+    with suppress(OSError, ValueError):  # it may be closed
+        sys.stderr.write(f"lis2: {sentence}\n")
+        sys.stderr.flush()
+
+
+def end_now(code: int) -> NoReturn:
+    """End this process and its data loaders' workers, whatever its main thread is waiting for.
+
+    Nothing is lost: files are written whole or not at all, and a lock goes with its process.
+    """
+    for worker in multiprocessing.active_children():
+        worker.kill()
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+    os._exit(code)
+
+
 def is_started() -> bool:
     """Whether the main process of this host has started this one."""
     return _STARTED_BY in os.environ and local_rank() > 0
 
 
 def watch_parent() -> None:
-    """End this process when the one that has started it is gone; call it as early as possible."""
+    """End this process when the one that started it is gone; call it as early as possible."""
     # on Windows a process keeps the number of its parent for ever
     is_watched = any(thread.name == "parent" for thread in threading.enumerate())
     if is_started() and os.name == "posix" and not is_watched:

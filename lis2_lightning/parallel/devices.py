@@ -18,16 +18,7 @@ from lis2_lightning.parallel.processes import Launch, launched
 
 
 def left_to_launcher(arguments: Mapping[str, Any]) -> dict[str, int]:
-    """``devices`` and ``num_nodes``, where the user leaves them to where this runs.
-
-    That is what a launcher has started, or one device in a notebook.
-
-    Args:
-        arguments: Those of the Lightning trainer.
-
-    Raises:
-        ConfigError: As for :func:`~lis2_lightning.parallel.processes.launched`.
-    """
+    """``devices`` and ``num_nodes`` that a launcher, or a notebook, decides."""
     decided = {}
     if launch := _launch_for(arguments):
         decided = {"devices": launch.devices, "num_nodes": launch.num_nodes}
@@ -37,14 +28,7 @@ def left_to_launcher(arguments: Mapping[str, Any]) -> dict[str, int]:
 
 
 def check_strategy(strategy: Any) -> None:
-    """Refuse a strategy other than DDP's and those of a single device.
-
-    Args:
-        strategy: Its name, before Lightning looks for what it needs, or the strategy itself.
-
-    Raises:
-        ConfigError: It is another one.
-    """
+    """Refuse a strategy, or its name, other than DDP's and those of a single device."""
     if isinstance(strategy, str):
         name, is_known = strategy, strategy.lower().startswith(("auto", "ddp", "single_"))
     else:
@@ -63,14 +47,6 @@ def check_processes(arguments: Mapping[str, Any], trainer: pl.Trainer, run_dir: 
     """Refuse a trainer that counts on other processes than there are or can be.
 
     Lightning would train on a part of the data, or wait for processes that do not exist.
-
-    Args:
-        arguments: Those the Lightning trainer was built with.
-        trainer: The trainer.
-        run_dir: The run's folder.
-
-    Raises:
-        ConfigError: They are not those that a launcher has started, or are to be forked or spawned.
     """
     launcher = trainer.strategy.launcher
     if launcher is not None and not hasattr(launcher, "cluster_environment"):
@@ -86,11 +62,7 @@ def check_processes(arguments: Mapping[str, Any], trainer: pl.Trainer, run_dir: 
 
 
 def needs_a_script(run_dir: Path) -> str:
-    """The sentence for several devices where no script can be started once more for each of them.
-
-    Args:
-        run_dir: The run's folder.
-    """
+    """The error message where no script can be started again for each device."""
     config = run_dir / "config.yaml"
     return (
         "several devices in a notebook, and strategies that fork or spawn, are not supported: run "
@@ -100,13 +72,10 @@ def needs_a_script(run_dir: Path) -> str:
 
 
 def _launch_for(arguments: Mapping[str, Any]) -> Launch | None:
-    """What a launcher has started; null where Lightning starts the processes itself.
-
-    Plugins may name another environment, such as ``LightningEnvironment`` inside a job of SLURM.
-    """
+    """What a launcher has started; null where Lightning starts the processes itself."""
     plugins = arguments.get("plugins") or []
-    named = plugins if isinstance(plugins, list | tuple) else [plugins]
+    plugins = plugins if isinstance(plugins, list | tuple) else [plugins]
     same = (TorchElasticEnvironment, SLURMEnvironment)
-    if any(isinstance(p, ClusterEnvironment) and not isinstance(p, same) for p in named):
-        return None
-    return launched()
+    # the user may choose another environment, such as LightningEnvironment in a job of SLURM
+    is_other = any(isinstance(p, ClusterEnvironment) and not isinstance(p, same) for p in plugins)
+    return None if is_other else launched()

@@ -1,4 +1,4 @@
-"""What the processes tell each other in each step: one small sum, on its way while they compute."""
+"""What the processes exchange in each step: one small sum, sent while they compute."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def num_processes() -> int:
 
 
 def summed(values: Tensor) -> Tensor:
-    """The sum over all processes, for which each of them waits; the values stay as they are."""
+    """The sum over all processes, each of which waits for it; the values are not changed."""
     if num_processes() == 1:
         return values
     total = values.detach().clone()
@@ -42,13 +42,9 @@ def of_all_processes(value: Value) -> list[Value]:
 class Exchange:
     """Adds up a count and a few requests over all processes, without stalling any of them.
 
-    :meth:`start` sends this process's numbers off; whoever asks for a result later waits for no
-    more than what is missing. Every process must start equally often, and in the same order among
-    its other collectives.
-
-    Attributes:
-        asked: Tells what this process is asked for at the moment (a signal, a snapshot that is
-            due): whole numbers, equally many each time.
+    :meth:`start` sends off a scalar count with what ``asked`` returns: what this process is asked
+    for (a signal, a snapshot that is due), always equally many whole numbers. Every process must
+    start equally often, and in the same order among its other collectives.
     """
 
     def __init__(self) -> None:
@@ -58,11 +54,7 @@ class Exchange:
         self._on_host: tuple[Tensor, torch.cuda.Event] | None = None
 
     def start(self, count: Tensor) -> None:
-        """Send off a count, with what this process is asked for now.
-
-        Args:
-            count: A whole number as a scalar on this process's device.
-        """
+        """Send off a count, a scalar on this process's device, with the requests."""
         self._on_host = None
         self._sums = count.reshape(1)
         if num_processes() > 1:
@@ -71,31 +63,21 @@ class Exchange:
             self._work = distributed.all_reduce(self._sums, async_op=True)
 
     def count(self) -> Tensor:
-        """The sum of the counts, a scalar on the device.
-
-        Raises:
-            RuntimeError: A process is gone.
-        """
+        """The sum of the counts, a scalar on the device."""
         return self._arrived()[0]
 
     def requests(self) -> list[int]:
-        """How many processes were asked for each thing when the sums were sent off.
-
-        With one process it is what it is asked for now. Empty before anything was sent off.
-
-        Raises:
-            RuntimeError: A process is gone.
-        """
+        """How many processes were asked for each thing; empty before anything was sent off."""
         if num_processes() == 1:
             return list(self.asked())
         sums = self._arrived()
         if self._on_host is not None:
             sums, event = self._on_host
             event.synchronize()  # which waits for the forward pass, not for all that is queued
-        return [int(each) for each in sums[1:].tolist()]
+        return [int(num) for num in sums[1:].tolist()]
 
     def requests_now(self, device: torch.device) -> list[int]:
-        """How many processes are asked for each thing now, for which each of them waits."""
+        """How many processes are asked for each thing now; all of them wait for it."""
         self.start(torch.zeros((), dtype=torch.int64, device=device))
         return self.requests()
 

@@ -1,4 +1,4 @@
-"""What happens to a process whose run fails, or another of whose processes is gone."""
+"""How a process ends whose run fails, or which can no longer reach another process."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from typing import Any, Final
 from torch import distributed
 
 from lis2_lightning.errors import Interrupted, ProcessLost
-from lis2_lightning.parallel.children import CHILDREN, is_started
-from lis2_lightning.parallel.output import RESUME
+from lis2_lightning.parallel.children import CHILDREN, RESUME, is_started
 from lis2_lightning.parallel.processes import local_rank
 
 _REPORTED_S: Final = 8.0  # in which the death behind a broken connection is found and reported
 _SAME_S: Final = 1.0  # in which the main process has met the same error, and reports it for all
 _LOST: Final = (
-    f"another process of this run cannot be reached any more: the run has stopped; {RESUME}"
+    f"another process of this run can no longer be reached: the run has stopped; {RESUME}"
 )
 # What the backends say of a connection; a bug, such as tensors of different sizes, has other words.
 _BROKEN: Final = re.compile(
@@ -34,13 +33,8 @@ def ending_together(launcher: Any) -> Iterator[None]:
     """Surround what several processes do together: where one fails, all end and one reports it.
 
     The main process ends those it has started before it raises its own error. One that was started
-    leaves the report to the main process for a moment, which may have met the same.
-
-    Args:
-        launcher: That of Lightning's strategy.
-
-    Raises:
-        ProcessLost: Another process is gone, whatever was raised because of it.
+    waits a moment for the main process to report the same. Where another process is gone, a
+    ``ProcessLost`` replaces whatever was raised because of it.
     """
     CHILDREN.watch(launcher)
     try:

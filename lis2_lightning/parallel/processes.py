@@ -1,7 +1,7 @@
-"""Which of a run's processes this is, and how many there are, as their launcher's variables tell.
+"""Which of a run's processes this is, and how many there are, by their launcher's variables.
 
-Lightning asks its trainer for ``devices`` and ``num_nodes`` and believes the answer: on CPUs two
-processes of ``torchrun`` would become two runs, each with one device, in one folder.
+Lightning believes the user's ``devices`` and ``num_nodes``: on CPUs two processes of ``torchrun``
+would become two runs in one folder.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def local_rank() -> int:
 
 
 def are_joined() -> bool:
-    """Whether this process can talk to the others by now; torch is not imported to find out."""
+    """Whether this process can reach the others already; torch is not imported to find out."""
     # a module that is being imported does not have all of its names yet
     is_initialized = getattr(sys.modules.get("torch.distributed"), "is_initialized", None)
     return is_initialized is not None and bool(is_initialized())
@@ -52,8 +52,7 @@ def launched() -> Launch | None:
     """What ``torchrun`` or SLURM has started; null where neither has.
 
     Raises:
-        ConfigError: Hosts have different numbers of processes, or processes were reserved that
-            nobody has started, so that a run would wait for them.
+        ConfigError: Hosts differ in their processes, or some were reserved and never started.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         world, here = _number("WORLD_SIZE"), _number("LOCAL_WORLD_SIZE")

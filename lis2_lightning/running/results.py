@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from lightning.pytorch.callbacks import EarlyStopping
 
 from lis2_lightning.assembly.assemble import Assembly
 from lis2_lightning.assembly.settings import Settings
 from lis2_lightning.base.files import atomic
+from lis2_lightning.base.tables import table
 from lis2_lightning.data import AnyDataset, TileDataset, write_map
 from lis2_lightning.inference import Map
 
@@ -25,7 +25,7 @@ _RESULT: Final = "result.json"
 def final_info(
     settings: Settings, built: Assembly, test_scores: Mapping[str, float]
 ) -> dict[str, Any]:
-    """What ``Trainer.get_final_info`` returns."""
+    """The result of a run, as ``Trainer.get_final_info`` returns it."""
     return {
         "best_loss": built.best.best_loss,
         "epochs_run": built.log.epochs_run,
@@ -44,44 +44,36 @@ def _existing(path: Path) -> str | None:
 
 
 def _split(values: Mapping[str, float | None], prefix: str) -> dict[str, float]:
-    chosen = {key.removeprefix(prefix): v for key, v in values.items() if key.startswith(prefix)}
-    return {key: value for key, value in chosen.items() if value is not None}
+    return {
+        key.removeprefix(prefix): value
+        for key, value in values.items()
+        if key.startswith(prefix) and value is not None
+    }
 
 
 def stored(settings: Settings) -> dict[str, Any]:
-    """The result of a run that is over; empty where it is to go on, or to start afresh."""
+    """The result of a run that is over; empty where it is to be resumed or started again."""
     path = settings.run_dir / _RESULT
     if settings.resume is False or not path.is_file():
         return {}
     record = json.loads(path.read_text(encoding="utf-8"))
-    over = record["stopped_early"] or record["info"]["epochs_run"] >= settings.epochs
-    if not over:
-        return {}
     info: dict[str, Any] = record["info"]
-    _log.info("%s is over: its stored result is returned", settings.run_dir)
-    _log.info("%s", table(settings, info, record["seconds"]))
+    if not record["stopped_early"] and info["epochs_run"] < settings.epochs:
+        return {}
+    _log.info("%s is complete: its stored result is returned", settings.run_dir)
+    _log.info("%s", _summary(settings, info, record["seconds"]))
     return info
 
 
 def store(settings: Settings, built: Assembly, info: Mapping[str, Any], seconds: float) -> None:
-    """Keep a run's result, which marks it as over, and show it; the main process does.
-
-    Args:
-        settings: The documented keys.
-        built: What came of them.
-        info: What :func:`final_info` gives.
-        seconds: How long the training took.
-    """
+    """Store a run's result, which marks it as over, and show it, in the main process."""
     if not built.lightning.is_global_zero:
         return
-    record = {
-        "info": dict(info),
-        "stopped_early": _stopped_early(built),
-        "seconds": round(seconds, 3),
-    }
+    stopped_early = _stopped_early(built)
+    record = {"info": dict(info), "stopped_early": stopped_early, "seconds": round(seconds, 3)}
     with atomic(settings.run_dir / _RESULT) as file:
         file.write(json.dumps(record, indent=2).encode() + b"\n")
-    _log.info("%s", table(settings, info, seconds))
+    _log.info("%s", _summary(settings, info, seconds))
 
 
 def remove_temporary(settings: Settings, built: Assembly) -> None:
@@ -93,12 +85,9 @@ def remove_temporary(settings: Settings, built: Assembly) -> None:
 
 
 def _stopped_early(built: Assembly) -> bool:
-    return any(map(_stopped, built.lightning.early_stopping_callbacks))
-
-
-def _stopped(stopper: EarlyStopping) -> bool:
-    # a run that lightning.max_time or max_steps ended is not over: it may go on
-    return stopper.stopped_epoch > 0 or stopper.wait_count >= stopper.patience
+    # a run that lightning.max_time or max_steps ended is not over, and may be resumed
+    stoppers = built.lightning.early_stopping_callbacks
+    return any(s.stopped_epoch > 0 or s.wait_count >= s.patience for s in stoppers)
 
 
 def write_prediction(maps: Sequence[Map], dataset: AnyDataset | None, folder: Path) -> None:
@@ -106,8 +95,8 @@ def write_prediction(maps: Sequence[Map], dataset: AnyDataset | None, folder: Pa
     if not maps:
         return
     if isinstance(dataset, TileDataset):
-        one = maps[0][0] if len(maps[0]) == 1 else maps[0]
-        path = write_map(folder / "prediction", one, like=dataset.image)
+        image = maps[0][0] if len(maps[0]) == 1 else maps[0]
+        path = write_map(folder / "prediction", image, like=dataset.image)
     else:
         path = folder / "prediction.npy"
         with atomic(path) as file:
@@ -115,9 +104,8 @@ def write_prediction(maps: Sequence[Map], dataset: AnyDataset | None, folder: Pa
     _log.info("the map is in %s", path)
 
 
-def table(settings: Settings, info: Mapping[str, Any], seconds: float) -> str:
-    """The end of a run in a few lines."""
-    lines = {
+def _summary(settings: Settings, info: Mapping[str, Any], seconds: float) -> str:
+    rows = {
         f"best {settings.monitor}": f"{info['best_loss']:.6g}",
         "epochs": f"{info['epochs_run']} of {settings.epochs}",
         "training time": f"{seconds:.1f} s",
@@ -125,5 +113,4 @@ def table(settings: Settings, info: Mapping[str, Any], seconds: float) -> str:
         "run folder": str(settings.run_dir),
         **{f"test {name}": f"{value:.4f}" for name, value in info["metrics_test"].items()},
     }
-    width = max(map(len, lines)) + 2
-    return "\n".join(["", *(f"{name:<{width}}{value}" for name, value in lines.items())])
+    return f"\n{table(rows)}"

@@ -28,20 +28,13 @@ _log = logging.getLogger("lis2_lightning")
 def starting_point(
     settings: Settings, config: Mapping[str, Any], named: Mapping[str, Path]
 ) -> Snapshot | None:
-    """Choose the snapshot to resume from, and read it.
+    """Choose the snapshot to resume from, and read it; null starts a new run.
 
-    Args:
-        settings: The documented keys.
-        config: The same as plain values.
-        named: The files that ``best`` and ``last`` stand for.
-
-    Returns:
-        The snapshot, read whole; null to start a new run.
+    ``config`` has the settings as plain values; ``named`` the files of ``best`` and ``last``.
 
     Raises:
         ConfigError: The folder holds a run although ``resume`` is false, or the snapshot has more
             epochs than are to be trained.
-        SnapshotError: The snapshot to resume from is missing or damaged.
     """
     folder = settings.run_dir
     if settings.resume is False and not (is_requeued() and _holds_a_run(folder)):
@@ -60,7 +53,7 @@ def starting_point(
         return None
     if (epoch := snapshot.next_epoch) > settings.epochs:
         raise ConfigError(
-            f"{snapshot} has {epoch} epochs behind it, and epochs is {settings.epochs}: "
+            f"{snapshot} was written after {epoch} epochs, and epochs is {settings.epochs}: "
             f"set epochs to at least {epoch}"
         )
     snapshot.read()
@@ -71,10 +64,7 @@ def starting_point(
 
 
 def _complete_names(snapshot: Snapshot, folder: Path) -> None:
-    """Give a snapshot the names that it was to have, where a kill came between them.
-
-    A run that continues in another folder takes its best snapshot along.
-    """
+    """Give a snapshot the names that a kill has kept it from, or copy the best to a new folder."""
     path = snapshot.path
     if path.parent.resolve() == folder.resolve():
         for target in map(path.with_name, snapshot.names):
@@ -115,11 +105,7 @@ def _holds_a_run(folder: Path) -> bool:
 
 
 def snapshot_path(name: str | os.PathLike[str], named: Mapping[str, Path]) -> Path:
-    """The file of a snapshot that is named ``best``, ``last`` or by its path.
-
-    Raises:
-        SnapshotError: There is no such file.
-    """
+    """The file of a snapshot that is named ``best``, ``last`` or by its path."""
     path = named.get(str(name), Path(name))
     if not path.is_file():
         raise SnapshotError(

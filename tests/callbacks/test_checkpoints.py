@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 
 from lis2_lightning import SnapshotError, Trainer
-from lis2_lightning.callbacks import BestSnapshot, EverySnapshot, LastSnapshot
+from lis2_lightning.callbacks.checkpoints import BestSnapshot, EverySnapshot, LastSnapshot
 from lis2_lightning.snapshots import io, link_snapshot, read_snapshot
 
 pytestmark = pytest.mark.usefixtures("no_pictures")

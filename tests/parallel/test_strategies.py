@@ -88,7 +88,7 @@ def test_a_notebook_trains_on_one_device_and_refuses_several(tiny: Make, tmp_pat
     text = yaml.safe_dump(tiny(output_dir="runs"))
     (tmp_path / "tiny.yaml").write_text(text, encoding="utf-8")
     devices = ["'auto'", "2", "2, 'lightning.strategy': 'ddp'"]
-    cells = [nbformat.v4.new_code_cell(NOTEBOOK.format(devices=each)) for each in devices]
+    cells = [nbformat.v4.new_code_cell(NOTEBOOK.format(devices=value)) for value in devices]
     cells.append(nbformat.v4.new_code_cell("trainer.planned()['lightning.devices']"))
     notebook = nbformat.v4.new_notebook(cells=cells)
     where = {"metadata": {"path": str(tmp_path)}}
@@ -151,7 +151,7 @@ def test_on_a_cpu_one_line_tells_that_they_are_not(caplog: pytest.LogCaptureFixt
 
 
 @pytest.mark.parametrize(
-    "given",
+    "setup",
     [
         {"device": "cpu", "num_processes": 1},
         {"device": "cuda", "num_processes": 1},
@@ -159,9 +159,9 @@ def test_on_a_cpu_one_line_tells_that_they_are_not(caplog: pytest.LogCaptureFixt
     ],
 )
 def test_nothing_is_told_where_there_is_nothing_to_tell(
-    given: dict[str, Any], caplog: pytest.LogCaptureFixture
+    setup: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    module = normalised(**given)
+    module = normalised(**setup)
     SharedBatchNorm().apply(module)
     SharedBatchNorm("never").apply(normalised(device="cuda", num_processes=2))
     assert type(layer(module)) is nn.BatchNorm2d
@@ -176,8 +176,8 @@ def test_what_is_asked_for_and_cannot_be_is_refused() -> None:
 
 def test_a_user_says_how_batch_normalisation_is_synchronised(tiny: Make) -> None:
     def plugin(**lightning: Any) -> Any:
-        given = {"accelerator": "cpu", "devices": 2, **lightning}
-        strategy = Trainer.from_config(tiny(), lightning=given).lightning.strategy
+        arguments = {"accelerator": "cpu", "devices": 2, **lightning}
+        strategy = Trainer.from_config(tiny(), lightning=arguments).lightning.strategy
         assert isinstance(strategy, DDPStrategy)
         return strategy._layer_sync
 

@@ -147,7 +147,9 @@ def test_fewer_epochs_than_are_done_are_refused(tiny: Make, tmp_path: Path) -> N
     Trainer.from_config(tiny(save_last=True)).train()
     (tmp_path / "runs/tiny/result.json").unlink()
     trainer = Trainer.from_snapshot(tmp_path / "runs/tiny/last.pt", epochs=1)
-    with pytest.raises(ConfigError, match=r"last\.pt has 2 epochs behind it, and epochs is 1: set"):
+    with pytest.raises(
+        ConfigError, match=r"last\.pt was written after 2 epochs, and epochs is 1: set"
+    ):
         trainer.train()
 
 

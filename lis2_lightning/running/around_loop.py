@@ -1,0 +1,182 @@
+"""Around Lightning's loops: checks before them, silence, signals, seeds, the folder's lock."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from signal import SIGINT, raise_signal
+from typing import Any, Final
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from lis2_lightning.assembly.settings import Settings
+from lis2_lightning.base.files import sweep
+from lis2_lightning.base.lock import lock
+from lis2_lightning.base.signals import Signals, requeue
+from lis2_lightning.callbacks.run_folder import is_trial, make_folder
+from lis2_lightning.data import SegmentationData, first_batch
+from lis2_lightning.errors import (
+    ConfigError,
+    DataError,
+    Interrupted,
+    SnapshotError,
+    did_you_mean,
+    one_line,
+)
+from lis2_lightning.parallel import is_main
+from lis2_lightning.parallel.children import end_now, is_started
+from lis2_lightning.parallel.peers import ending_together
+from lis2_lightning.training.module import SegmentationModule
+
+_log = logging.getLogger("lis2_lightning")
+
+# warnings about what the facade chose on purpose, about which a user can do nothing
+_WARNINGS: Final = (
+    ".*does not have many workers.*",
+    ".*It is recommended to use `self.log.*sync_dist=True.*",
+    ".*you have no `val_dataloader`.*",
+    ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
+    ".*in eval mode at the start of training.*",
+    ".*Total length of `list` across ranks is zero.*",
+    ".*resuming from a checkpoint that ended before the epoch ended.*",
+)
+_CHATTY: Final = (
+    "lightning.pytorch.utilities.rank_zero",
+    "lightning.fabric.utilities.seed",
+    "lightning.fabric.utilities.distributed",
+    "lightning.pytorch.accelerators.cuda",
+)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Lightning's adverts, and warnings about our own choices, from the screen.
+
+    The warnings stay silenced: Python forgets what it has shown whenever its filters change, and
+    would repeat a user's own warnings in each loop.
+    """
+    known = {getattr(message, "pattern", None) for _, message, *_ in warnings.filters}
+    for message in _WARNINGS:
+        if message not in known:
+            warnings.filterwarnings("ignore", message)
+    levels = {name: logging.getLogger(name).level for name in _CHATTY}
+    for name in levels:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def speak() -> None:
+    """Show this package's messages where the program has set up no logging of its own.
+
+    Processes other than the main one, which has the same to report, show errors only, for good.
+    """
+    if not is_main():
+        warnings.simplefilter("ignore")
+        for name in ("lis2_lightning", "lightning", "lightning.pytorch", "lightning.fabric"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+    if not _log.hasHandlers():
+        stream = sys.stdout if "ipykernel" in sys.modules else sys.stderr
+        handler = logging.StreamHandler(stream)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        _log.addHandler(handler)
+        if is_main():
+            _log.setLevel(logging.INFO)
+        _log.propagate = False
+
+
+def seed(value: Any) -> None:
+    """Seed every global generator, where there is a seed, before components are built."""
+    # Settings refuses a seed that is out of range
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**32:
+        with quiet():
+            pl.seed_everything(value, verbose=False)
+
+
+@contextmanager
+def loop(signals: Signals, trainer: pl.Trainer) -> Iterator[None]:
+    """Surround one of Lightning's loops: silence, signals, an error where the network differs.
+
+    A loop that a signal has ended raises KeyboardInterrupt for Ctrl-C, else SystemExit.
+    """
+    try:
+        with quiet(), signals.noted(), ending_together(trainer.strategy.launcher):
+            yield
+    except Interrupted as error:
+        if is_started():
+            end_now(0)  # all have agreed to stop, and the main process reports it
+        if is_main():
+            _log.warning("%s", error)
+        requeue(error.signal)
+        raise (
+            KeyboardInterrupt if error.signal == SIGINT else SystemExit(error.exit_code)
+        ) from error
+    except RuntimeError as error:
+        if "loading state_dict" not in str(error):
+            raise
+        raise SnapshotError(f"the snapshot does not fit the network: {one_line(error)}") from error
+    if signals.received:
+        raise_signal(signals.received)  # too late for the loop: the next handler deals with it
+
+
+@contextmanager
+def folder(settings: Settings, trainer: pl.Trainer) -> Iterator[None]:
+    """Lock the run's folder, and remove what a killed run left half written."""
+    with ExitStack() as stack:
+        if not is_trial(trainer):
+            make_folder(settings.run_dir)
+            if is_main():
+                stack.enter_context(lock(settings.run_dir))
+                sweep(settings.run_dir)
+        yield
+
+
+def logged(trainer: pl.Trainer, prefix: str) -> dict[str, float]:
+    """The values that a loop has logged under a prefix, as Python numbers."""
+    values = trainer.callback_metrics
+    return {key: float(value) for key, value in values.items() if key.startswith(prefix)}
+
+
+def check(settings: Settings, module: SegmentationModule, data: SegmentationData) -> None:
+    """Try the optimizer, the monitored name, and the network on a sample of each data set."""
+    module.configure_optimizers()
+    _check_monitor(settings, module)
+    for dataset in (data.train, data.val, data.test):
+        if dataset is not None:
+            _check_batch(module, first_batch(dataset))
+
+
+def _check_monitor(settings: Settings, module: SegmentationModule) -> None:
+    if settings.lightning.get("callbacks"):
+        return  # a callback of the user's may log it
+    splits = ["train"] if settings.val_dataset is None else ["train", "val"]
+    names = ["loss", *module.train_scores.metrics.names]
+    logged = ["lr", *(f"{split}_{name}" for split in splits for name in names)]
+    if settings.monitor not in logged:
+        hint = did_you_mean(settings.monitor, logged)
+        raise ConfigError(f"monitor {settings.monitor!r} is not logged: {hint}")
+
+
+def _check_batch(module: SegmentationModule, batch: Mapping[str, Tensor]) -> None:
+    training = module.model.training
+    module.model.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            output = module(batch)
+            module.loss(output, batch["target"], batch.get("labelled"))
+    except (RuntimeError, TypeError) as error:
+        shape = tuple(batch["patch"].shape)
+        name = type(module.model).__name__
+        raise DataError(
+            f"{name} does not take a batch of shape {shape}: {one_line(error)}"
+        ) from error
+    finally:
+        module.model.train(training)
