@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import EarlyStopping
-from torchmetrics import Metric
 
 from lis2_lightning.assembly.lightning_trainer import build_lightning
 from lis2_lightning.assembly.settings import Settings
@@ -30,9 +30,8 @@ from lis2_lightning.callbacks import (
     Tracking,
 )
 from lis2_lightning.config import to_lis2
-from lis2_lightning.data import AnyDataset, SegmentationData, TileDataset, check_no_shared_pixels
+from lis2_lightning.data import SegmentationData, TileDataset, check_no_shared_pixels
 from lis2_lightning.inference import Segmenter
-from lis2_lightning.metrics import default_metrics
 from lis2_lightning.parallel.exchange import Exchange
 from lis2_lightning.snapshots import SnapshotIO, position, to_snapshot
 from lis2_lightning.training.module import SegmentationModule
@@ -40,7 +39,7 @@ from lis2_lightning.training.module import SegmentationModule
 
 @dataclass(frozen=True)
 class Assembly:
-    """What came of the settings."""
+    """What the settings became."""
 
     module: SegmentationModule
     data: SegmentationData
@@ -55,26 +54,29 @@ class Assembly:
 
 
 def assemble(settings: Settings, config: Mapping[str, Any], *, seed: int) -> Assembly:
-    """Build everything a run needs.
-
-    Args:
-        settings: The documented keys.
-        config: The same as plain values, for the snapshots and ``config.yaml``.
-        seed: The run's seed, also where none is configured.
+    """Build everything a run needs; ``config`` holds the settings as plain values.
 
     Raises:
         ConfigError: A value does not fit.
         DataError: The data sets share pixels.
     """
-    config = {**config, "seed": seed}  # so that a run without a seed can be told and resumed, too
-    data = build_data(settings, seed)
+    config = {**config, "seed": seed}  # so that a run without a configured seed can be resumed
+    data = _data(settings, seed)
     log, finite, signals, exchange = EpochLog(), StopOnNonFiniteLoss(), Signals(), Exchange()
-    snapshots = build_snapshots(settings, finite, signals, exchange)
+    snapshots = _snapshots(settings, finite, signals, exchange)
     best = snapshots[0]
-    segmenter = Segmenter(image_shape(data.predict))
+    segmenter = Segmenter(
+        data.predict.image_shape if isinstance(data.predict, TileDataset) else None
+    )
     test_results = TestResults(settings.run_dir / "test_results.csv")
-    early_stopper = build_early_stopper(settings.early_stopper)
-    tracking = build_tracking(settings, config, log, best)
+    early_stopper = settings.early_stopper
+    if isinstance(early_stopper, bool):
+        early_stopper = LossEarlyStopping() if early_stopper else None
+    tracking = Tracking(
+        settings.run_dir,
+        config,
+        lambda: {"best_loss": best.best_loss, "epochs_run": log.epochs_run},
+    )
     callbacks: list[pl.Callback] = [
         SharedFolder(settings.run_dir),
         SeedEachBatch(),
@@ -88,12 +90,11 @@ def assemble(settings: Settings, config: Mapping[str, Any], *, seed: int) -> Ass
         *snapshots,
     ]
     callbacks += [early_stopper] if early_stopper is not None else []
-    io = SnapshotIO(snapshot_writer(config, best), config)
-    trainer = build_lightning(settings, config, callbacks, io)
+    io = SnapshotIO(partial(_snapshot, config, best), config)
     return Assembly(
-        module=build_module(settings, exchange),
+        module=_module(settings, exchange),
         data=data,
-        lightning=trainer,
+        lightning=build_lightning(settings, config, callbacks, io),
         log=log,
         best=best,
         segmenter=segmenter,
@@ -104,43 +105,28 @@ def assemble(settings: Settings, config: Mapping[str, Any], *, seed: int) -> Ass
     )
 
 
-def build_module(settings: Settings, exchange: Exchange) -> SegmentationModule:
-    """The network with its loss, metrics, optimizer and scheduler."""
+def _module(settings: Settings, exchange: Exchange) -> SegmentationModule:
     return SegmentationModule(
         settings.model,
         loss=settings.loss,
         optimizer=settings.optimizer,
         scheduler=settings.scheduler,
         scheduler_interval=settings.scheduler_interval,
-        metrics=chosen_metrics(settings),
+        metrics=settings.chosen_metrics(),
         compile_model=settings.compile,
         exchange=exchange,
     )
 
 
-def chosen_metrics(settings: Settings) -> list[Metric]:
-    """The metrics that were asked for, or the usual ones."""
-    return default_metrics() if settings.metrics is None else list(settings.metrics)
-
-
-def build_data(settings: Settings, seed: int) -> SegmentationData:
-    """The data sets and their loaders.
-
-    Raises:
-        DataError: Two of the splits share a pixel.
-    """
-    splits = {
-        "train_dataset": settings.train_dataset,
-        "val_dataset": settings.val_dataset,
-        "test_dataset": settings.test_dataset,
-    }
+def _data(settings: Settings, seed: int) -> SegmentationData:
+    train, val, test = settings.train_dataset, settings.val_dataset, settings.test_dataset
+    splits = {"train_dataset": train, "val_dataset": val, "test_dataset": test}
     check_no_shared_pixels({k: v for k, v in splits.items() if isinstance(v, TileDataset)})
-    given = [settings.test_dataset, settings.val_dataset, settings.train_dataset]
-    shown = next(dataset for dataset in given if dataset is not None)
+    shown = next(dataset for dataset in (test, val, train) if dataset is not None)
     return SegmentationData(
-        train=settings.train_dataset,
-        val=settings.val_dataset,
-        test=settings.test_dataset,
+        train=train,
+        val=val,
+        test=test,
         predict=shown.whole_image() if isinstance(shown, TileDataset) else shown,
         batch_size=settings.batch_size,
         num_workers=settings.num_workers,
@@ -148,27 +134,13 @@ def build_data(settings: Settings, seed: int) -> SegmentationData:
     )
 
 
-def image_shape(dataset: AnyDataset | None) -> tuple[int, int] | None:
-    """Height and width of the one image that a data set cuts, or null."""
-    return dataset.image_shape if isinstance(dataset, TileDataset) else None
-
-
-def build_early_stopper(given: bool | EarlyStopping | None) -> EarlyStopping | None:  # noqa: FBT001 - as the key has it
-    """LIS2's early stopping for ``true``, a callback as it is."""
-    if isinstance(given, EarlyStopping):
-        return given
-    return LossEarlyStopping() if given else None
-
-
-def build_snapshots(
-    settings: Settings,
-    finite: StopOnNonFiniteLoss,
-    signals: Signals,
-    exchange: Exchange,
+def _snapshots(
+    settings: Settings, finite: StopOnNonFiniteLoss, signals: Signals, exchange: Exchange
 ) -> tuple[BestSnapshot, EverySnapshot, LastSnapshot, SnapshotInsideEpoch]:
-    """The callbacks that write snapshots, in the order in which Lightning is to call them."""
+    """The callbacks that write snapshots, in the order in which Lightning must call them."""
     folder, minutes = settings.run_dir, settings.save_every_minutes
     end = EpochEnd(finite, exchange)
+    # they register with EpochEnd in the order in which they are made
     best = BestSnapshot(folder, end, monitor=settings.monitor, mode=settings.mode)
     every = EverySnapshot(folder, end, save_interval=settings.save_interval)
     last = LastSnapshot(folder, end, every_epoch=settings.save_last)
@@ -182,31 +154,15 @@ def build_snapshots(
     return best, every, last, inside
 
 
-def snapshot_writer(
-    config: Mapping[str, Any], best: BestSnapshot
-) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    """What turns a checkpoint of this run into a snapshot."""
-
-    def write(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-        next_epoch, next_batch = position(checkpoint)
-        return to_snapshot(
-            checkpoint,
-            model_config=to_lis2("model", config["model"]),
-            global_config=config,
-            best_loss=best.best_loss,
-            next_epoch=next_epoch,
-            next_batch=next_batch,
-        )
-
-    return write
-
-
-def build_tracking(
-    settings: Settings, config: Mapping[str, Any], log: EpochLog, best: BestSnapshot
-) -> Tracking:
-    """The callback which tells trackers of the run."""
-
-    def summary() -> dict[str, float]:
-        return {"best_loss": best.best_loss, "epochs_run": log.epochs_run}
-
-    return Tracking(settings.run_dir, config, summary)
+def _snapshot(
+    config: Mapping[str, Any], best: BestSnapshot, checkpoint: Mapping[str, Any]
+) -> dict[str, Any]:
+    next_epoch, next_batch = position(checkpoint)
+    return to_snapshot(
+        checkpoint,
+        model_config=to_lis2("model", config["model"]),
+        global_config=config,
+        best_loss=best.best_loss,
+        next_epoch=next_epoch,
+        next_batch=next_batch,
+    )

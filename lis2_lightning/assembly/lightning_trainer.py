@@ -10,10 +10,11 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.plugins import LayerSync
 
-from lis2_lightning.assembly.settings import Settings
+from lis2_lightning.assembly.settings import FIXED, Settings
 from lis2_lightning.base.private_names import leave_signals_alone, never_broadcast_sigterm
 from lis2_lightning.callbacks import ProgressBars
-from lis2_lightning.errors import ConfigError
+from lis2_lightning.config import as_list
+from lis2_lightning.errors import ConfigError, one_line
 from lis2_lightning.parallel.batchnorm import SharedBatchNorm
 from lis2_lightning.parallel.children import watch_parent
 from lis2_lightning.parallel.devices import (
@@ -32,63 +33,39 @@ def build_lightning(
     callbacks: Sequence[pl.Callback],
     io: SnapshotIO,
 ) -> pl.Trainer:
-    """The Lightning trainer.
-
-    Args:
-        settings: The documented keys.
-        config: The same as plain values.
-        callbacks: Ours; the user's come after them.
-        io: Writes and reads snapshots.
+    """The Lightning trainer; the user's callbacks come after ours.
 
     Raises:
-        ConfigError: Lightning refuses an argument, or the processes are others than it counts on.
+        ConfigError: Lightning refuses an argument, or the processes are not those it expects.
     """
     watch_parent()  # the command line does it earlier; a user's script comes here first
     arguments = {**settings.lightning, **left_to_launcher(settings.lightning)}
     arguments["strategy"] = arguments.get("strategy") or "auto"
     check_strategy(arguments["strategy"])
-    theirs = _as_list(arguments.pop("callbacks", None))
+    theirs = as_list(arguments.pop("callbacks", None))
     shown = arguments.get("enable_progress_bar", True)
     ours = shown and not any(isinstance(callback, ProgressBar) for callback in theirs)
     bars = [ProgressBars()] if ours else []
-    plugins = [*_as_list(arguments.pop("plugins", None)), io]
-    plugins += shared_batchnorm(plugins, always=bool(arguments.get("sync_batchnorm")))
+    plugins = [*as_list(arguments.pop("plugins", None)), io]
+    if not any(isinstance(plugin, LayerSync) for plugin in plugins):
+        plugins.append(SharedBatchNorm("always" if arguments.get("sync_batchnorm") else "possible"))
     described = config.get("trackers") or []
     loggers = start_all(settings.trackers, described, settings.run_dir, settings.run_name)
-    fixed = {
-        "max_epochs": settings.epochs,
-        "default_root_dir": settings.run_dir,
-        "num_sanity_val_steps": 0,
-        "use_distributed_sampler": False,
-        "enable_model_summary": False,
-        "log_every_n_steps": 1,
-    }
     try:
         trainer = pl.Trainer(
             logger=loggers,
             callbacks=[*callbacks, *theirs, *bars],
             plugins=plugins,
-            **{**fixed, **arguments},
+            max_epochs=settings.epochs,
+            default_root_dir=settings.run_dir,
+            **{**FIXED, **arguments},
         )
     except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
         if "not compatible with an interactive" in str(error):
             raise ConfigError(needs_a_script(settings.run_dir)) from error
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"lightning refuses its arguments: {reason}") from error
+        raise ConfigError(f"lightning refuses its arguments: {one_line(error)}") from error
     check_strategy(trainer.strategy)
     check_processes(settings.lightning, trainer, settings.run_dir)
     leave_signals_alone(trainer)
     never_broadcast_sigterm(trainer)
     return trainer
-
-
-def shared_batchnorm(plugins: Sequence[Any], *, always: bool) -> list[SharedBatchNorm]:
-    """What synchronises batch normalisation, unless the user has a plugin for it."""
-    is_theirs = any(isinstance(plugin, LayerSync) for plugin in plugins)
-    return [] if is_theirs else [SharedBatchNorm("always" if always else "possible")]
-
-
-def _as_list(value: Any) -> list[Any]:
-    if value is None:
-        return []
-    return list(value) if isinstance(value, list | tuple) else [value]

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, Final
 
-from lis2_lightning.assembly.assemble import chosen_metrics
 from lis2_lightning.assembly.settings import Settings
 from lis2_lightning.config import describe
 from lis2_lightning.parallel.devices import left_to_launcher
@@ -42,13 +41,8 @@ _PLAN: Final[Mapping[str, str]] = {
 
 
 def planned(settings: Settings, config: Mapping[str, Any]) -> dict[str, str]:
-    """Which Lightning object, with which arguments, each key became.
-
-    Args:
-        settings: The documented keys.
-        config: The same as plain values.
-    """
-    used = {**config, "metrics": describe(chosen_metrics(settings))}
+    """Which Lightning object, with which arguments, each key became."""
+    used = {**config, "metrics": describe(settings.chosen_metrics())}
     plan = {
         field.name: _PLAN[field.name].format(_short(used.get(field.name)))
         for field in fields(settings)

@@ -13,30 +13,23 @@ from lis2_lightning.errors import ConfigError, DataError, Lis2Error, one_line
 
 @dataclass(frozen=True)
 class Builder:
-    """Builds a component, as jsonargparse asks for it.
-
-    It also builds those that jsonargparse leaves to later: optimizers and schedulers.
+    """Builds a component for jsonargparse, now or (optimizers, schedulers) later.
 
     Args:
-        config: The resolved configuration, to find the component's key in.
-        errors: What it has raised.
+        config: The resolved configuration, in which the component's key is looked up.
+        errors: The errors it has raised.
     """
 
     config: Mapping[str, Any]
     errors: list[Lis2Error] = field(default_factory=list)
 
     def __call__(self, component: type, /, *args: Any, **arguments: Any) -> Any:
-        """Build it.
-
-        Raises:
-            DataError: Its own code raises one; the sentence has its key.
-            ConfigError: Its own code raises anything else.
-        """
+        """Build a component; what its code raises becomes a DataError or ConfigError."""
         try:
             return component(*args, **arguments)
         except Exception as error:
             kind = DataError if isinstance(error, DataError) else ConfigError
-            message = blame(self._key(component, arguments), error, arguments)
+            message = _blame(self._key(component, arguments), error, arguments)
             self.errors.append(kind(message))  # jsonargparse tries other types after an error
             raise self.errors[-1] from error
 
@@ -70,19 +63,12 @@ def _agree(written: Mapping[str, Any], arguments: Mapping[str, Any]) -> bool:
     return all(str(arguments.get(key)) == str(value) for key, value in plain.items())
 
 
-def blame(path: str, error: BaseException, arguments: Mapping[str, Any]) -> str:
-    """A sentence about a component that cannot be built, which names the argument at fault.
+def _blame(path: str, error: BaseException, arguments: Mapping[str, Any]) -> str:
+    """Name the argument at fault: the one whose name, or else whose value, the error mentions.
 
-    The argument is the one whose name, or else whose value, the error mentions.
-
-    Args:
-        path: The component's key.
-        error: What building it raised.
-        arguments: What it was built with.
-
-    >>> blame("data", ValueError("size must be at least 1, not 0"), {"size": 0, "stride": 2})
+    >>> _blame("data", ValueError("size must be at least 1, not 0"), {"size": 0, "stride": 2})
     'data.size must be at least 1, not 0'
-    >>> blame("optimizer", ValueError("Invalid learning rate: -1.0"), {"lr": -1.0})
+    >>> _blame("optimizer", ValueError("Invalid learning rate: -1.0"), {"lr": -1.0})
     'optimizer.lr must not be -1.0: Invalid learning rate: -1.0'
     """
     text = one_line(error)

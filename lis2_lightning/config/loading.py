@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from copy import deepcopy
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,22 +52,17 @@ def merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, An
     >>> merge({"optimizer": {"type": "Adam", "eps": 0.1}}, {"optimizer": {"type": "SGD"}})
     {'optimizer': {'type': 'SGD'}}
     """
-    merged = {
-        key: deepcopy(value) if _plain(value) else value for key, value in long_names(base).items()
-    }
+    merged = long_names(base)
     for dotted, value in long_names(overrides).items():
         _set(merged, dotted.split("."), value)
     return merged
 
 
 def long_names(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration with the short names of its keys written out.
+    """The configuration with LIS2's names of keys replaced by ours.
 
     Raises:
         ConfigError: Both names of a key are used.
-
-    >>> long_names({"epoch": 3})
-    {'epochs': 3}
     """
     both = [name for name in ALIASES if name in config and ALIASES[name] in config]
     if both:
@@ -78,8 +72,11 @@ def long_names(config: Mapping[str, Any]) -> dict[str, Any]:
     return {ALIASES.get(key, key): value for key, value in config.items()}
 
 
-def _plain(value: Any) -> bool:
-    return isinstance(value, Mapping | list | tuple | str | int | float | type(None))
+def as_list(value: Any) -> list[Any]:
+    """A list or tuple as a list, one value as a list of it, null as an empty one."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _set(target: dict[str, Any], path: list[str], value: Any) -> None:

@@ -40,8 +40,7 @@ def mistakes(
 
     Args:
         component: The class.
-        arguments: In jsonargparse's spelling; a component whose ``class_path`` is empty is
-            skipped.
+        arguments: In jsonargparse's spelling.
         path: The component's key; empty for the whole configuration.
         skip: Arguments that come from elsewhere.
     """
@@ -63,13 +62,7 @@ def mistakes(
 
 
 def unknown(names: Iterable[Any], valid: Iterable[str], *, path: str = "") -> Iterator[str]:
-    """A sentence for each name that is not valid, with the nearest that are.
-
-    Args:
-        names: The names.
-        valid: The valid ones.
-        path: The key that they stand under.
-    """
+    """A sentence for each name that is not valid under a key, with the nearest that are."""
     valid = [_join(path, name) for name in valid]
     for name in (_join(path, str(name)) for name in names):
         if name not in valid:
@@ -90,8 +83,11 @@ def _of_value(parser: ArgumentParser, name: str, value: Any, path: str) -> Itera
     try:
         parser.parse_object(deepcopy({name: value}))  # it writes into what it is given
     except Exception as error:  # noqa: BLE001 - a user's module may raise anything on its import
-        is_parsers = isinstance(error, ArgumentError)
-        message = (_sentence if is_parsers else _import_sentence)(error, path, value)
+        if isinstance(error, ArgumentError):
+            message = _sentence(error, path, value)
+        else:
+            named = value.get("class_path") if isinstance(value, Mapping) else value
+            message = f"{path}: {named} cannot be imported: {one_line(error)}"
         if not _is_wrong_class(error, value):
             inner = list(_of_components(path, value))
             message = "" if inner or _is_reported(value) else message
@@ -106,7 +102,7 @@ def _is_wrong_class(error: Exception, value: Any) -> bool:
 
 
 def _is_reported(value: Any) -> bool:
-    """Whether a component has no class: the translation of its name has reported that."""
+    """Whether a component has no class, which its translation has reported."""
     if isinstance(value, Mapping):
         return value.get("class_path") == "" or any(map(_is_reported, value.values()))
     return isinstance(value, list | tuple) and any(map(_is_reported, value))
@@ -126,14 +122,10 @@ def _of_components(path: str, value: Any) -> Iterator[str]:
 
 
 def imported(component: Mapping[str, Any]) -> Any:
-    """The class that a component names, or null where it is not imported; nothing is imported.
-
-    Args:
-        component: A mapping, perhaps with ``class_path``.
-    """
+    """The class that a mapping's ``class_path`` names, if its module is imported already."""
     module, _, name = str(component.get("class_path")).rpartition(".")
-    found = getattr(sys.modules.get(module), name, None)
-    return found if isinstance(found, type) else None
+    named = getattr(sys.modules.get(module), name, None)
+    return named if isinstance(named, type) else None
 
 
 def _sentence(error: Exception, path: str, value: Any) -> str:
@@ -151,11 +143,6 @@ def _sentence(error: Exception, path: str, value: Any) -> str:
     reason = match[1].strip() if match else short(error)
     named = value.get("class_path") if isinstance(value, Mapping) else None
     return f"{path}: {named} cannot be used: {reason}" if named else f"{path}: {reason}"
-
-
-def _import_sentence(error: Exception, path: str, value: Any) -> str:
-    named = value.get("class_path") if isinstance(value, Mapping) else value
-    return f"{path}: {named} cannot be imported: {one_line(error)}"
 
 
 def _plain(name: str) -> str:

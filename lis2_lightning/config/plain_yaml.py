@@ -35,11 +35,7 @@ _Loader.yaml_constructors = {
 
 
 def parse_yaml(text: str, source: str) -> Any:
-    """Parse YAML.
-
-    Args:
-        text: The YAML.
-        source: The file, flag or variable that it comes from, to name in an error.
+    """Parse YAML; errors name its source: a file, a flag or a variable.
 
     Raises:
         ConfigError: The text has a syntax error, a duplicate key, or a value that is not plain.

@@ -1,7 +1,7 @@
-"""The two spellings of a component, translated: LIS2's ``type`` and jsonargparse's ``class_path``.
+"""Translates between LIS2's spelling of a component (``type``) and jsonargparse's (``class_path``).
 
 LIS2 writes ``{type: AdamW, lr: 0.01}``, jsonargparse ``{class_path: torch.optim.AdamW, init_args:
-{lr: 0.01}}``; a component without arguments may be its bare name. Both mean the same here.
+{lr: 0.01}}``; a component without arguments may be its bare name.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def to_class_paths(config: Mapping[str, Any], *, wrong: list[str] | None = None)
 
     Args:
         config: Documented keys in either spelling; it is not changed.
-        wrong: Where to put a sentence for each mistake, in place of raising all of them; a
-            component with a mistake has an empty ``class_path`` then.
+        wrong: Collects a sentence for each mistake, in place of raising them; a component with a
+            mistake has an empty ``class_path`` then.
 
     Raises:
         ConfigError: A component's name is unknown, or it has neither ``type`` nor ``class_path``.
@@ -38,8 +38,8 @@ def to_class_paths(config: Mapping[str, Any], *, wrong: list[str] | None = None)
     """
     spelling = _Spelling()
     kept = spelling.without_ignored(config, "")
-    given = spelling.attempt(lambda: long_names(kept), instead=kept)
-    translated = {key: spelling.value(key, value, str(key)) for key, value in given.items()}
+    named = spelling.attempt(lambda: long_names(kept), instead=kept)
+    translated = {key: spelling.value(key, value, str(key)) for key, value in named.items()}
     if spelling.ignored:
         _log.info("without effect, as in LIS2: %s", ", ".join(spelling.ignored))
     if wrong is None and spelling.wrong:
@@ -50,14 +50,14 @@ def to_class_paths(config: Mapping[str, Any], *, wrong: list[str] | None = None)
 
 
 class _Spelling:
-    """Translates components, and gathers what is wrong with them and what is ignored."""
+    """Translates components, and collects their mistakes and ignored arguments."""
 
     def __init__(self) -> None:
         self.wrong: list[str] = []
         self.ignored: list[str] = []
 
     def attempt(self, read: Callable[[], Any], *, instead: Any, path: str = "") -> Any:
-        """What a function returns, or something else where it raises a mistake."""
+        """A function's result, or ``instead`` where it raises a mistake, which is collected."""
         try:
             return read()
         except ConfigError as error:
@@ -118,13 +118,7 @@ class _Spelling:
 
 
 def to_lis2(kind: str, component: Any) -> Any:
-    """Write a component as LIS2 spells it; what is no component is returned as it is.
-
-    Arguments that are null are left out: LIS2 takes a null for a value.
-
-    >>> to_lis2("model", {"class_path": "lis2_lightning.models.UNet", "init_args": {"dim": 2}})
-    {'type': 'unet', 'dim': 2}
-    """
+    """Write a component as LIS2 spells it, without nulls, which LIS2 takes for values."""
     if not isinstance(component, Mapping) or "class_path" not in component:
         return component
     arguments = {
