@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import EarlyStopping
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import EarlyStopping, ProgressBar
+from lightning.pytorch.plugins import LayerSync
 
-from lis2_lightning.assembly.lightning_trainer import build_lightning
-from lis2_lightning.assembly.settings import Settings
+from lis2_lightning.assembly.settings import FIXED, Settings
+from lis2_lightning.base.private_names import leave_signals_alone, never_broadcast_sigterm
 from lis2_lightning.base.signals import Signals
 from lis2_lightning.callbacks import (
     BestSnapshot,
@@ -20,6 +22,7 @@ from lis2_lightning.callbacks import (
     EverySnapshot,
     LastSnapshot,
     LossEarlyStopping,
+    ProgressBars,
     RunFolder,
     SeedEachBatch,
     SharedFolder,
@@ -29,11 +32,21 @@ from lis2_lightning.callbacks import (
     TilePictures,
     Tracking,
 )
-from lis2_lightning.config import to_lis2
+from lis2_lightning.config import as_list, to_lis2
 from lis2_lightning.data import SegmentationData, TileDataset, check_no_shared_pixels
+from lis2_lightning.errors import ConfigError, one_line
 from lis2_lightning.inference import Segmenter
+from lis2_lightning.parallel.batchnorm import SharedBatchNorm
+from lis2_lightning.parallel.children import watch_parent
+from lis2_lightning.parallel.devices import (
+    check_processes,
+    check_strategy,
+    left_to_launcher,
+    needs_a_script,
+)
 from lis2_lightning.parallel.exchange import Exchange
 from lis2_lightning.snapshots import SnapshotIO, position, to_snapshot
+from lis2_lightning.trackers.tracker import start_all
 from lis2_lightning.training.module import SegmentationModule
 
 
@@ -65,9 +78,8 @@ def assemble(settings: Settings, config: Mapping[str, Any], *, seed: int) -> Ass
     log, finite, signals, exchange = EpochLog(), StopOnNonFiniteLoss(), Signals(), Exchange()
     snapshots = _snapshots(settings, finite, signals, exchange)
     best = snapshots[0]
-    segmenter = Segmenter(
-        data.predict.image_shape if isinstance(data.predict, TileDataset) else None
-    )
+    shown = data.predict
+    segmenter = Segmenter(shown.image_shape if isinstance(shown, TileDataset) else None)
     test_results = TestResults(settings.run_dir / "test_results.csv")
     early_stopper = settings.early_stopper
     if isinstance(early_stopper, bool):
@@ -94,7 +106,7 @@ def assemble(settings: Settings, config: Mapping[str, Any], *, seed: int) -> Ass
     return Assembly(
         module=_module(settings, exchange),
         data=data,
-        lightning=build_lightning(settings, config, callbacks, io),
+        lightning=_lightning(settings, config, callbacks, io),
         log=log,
         best=best,
         segmenter=segmenter,
@@ -166,3 +178,47 @@ def _snapshot(
         next_epoch=next_epoch,
         next_batch=next_batch,
     )
+
+
+def _lightning(
+    settings: Settings,
+    config: Mapping[str, Any],
+    callbacks: Sequence[pl.Callback],
+    io: SnapshotIO,
+) -> pl.Trainer:
+    """The Lightning trainer; the user's callbacks come after ours.
+
+    Raises:
+        ConfigError: Lightning refuses an argument, or the processes are not those it expects.
+    """
+    watch_parent()  # the command line does it earlier; a user's script comes here first
+    arguments = {**settings.lightning, **left_to_launcher(settings.lightning)}
+    arguments["strategy"] = arguments.get("strategy") or "auto"
+    check_strategy(arguments["strategy"])
+    theirs = as_list(arguments.pop("callbacks", None))
+    shown = arguments.get("enable_progress_bar", True)
+    ours = shown and not any(isinstance(callback, ProgressBar) for callback in theirs)
+    bars = [ProgressBars()] if ours else []
+    plugins = [*as_list(arguments.pop("plugins", None)), io]
+    if not any(isinstance(plugin, LayerSync) for plugin in plugins):
+        plugins.append(SharedBatchNorm("always" if arguments.get("sync_batchnorm") else "possible"))
+    described = config.get("trackers") or []
+    loggers = start_all(settings.trackers, described, settings.run_dir, settings.run_name)
+    try:
+        trainer = pl.Trainer(
+            logger=loggers,
+            callbacks=[*callbacks, *theirs, *bars],
+            plugins=plugins,
+            max_epochs=settings.epochs,
+            default_root_dir=settings.run_dir,
+            **{**FIXED, **arguments},
+        )
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
+        if "not compatible with an interactive" in str(error):
+            raise ConfigError(needs_a_script(settings.run_dir)) from error
+        raise ConfigError(f"lightning refuses its arguments: {one_line(error)}") from error
+    check_strategy(trainer.strategy)
+    check_processes(settings.lightning, trainer, settings.run_dir)
+    leave_signals_alone(trainer)
+    never_broadcast_sigterm(trainer)
+    return trainer

@@ -16,17 +16,11 @@ from typing import Any, Final, Literal
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command prints on the standard output, and its exit code.
+    """What a command prints on the standard output, and its exit code."""
 
-    Args:
-        text: For people; nothing is printed where it is empty.
-        data: The same for programs, in one line of JSON.
-        code: 0, or 1 where a difference was found.
-    """
-
-    text: str
-    data: Any = field(default_factory=dict)
-    code: int = 0
+    text: str  # for people; nothing is printed where it is empty
+    data: Any = field(default_factory=dict)  # the same for programs, as one line of JSON
+    code: int = 0  # 1 where a difference was found
 
 
 def print_answer(answer: Answer, *, as_json: bool) -> int:

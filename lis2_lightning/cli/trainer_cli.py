@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import yaml
 
-from lis2_lightning.assembly.lightning_config import lightning_yaml, usual_metrics
+from lis2_lightning.assembly.plan import lightning_yaml, usual_metrics
 from lis2_lightning.base.files import atomic
 from lis2_lightning.base.tables import table
 from lis2_lightning.cli.dispatch import OWN_KEYS, TRAINER_COMMANDS
@@ -54,9 +54,7 @@ def run(words: Sequence[str]) -> int:
 
 def _default(schema: Schema, key: str) -> Any:
     """What a key holds where nothing sets it, so that a flag can reach inside or add to it."""
-    if key == "metrics":
-        return usual_metrics()
-    return schema.defaults().get(key)
+    return usual_metrics() if key == "metrics" else schema.defaults().get(key)
 
 
 def _complete(schema: Schema, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,9 +12,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from lis2_lightning.config.loading import ALIASES, as_list, load_config, merge
+from lis2_lightning.config.loading import ALIASES, as_list, load_config, merge, parse_yaml
 from lis2_lightning.config.names import KINDS
-from lis2_lightning.config.plain_yaml import parse_yaml
 from lis2_lightning.errors import ConfigError, close_to, did_you_mean
 
 _CONFIG: Final = frozenset({"--config", "-c"})
@@ -40,10 +39,6 @@ def read_arguments(
 
     Raises:
         ConfigError: An argument is unknown or lacks its value, or a file cannot be read.
-
-    >>> read_arguments(["--optimizer", "sgd", "--epoch=3", "--json"], command="fit",
-    ...                keys=["optimizer", "epochs"], environ={})
-    ({'optimizer': 'sgd', 'epochs': '3'}, {'--json': ''})
     """
     flags = list(_flags(words))
     _check(flags, keys)
@@ -133,9 +128,6 @@ def from_environment(
 
     Raises:
         ConfigError: A value is not valid YAML, or the file cannot be read.
-
-    >>> from_environment({"LIS2_FIT__OPTIMIZER": "{type: SGD}"}, ["optimizer"], command="fit")
-    {'optimizer': {'type': 'SGD'}}
     """
     variables = _variables(environ, [*keys, *ALIASES, _FILE], command)
     config = load_config(environ[variables.pop(_FILE)]) if _FILE in variables else {}

@@ -64,10 +64,6 @@ def objection(path: str, *, is_class: bool) -> str | None:
     Allowed are components and ``torch.nn.functional`` of torch, Lightning, torchmetrics, MONAI and
     this package, and components of modules that the program has imported already. Nothing else is
     imported to find out. A name that one module imports from another is judged by its origin.
-
-    >>> objection("torch.optim.AdamW", is_class=True)
-    >>> objection("torch.hub.load", is_class=True)
-    'is no component of torch'
     """
     try:
         named = _named(path)

@@ -88,11 +88,7 @@ KINDS: Final[Mapping[str, str]] = {
 
 @cache
 def names(kind: str) -> Mapping[str, str]:
-    """All short names of a kind, also of torch's own classes, with their import paths.
-
-    >>> names("optimizer")["AdamW"]
-    'torch.optim.AdamW'
-    """
+    """All short names of a kind, also of torch's own classes, with their import paths."""
     table = dict(TABLES[kind])
     if kind in _LIBRARIES:
         module_name, base_name, place = _LIBRARIES[kind]
@@ -124,8 +120,3 @@ def class_path(kind: str, name: str, *, key: str) -> str:
         hint = did_you_mean(name, names(kind))
         raise ConfigError(f"unknown {kind.replace('_', ' ')} {name!r} in {key}: {hint}")
     return folded[name.lower()]
-
-
-def lis2_name(kind: str, path: str) -> str:
-    """The first short name of an import path, or the path itself where it has none."""
-    return next((short for short, target in names(kind).items() if target == path), path)

@@ -16,10 +16,9 @@ from typing import Any, Final
 import lightning.pytorch as pl
 from jsonargparse import ArgumentParser, Namespace
 
-from lis2_lightning.config.building import Builder
-from lis2_lightning.config.mistakes import mistakes, short, unknown
+from lis2_lightning.config.loading import parse_yaml
+from lis2_lightning.config.mistakes import Builder, mistakes, short, unknown
 from lis2_lightning.config.names import KINDS
-from lis2_lightning.config.plain_yaml import parse_yaml
 from lis2_lightning.config.spelling import to_class_paths
 from lis2_lightning.config.trusted import judging
 from lis2_lightning.errors import ConfigError, Lis2Error, one_line
@@ -30,21 +29,13 @@ _OBJECT: Final = "object"
 
 @dataclass(frozen=True)
 class Parsed:
-    """A configuration that has been checked, and of which nothing is built yet.
+    """A configuration that has been checked, and of which nothing is built yet."""
 
-    Attributes:
-        config: Every key as plain values; it loads back as it is.
-        parser: The parser that parsed it.
-        namespace: The parser's result.
-        objects: Values that were objects already.
-        lightning: Such values among the arguments of the Lightning trainer.
-    """
-
-    config: dict[str, Any]
+    config: dict[str, Any]  # every key as plain values; it loads back as it is
     parser: ArgumentParser
-    namespace: Namespace
-    objects: Mapping[str, Any]
-    lightning: Mapping[str, Any]
+    namespace: Namespace  # the parser's result
+    objects: Mapping[str, Any]  # values that were objects already
+    lightning: Mapping[str, Any]  # such values among the arguments of the Lightning trainer
 
     def build(self) -> dict[str, Any]:
         """Build every component; the result are the arguments of the schema's owner.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from lis2_lightning.config.loading import load_config, long_names
-from lis2_lightning.config.names import KINDS, class_path, lis2_name
+from lis2_lightning.config.names import KINDS, class_path, names
 from lis2_lightning.errors import ConfigError
 
 # LIS2 labels components with a name of the user's choice, and takes these without using them.
@@ -24,10 +24,8 @@ _log = logging.getLogger("lis2_lightning")
 def to_class_paths(config: Mapping[str, Any], *, wrong: list[str] | None = None) -> dict[str, Any]:
     """Translate a whole configuration, at any depth, into jsonargparse's spelling.
 
-    Args:
-        config: Documented keys in either spelling; it is not changed.
-        wrong: Collects a sentence for each mistake, in place of raising them; a component with a
-            mistake has an empty ``class_path`` then.
+    With ``wrong``, a sentence for each mistake is added to it in place of raising them, and a
+    component with a mistake has an empty ``class_path``.
 
     Raises:
         ConfigError: A component's name is unknown, or it has neither ``type`` nor ``class_path``.
@@ -126,4 +124,6 @@ def to_lis2(kind: str, component: Any) -> Any:
         for key, value in (component.get("init_args") or {}).items()
         if value is not None
     }
-    return {"type": lis2_name(kind, component["class_path"]), **arguments}
+    path = component["class_path"]
+    name = next((short for short, target in names(kind).items() if target == path), path)
+    return {"type": name, **arguments}

@@ -18,9 +18,8 @@ from typing import Any, Final
 from jsonargparse import Namespace
 
 from lis2_lightning.config.components import IMPORT_FIRST, PATH, objection
-from lis2_lightning.config.loading import load_config, long_names
+from lis2_lightning.config.loading import load_config, long_names, parse_yaml
 from lis2_lightning.config.names import KINDS
-from lis2_lightning.config.plain_yaml import parse_yaml
 from lis2_lightning.errors import ConfigError
 
 _MAX_DEPTH: Final = 50
@@ -34,10 +33,7 @@ def trusted(
 ) -> Iterator[None]:
     """Limit what is imported while components are built from a snapshot's configuration.
 
-    Args:
-        config: The snapshot's configuration, in either spelling.
-        source: The snapshot, to name in an error.
-        overrides: The caller's own values, which may name anything.
+    Errors name the ``source``; the caller's own ``overrides`` may name anything.
 
     Raises:
         ConfigError: The configuration names something other than a component.

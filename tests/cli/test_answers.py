@@ -19,7 +19,7 @@ from lightning.pytorch.cli import LightningCLI
 
 from lis2_lightning import ConfigError, Trainer, __version__
 from lis2_lightning.__main__ import main
-from lis2_lightning.assembly.lightning_config import lightning_yaml
+from lis2_lightning.assembly.plan import lightning_yaml
 from lis2_lightning.cli.dispatch import summaries
 from lis2_lightning.snapshots import read_snapshot
 
