@@ -40,7 +40,7 @@ FIXED: Final[Mapping[str, Any]] = {
 
 
 def _is_whole(value: Any, least: int) -> bool:
-    return isinstance(value, Integral) and value >= least
+    return isinstance(value, Integral) and int(value) >= least
 
 
 _RANGES: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {

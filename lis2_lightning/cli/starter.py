@@ -122,10 +122,10 @@ def _choose(look: Look, maps: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of TileDataset with which every fold has something to learn."""
     side = min(look.shape[1:])
     sizes = [size for size in _SIZES if 10 * size <= side] or [8]
-    problem = ""
+    mode, problem = _normalization(look), ""
     for folds, size in product(_FOLDS, sizes):
         num_folds = sum(map(len, folds.values()))
-        cut = {"size": size, "num_folds": num_folds, "normalization": _normalization(look)}
+        cut: dict[str, Any] = {"size": size, "num_folds": num_folds, "normalization": mode}
         try:
             for numbers in folds.values():
                 TileDataset(**maps, **cut, folds=numbers)
