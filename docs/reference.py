@@ -15,7 +15,7 @@ from typing import Any, Final, get_args, get_origin, get_type_hints
 from docstring_parser import parse
 
 from lis2_lightning import Trainer
-from lis2_lightning.assembly.settings import _RESERVED
+from lis2_lightning.assembly.settings import RESERVED
 from lis2_lightning.cli.dispatch import summaries
 from lis2_lightning.config.names import TABLES, names
 from lis2_lightning.config.schema import Schema
@@ -108,7 +108,7 @@ def commands() -> str:
 
 def reserved() -> str:
     """A row for every argument of Lightning that has a key here."""
-    return _table(["under `lightning`", "why not"], [[f"`{k}`", v] for k, v in _RESERVED.items()])
+    return _table(["under `lightning`", "why not"], [[f"`{k}`", v] for k, v in RESERVED.items()])
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

@@ -2,39 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import EarlyStopping
-from torchmetrics import Metric
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import EarlyStopping, ProgressBar
+from lightning.pytorch.plugins import LayerSync
 
-from lis2_lightning.assembly.lightning_trainer import build_lightning
-from lis2_lightning.assembly.settings import Settings
+from lis2_lightning.assembly.settings import FIXED, Settings
+from lis2_lightning.base.private_names import leave_signals_alone, never_broadcast_sigterm
 from lis2_lightning.base.signals import Signals
 from lis2_lightning.callbacks import LossEarlyStopping
 from lis2_lightning.callbacks.checkpoints import BestSnapshot, EpochEnd, EverySnapshot, LastSnapshot
 from lis2_lightning.callbacks.epoch_log import EpochLog
 from lis2_lightning.callbacks.finite import StopOnNonFiniteLoss
 from lis2_lightning.callbacks.inside_epoch import SnapshotInsideEpoch
+from lis2_lightning.callbacks.progress_bars import ProgressBars
 from lis2_lightning.callbacks.run_folder import RunFolder, SharedFolder
 from lis2_lightning.callbacks.seeding import SeedEachBatch
 from lis2_lightning.callbacks.test_results import TestResults
 from lis2_lightning.callbacks.tile_pictures import TilePictures
 from lis2_lightning.callbacks.tracking import Tracking
-from lis2_lightning.config import to_lis2
-from lis2_lightning.data import AnyDataset, SegmentationData, TileDataset, check_no_shared_pixels
+from lis2_lightning.config import as_list, to_lis2
+from lis2_lightning.data import SegmentationData, TileDataset, check_no_shared_pixels
+from lis2_lightning.errors import ConfigError, one_line
 from lis2_lightning.inference import Segmenter
-from lis2_lightning.metrics import default_metrics
+from lis2_lightning.parallel.batchnorm import SharedBatchNorm
+from lis2_lightning.parallel.children import watch_parent
+from lis2_lightning.parallel.devices import (
+    check_processes,
+    check_strategy,
+    left_to_launcher,
+    needs_a_script,
+)
 from lis2_lightning.parallel.exchange import Exchange
 from lis2_lightning.snapshots import SnapshotIO, position, to_snapshot
+from lis2_lightning.trackers.tracker import start_all
 from lis2_lightning.training.module import SegmentationModule
 
 
 @dataclass(frozen=True)
 class Assembly:
-    """What came of the settings."""
+    """What the settings became."""
 
     module: SegmentationModule
     data: SegmentationData
@@ -49,26 +61,28 @@ class Assembly:
 
 
 def assemble(settings: Settings, config: Mapping[str, Any], *, seed: int) -> Assembly:
-    """Build everything a run needs.
-
-    Args:
-        settings: The documented keys.
-        config: The same as plain values, for the snapshots and ``config.yaml``.
-        seed: The run's seed, also where none is configured.
+    """Build everything a run needs; ``config`` holds the settings as plain values.
 
     Raises:
         ConfigError: A value does not fit.
         DataError: The data sets share pixels.
     """
-    config = {**config, "seed": seed}  # so that a run without a seed can be told and resumed, too
-    data = build_data(settings, seed)
+    config = {**config, "seed": seed}  # so that a run without a configured seed can be resumed
+    data = _data(settings, seed)
     log, finite, signals, exchange = EpochLog(), StopOnNonFiniteLoss(), Signals(), Exchange()
-    snapshots = build_snapshots(settings, finite, signals, exchange)
+    snapshots = _snapshots(settings, finite, signals, exchange)
     best = snapshots[0]
-    segmenter = Segmenter(image_shape(data.predict))
+    shown = data.predict
+    segmenter = Segmenter(shown.image_shape if isinstance(shown, TileDataset) else None)
     test_results = TestResults(settings.run_dir / "test_results.csv")
-    early_stopper = build_early_stopper(settings.early_stopper)
-    tracking = build_tracking(settings, config, log, best)
+    early_stopper = settings.early_stopper
+    if isinstance(early_stopper, bool):
+        early_stopper = LossEarlyStopping() if early_stopper else None
+    tracking = Tracking(
+        settings.run_dir,
+        config,
+        lambda: {"best_loss": best.best_loss, "epochs_run": log.epochs_run},
+    )
     callbacks: list[pl.Callback] = [
         SharedFolder(settings.run_dir),
         SeedEachBatch(),
@@ -82,12 +96,11 @@ def assemble(settings: Settings, config: Mapping[str, Any], *, seed: int) -> Ass
         *snapshots,
     ]
     callbacks += [early_stopper] if early_stopper is not None else []
-    io = SnapshotIO(snapshot_writer(config, best), config)
-    trainer = build_lightning(settings, config, callbacks, io)
+    io = SnapshotIO(partial(_snapshot, config, best), config)
     return Assembly(
-        module=build_module(settings, exchange),
+        module=_module(settings, exchange),
         data=data,
-        lightning=trainer,
+        lightning=_lightning(settings, config, callbacks, io),
         log=log,
         best=best,
         segmenter=segmenter,
@@ -98,43 +111,28 @@ def assemble(settings: Settings, config: Mapping[str, Any], *, seed: int) -> Ass
     )
 
 
-def build_module(settings: Settings, exchange: Exchange) -> SegmentationModule:
-    """The network with its loss, metrics, optimizer and scheduler."""
+def _module(settings: Settings, exchange: Exchange) -> SegmentationModule:
     return SegmentationModule(
         settings.model,
         loss=settings.loss,
         optimizer=settings.optimizer,
         scheduler=settings.scheduler,
         scheduler_interval=settings.scheduler_interval,
-        metrics=chosen_metrics(settings),
+        metrics=settings.chosen_metrics(),
         compile_model=settings.compile,
         exchange=exchange,
     )
 
 
-def chosen_metrics(settings: Settings) -> list[Metric]:
-    """The metrics that were asked for, or the usual ones."""
-    return default_metrics() if settings.metrics is None else list(settings.metrics)
-
-
-def build_data(settings: Settings, seed: int) -> SegmentationData:
-    """The data sets and their loaders.
-
-    Raises:
-        DataError: Two of the splits share a pixel.
-    """
-    splits = {
-        "train_dataset": settings.train_dataset,
-        "val_dataset": settings.val_dataset,
-        "test_dataset": settings.test_dataset,
-    }
+def _data(settings: Settings, seed: int) -> SegmentationData:
+    train, val, test = settings.train_dataset, settings.val_dataset, settings.test_dataset
+    splits = {"train_dataset": train, "val_dataset": val, "test_dataset": test}
     check_no_shared_pixels({k: v for k, v in splits.items() if isinstance(v, TileDataset)})
-    given = [settings.test_dataset, settings.val_dataset, settings.train_dataset]
-    shown = next(dataset for dataset in given if dataset is not None)
+    shown = next(dataset for dataset in (test, val, train) if dataset is not None)
     return SegmentationData(
-        train=settings.train_dataset,
-        val=settings.val_dataset,
-        test=settings.test_dataset,
+        train=train,
+        val=val,
+        test=test,
         predict=shown.whole_image() if isinstance(shown, TileDataset) else shown,
         batch_size=settings.batch_size,
         num_workers=settings.num_workers,
@@ -142,27 +140,13 @@ def build_data(settings: Settings, seed: int) -> SegmentationData:
     )
 
 
-def image_shape(dataset: AnyDataset | None) -> tuple[int, int] | None:
-    """Height and width of the one image that a data set cuts, or null."""
-    return dataset.image_shape if isinstance(dataset, TileDataset) else None
-
-
-def build_early_stopper(given: bool | EarlyStopping | None) -> EarlyStopping | None:  # noqa: FBT001 - as the key has it
-    """LIS2's early stopping for ``true``, a callback as it is."""
-    if isinstance(given, EarlyStopping):
-        return given
-    return LossEarlyStopping() if given else None
-
-
-def build_snapshots(
-    settings: Settings,
-    finite: StopOnNonFiniteLoss,
-    signals: Signals,
-    exchange: Exchange,
+def _snapshots(
+    settings: Settings, finite: StopOnNonFiniteLoss, signals: Signals, exchange: Exchange
 ) -> tuple[BestSnapshot, EverySnapshot, LastSnapshot, SnapshotInsideEpoch]:
-    """The callbacks that write snapshots, in the order in which Lightning is to call them."""
+    """The callbacks that write snapshots, in the order in which Lightning must call them."""
     folder, minutes = settings.run_dir, settings.save_every_minutes
     end = EpochEnd(finite, exchange)
+    # they register with EpochEnd in the order in which they are made
     best = BestSnapshot(folder, end, monitor=settings.monitor, mode=settings.mode)
     every = EverySnapshot(folder, end, save_interval=settings.save_interval)
     last = LastSnapshot(folder, end, every_epoch=settings.save_last)
@@ -176,31 +160,59 @@ def build_snapshots(
     return best, every, last, inside
 
 
-def snapshot_writer(
-    config: Mapping[str, Any], best: BestSnapshot
-) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    """What turns a checkpoint of this run into a snapshot."""
+def _snapshot(
+    config: Mapping[str, Any], best: BestSnapshot, checkpoint: Mapping[str, Any]
+) -> dict[str, Any]:
+    next_epoch, next_batch = position(checkpoint)
+    return to_snapshot(
+        checkpoint,
+        model_config=to_lis2("model", config["model"]),
+        global_config=config,
+        best_loss=best.best_loss,
+        next_epoch=next_epoch,
+        next_batch=next_batch,
+    )
 
-    def write(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-        next_epoch, next_batch = position(checkpoint)
-        return to_snapshot(
-            checkpoint,
-            model_config=to_lis2("model", config["model"]),
-            global_config=config,
-            best_loss=best.best_loss,
-            next_epoch=next_epoch,
-            next_batch=next_batch,
+
+def _lightning(
+    settings: Settings,
+    config: Mapping[str, Any],
+    callbacks: Sequence[pl.Callback],
+    io: SnapshotIO,
+) -> pl.Trainer:
+    """The Lightning trainer; the user's callbacks come after ours.
+
+    Raises:
+        ConfigError: Lightning refuses an argument, or the processes are not those it expects.
+    """
+    watch_parent()  # the command line does it earlier; a user's script comes here first
+    arguments = {**settings.lightning, **left_to_launcher(settings.lightning)}
+    arguments["strategy"] = arguments.get("strategy") or "auto"
+    check_strategy(arguments["strategy"])
+    theirs = as_list(arguments.pop("callbacks", None))
+    shown = arguments.get("enable_progress_bar", True)
+    ours = shown and not any(isinstance(callback, ProgressBar) for callback in theirs)
+    bars = [ProgressBars()] if ours else []
+    plugins = [*as_list(arguments.pop("plugins", None)), io]
+    if not any(isinstance(plugin, LayerSync) for plugin in plugins):
+        plugins.append(SharedBatchNorm("always" if arguments.get("sync_batchnorm") else "possible"))
+    described = config.get("trackers") or []
+    loggers = start_all(settings.trackers, described, settings.run_dir, settings.run_name)
+    try:
+        trainer = pl.Trainer(
+            logger=loggers,
+            callbacks=[*callbacks, *theirs, *bars],
+            plugins=plugins,
+            max_epochs=settings.epochs,
+            default_root_dir=settings.run_dir,
+            **{**FIXED, **arguments},
         )
-
-    return write
-
-
-def build_tracking(
-    settings: Settings, config: Mapping[str, Any], log: EpochLog, best: BestSnapshot
-) -> Tracking:
-    """The callback which tells trackers of the run."""
-
-    def summary() -> dict[str, float]:
-        return {"best_loss": best.best_loss, "epochs_run": log.epochs_run}
-
-    return Tracking(settings.run_dir, config, summary)
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
+        if "not compatible with an interactive" in str(error):
+            raise ConfigError(needs_a_script(settings.run_dir)) from error
+        raise ConfigError(f"lightning refuses its arguments: {one_line(error)}") from error
+    check_strategy(trainer.strategy)
+    check_processes(settings.lightning, trainer, settings.run_dir)
+    leave_signals_alone(trainer)
+    never_broadcast_sigterm(trainer)
+    return trainer

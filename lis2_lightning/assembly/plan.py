@@ -1,14 +1,21 @@
-"""What each key of a configuration became."""
+"""What each key became, and the equivalent configuration for a bare ``LightningCLI``.
+
+That one names the same components and seed, and the callbacks that decide what is trained.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, Final
 
-from lis2_lightning.assembly.assemble import chosen_metrics
-from lis2_lightning.assembly.settings import Settings
+import yaml
+
+from lis2_lightning.assembly.settings import FIXED, Settings
 from lis2_lightning.config import describe
+from lis2_lightning.errors import ConfigError
+from lis2_lightning.metrics import default_metrics
 from lis2_lightning.parallel.devices import left_to_launcher
 
 # Which object each documented key becomes; ``{}`` stands for its value.
@@ -39,16 +46,33 @@ _PLAN: Final[Mapping[str, str]] = {
     "metrics": "SegmentationModule(metrics={})",
     "seed": "lightning.pytorch.seed_everything({}), shuffling, augmentation",
 }
+_HEADER: Final = """\
+# The same run for Lightning alone. Run it with
+#   python -c "from lightning.pytorch.cli import LightningCLI; LightningCLI()" fit -c THIS_FILE
+# It trains the same weights. Snapshots become Lightning's checkpoints, logs_train.csv becomes
+# metrics.csv, and there is no final evaluation: run `test` for it. `resume` has no counterpart
+# but --ckpt_path.
+"""
+_OURS: Final = "lis2_lightning.callbacks"
+_CSV: Final = "lis2_lightning.trackers.CsvLogger"
+# Lightning's logger, the arguments that it shares with our tracker, and those that follow the run
+_LOGGERS: Final[Mapping[str, tuple[str, tuple[str, ...], Mapping[str, str]]]] = {
+    "CsvLogger": ("CSVLogger", (), {"save_dir": "{folder}", "name": ""}),
+    "TensorBoard": ("TensorBoardLogger", (), {"save_dir": "{folder}", "name": ""}),
+    "Wandb": (
+        "WandbLogger",
+        ("project", "entity", "offline"),
+        {"save_dir": "{folder}", "name": "{run}"},
+    ),
+    "Mlflow": ("MLFlowLogger", ("tracking_uri", "experiment_name"), {"run_name": "{run}"}),
+}
+_MODULE_KEYS: Final = ("model", "loss", "optimizer", "scheduler", "scheduler_interval")
+_BATCHNORM: Final = "lis2_lightning.parallel.batchnorm.SharedBatchNorm"
 
 
 def planned(settings: Settings, config: Mapping[str, Any]) -> dict[str, str]:
-    """Which Lightning object, with which arguments, each key became.
-
-    Args:
-        settings: The documented keys.
-        config: The same as plain values.
-    """
-    used = {**config, "metrics": describe(chosen_metrics(settings))}
+    """Which Lightning object, with which arguments, each key became."""
+    used = {**config, "metrics": describe(settings.chosen_metrics())}
     plan = {
         field.name: _PLAN[field.name].format(_short(used.get(field.name)))
         for field in fields(settings)
@@ -75,3 +99,113 @@ def _short(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_short, value))}]"
     return "none" if value is None else str(value)
+
+
+def lightning_yaml(config: Mapping[str, Any]) -> str:
+    """The configuration of the same run for a bare ``LightningCLI``, as YAML.
+
+    Raises:
+        ConfigError: A component was passed as an object, which a file cannot name.
+    """
+    objects = [key for key, value in config.items() if _is_object(value)]
+    if objects:
+        raise ConfigError(
+            f"{', '.join(objects)}: passed as objects, which a file cannot name: use class_path "
+            "and init_args instead"
+        )
+    seed = config["seed"] or 0
+    bare = {
+        "seed_everything": seed,
+        "trainer": _trainer(config),
+        "model": {
+            "class_path": "lis2_lightning.SegmentationModule",
+            "init_args": {
+                **{key: config[key] for key in _MODULE_KEYS},
+                "metrics": usual_metrics() if config["metrics"] is None else config["metrics"],
+                "compile_model": config["compile"],
+            },
+        },
+        "data": {
+            "class_path": "lis2_lightning.SegmentationData",
+            "init_args": {
+                **{split: config[f"{split}_dataset"] for split in ("train", "val", "test")},
+                "batch_size": config["batch_size"],
+                "num_workers": config["num_workers"],
+                "seed": seed,
+            },
+        },
+    }
+    return _HEADER + yaml.safe_dump(bare, sort_keys=False)
+
+
+def _is_object(value: Any) -> bool:
+    if isinstance(value, list):
+        return any(map(_is_object, value))
+    return isinstance(value, Mapping) and "object" in value
+
+
+def usual_metrics() -> list[dict[str, Any]]:
+    """The metrics of a run that names none, as components."""
+    return [{"class_path": describe(metric)["object"]} for metric in default_metrics()]
+
+
+def _trainer(config: Mapping[str, Any]) -> dict[str, Any]:
+    arguments = dict(config.get("lightning") or {})
+    theirs = arguments.pop("callbacks", None) or []
+    folder = str(Path(config["output_dir"]) / config["run_name"])
+    when = "always" if arguments.get("sync_batchnorm") else "possible"
+    # the order matters: the log has divided the sums before another callback looks at them
+    names = ("SeedEachBatch", "StopOnNonFiniteLoss", "EpochLog")
+    callbacks: list[dict[str, Any]] = [{"class_path": f"{_OURS}.{name}"} for name in names]
+    callbacks += _early_stopper(config["early_stopper"])
+    callbacks.append(
+        {
+            "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+            "init_args": {
+                "dirpath": folder,
+                "filename": "best",
+                "save_last": config["save_last"],
+                "monitor": config["monitor"],
+                "mode": config["mode"],
+                "save_on_train_epoch_end": True,
+            },
+        }
+    )
+    return {
+        "max_epochs": config["epochs"],
+        "default_root_dir": folder,
+        **FIXED,
+        "logger": _loggers(config, folder),
+        "callbacks": [*callbacks, *(theirs if isinstance(theirs, list) else [theirs])],
+        **arguments,
+        "plugins": arguments.get("plugins")
+        or [{"class_path": _BATCHNORM, "init_args": {"when": when}}],
+    }
+
+
+def _early_stopper(value: Any) -> list[dict[str, Any]]:
+    if isinstance(value, Mapping):
+        return [dict(value)]
+    return [{"class_path": f"{_OURS}.LossEarlyStopping"}] if value else []
+
+
+def _loggers(config: Mapping[str, Any], folder: str) -> list[dict[str, Any]]:
+    """Lightning's loggers in place of our trackers; other trackers are loggers already."""
+    trackers = config["trackers"] or []
+    if all(tracker["class_path"] != _CSV for tracker in trackers):
+        trackers = [{"class_path": _CSV}, *trackers]
+    loggers = []
+    for tracker in trackers:
+        room, _, name = tracker["class_path"].rpartition(".")
+        if not room.startswith("lis2_lightning"):
+            loggers.append(tracker)
+            continue
+        logger, keys, fixed = _LOGGERS[name]
+        arguments = tracker.get("init_args") or {}
+        kept = {key: arguments[key] for key in keys if arguments.get(key) is not None}
+        run = config["run_name"]
+        filled = {key: value.format(folder=folder, run=run) for key, value in fixed.items()}
+        loggers.append(
+            {"class_path": f"lightning.pytorch.loggers.{logger}", "init_args": {**filled, **kept}}
+        )
+    return loggers

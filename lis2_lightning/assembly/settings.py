@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
@@ -15,11 +15,12 @@ from torchmetrics import Metric
 
 from lis2_lightning.data import AnyDataset
 from lis2_lightning.errors import ConfigError
+from lis2_lightning.metrics import default_metrics
 from lis2_lightning.trackers import Tracker
 from lis2_lightning.training.module import OptimizerCallable, SchedulerCallable
 
 # Arguments of the Lightning trainer that have a documented key or that our promises rest on.
-_RESERVED: Final[Mapping[str, str]] = {
+RESERVED: Final[Mapping[str, str]] = {
     "max_epochs": "set epochs instead",
     "logger": "set trackers instead",
     "default_root_dir": "set output_dir and run_name instead",
@@ -27,6 +28,34 @@ _RESERVED: Final[Mapping[str, str]] = {
     "num_sanity_val_steps": "a validation before training would enter the metrics",
     "overfit_batches": "set limit_train_batches instead",
     "use_distributed_sampler": "the data sets are dealt out so that no sample is counted twice",
+}
+
+# What the Lightning trainer gets where the user does not set it.
+FIXED: Final[Mapping[str, Any]] = {
+    "num_sanity_val_steps": 0,
+    "use_distributed_sampler": False,
+    "enable_model_summary": False,
+    "log_every_n_steps": 1,
+}
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return isinstance(value, Integral) and int(value) >= least
+
+
+_RANGES: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
+    "batch_size": (lambda num: _is_whole(num, 1), "a whole number of at least 1"),
+    "epochs": (lambda num: _is_whole(num, 0), "a whole number of at least 0"),
+    "save_interval": (lambda num: _is_whole(num, 0), "a whole number of at least 0"),
+    "seed": (lambda seed: seed is None or 0 <= seed < 2**32, "from 0 to 4294967295"),
+    "num_workers": (lambda num: num == "auto" or num >= 0, "'auto' or at least 0"),
+    "save_every_n_steps": (lambda num: num is None or num >= 1, "null or at least 1"),
+    "save_every_minutes": (lambda num: num is None or num > 0, "null or more than 0"),
+    "run_name": (lambda name: name and Path(name).name == name, "the name of a folder"),
+    "early_stopper": (
+        lambda value: isinstance(value, bool | EarlyStopping | None),
+        "true, false or a callback (Trainer.from_config builds one from a mapping)",
+    ),
 }
 
 
@@ -65,38 +94,19 @@ class Settings:
         """Refuse values out of range.
 
         Raises:
-            ConfigError: As said.
+            ConfigError: A value is out of range, or an argument of Lightning is reserved.
         """
-        self._check_numbers()
-        self._check_lightning()
-        if not self.run_name or Path(self.run_name).name != self.run_name:
-            raise ConfigError(f"run_name must be the name of a folder, got {self.run_name!r}")
-        if not isinstance(self.early_stopper, bool | EarlyStopping | None):
-            raise ConfigError(
-                f"early_stopper must be true, false or a callback, got {self.early_stopper}: "
-                "Trainer.from_config builds one from a mapping"
-            )
-
-    def _check_numbers(self) -> None:
-        for key, least in (("batch_size", 1), ("epochs", 0), ("save_interval", 0)):
+        for key, (is_allowed, allowed) in _RANGES.items():
             value = getattr(self, key)
-            if not isinstance(value, Integral) or value < least:
-                raise ConfigError(f"{key} must be a whole number of at least {least}, got {value}")
-        if self.seed is not None and not 0 <= self.seed < 2**32:
-            raise ConfigError(f"seed must be from 0 to 4294967295, got {self.seed}")
-        if self.num_workers != "auto" and self.num_workers < 0:
-            raise ConfigError(f"num_workers must be 'auto' or at least 0, got {self.num_workers}")
-        steps, minutes = self.save_every_n_steps, self.save_every_minutes
-        if steps is not None and steps < 1:
-            raise ConfigError(f"save_every_n_steps must be null or at least 1, got {steps}")
-        if minutes is not None and not minutes > 0:
-            raise ConfigError(f"save_every_minutes must be null or more than 0, got {minutes}")
+            if not is_allowed(value):
+                raise ConfigError(f"{key} must be {allowed}, got {value!r}")
+        if reserved := [key for key in self.lightning if key in RESERVED]:
+            reasons = "; ".join(f"lightning.{key}: {RESERVED[key]}" for key in reserved)
+            raise ConfigError(f"these are not set under lightning: {reasons}")
 
-    def _check_lightning(self) -> None:
-        reserved = [key for key in self.lightning if key in _RESERVED]
-        if reserved:
-            told = "; ".join(f"lightning.{key}: {_RESERVED[key]}" for key in reserved)
-            raise ConfigError(f"these are not set under lightning: {told}")
+    def chosen_metrics(self) -> list[Metric]:
+        """The configured metrics, or the default ones."""
+        return default_metrics() if self.metrics is None else list(self.metrics)
 
     @property
     def run_dir(self) -> Path:

@@ -1,5 +1,9 @@
-"""Callbacks: what LIS2 specifies and Lightning does otherwise or not at all."""
+"""Lightning callbacks, one purpose each: what LIS2 specifies and Lightning does not do."""
 
 from lis2_lightning.callbacks.early_stopping import LossEarlyStopping
+from lis2_lightning.callbacks.epoch_log import EpochLog
+from lis2_lightning.callbacks.finite import StopOnNonFiniteLoss
+from lis2_lightning.callbacks.seeding import SeedEachBatch
 
-__all__ = ["LossEarlyStopping"]
+# those that a configuration may name
+__all__ = ["EpochLog", "LossEarlyStopping", "SeedEachBatch", "StopOnNonFiniteLoss"]

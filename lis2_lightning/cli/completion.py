@@ -10,27 +10,17 @@ from argparse import ArgumentParser
 from importlib import import_module
 from typing import Any, Final
 
-from lis2_lightning.cli.commands import OWN_KEYS, TRAINER_COMMANDS
-from lis2_lightning.cli.dispatch import summaries
+from lis2_lightning.cli.dispatch import OWN_KEYS, TRAINER_COMMANDS, summaries
 from lis2_lightning.config import Schema
 from lis2_lightning.config.names import KINDS, names
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.trainer import Trainer
 
 _FILES: Final = frozenset({"config", "ckpt_path", "lightning_yaml"})
-_VALUES: Final = {
-    "mode": ("min", "max"),
-    "scheduler_interval": ("epoch", "step"),
-    "resume": ("auto",),
-    **dict.fromkeys(("save_last", "compile"), ("true", "false")),
-}
 
 
 def script(shell: str) -> str:
-    """The completion script of a shell.
-
-    Args:
-        shell: ``bash``, ``zsh`` or ``tcsh``.
+    """The completion script of a shell: ``bash``, ``zsh`` or ``tcsh``.
 
     Raises:
         ConfigError: shtab is not installed.
@@ -50,7 +40,7 @@ def script(shell: str) -> str:
             command.add_argument("files", nargs="*").complete = shtab.FILE  # type: ignore[attr-defined]  # what shtab looks for
             continue
         for key in ["config", OWN_KEYS[name][0], *schema.keys]:
-            choices = sorted(names(KINDS[key])) if key in KINDS else _VALUES.get(key)
+            choices = sorted(names(KINDS[key])) if key in KINDS else None
             action = command.add_argument(f"--{key}", choices=choices)
             if key in _FILES:
                 action.complete = shtab.FILE  # type: ignore[attr-defined]  # as above

@@ -1,8 +1,4 @@
-"""The commands that need no configuration, and the help of all commands.
-
-Importing torch and Lightning takes seconds: ``--help``, ``--version``, a misspelt command and the
-help of the tools answer without them.
-"""
+"""The commands that need no configuration, and the help of all, without importing torch."""
 
 from __future__ import annotations
 
@@ -15,9 +11,7 @@ from typing import Any, Final
 from jsonargparse import ArgumentError, ArgumentParser
 
 from lis2_lightning._version import __version__
-from lis2_lightning.cli.answer import print_answer
-from lis2_lightning.cli.commands import TRAINER_COMMANDS
-from lis2_lightning.cli.tools import TOOLS
+from lis2_lightning.cli.tools import TOOLS, print_answer
 from lis2_lightning.errors import ConfigError, did_you_mean, one_line
 
 _ABOUT: Final = "Train segmentation networks on one large, partly labelled image."
@@ -26,16 +20,28 @@ _EPILOG: Final = (
     "Exit codes: 0; 1 a run failed, or a difference was found; 2 something you can fix;\n"
     "130, 138 or 143 a signal ended the run, which can be resumed."
 )
+TRAINER_COMMANDS: Final = {
+    "fit": "Train, score the best snapshot on the test set, and leave every file.",
+    "validate": "Measure a snapshot on the validation set.",
+    "test": "Measure a snapshot on the test set.",
+    "predict": "Map the whole image with a snapshot.",
+    "plan": "Show what each key becomes, and write the equivalent configuration for Lightning.",
+    "verify-resume": "Check that a run of this configuration resumes exactly when interrupted.",
+}
+# the key that a command has besides the documented ones
+OWN_KEYS: Final = {
+    "fit": ("ckpt_path", "Snapshot to resume from; the same as resume."),
+    **dict.fromkeys(
+        ("validate", "test", "predict"),
+        ("ckpt_path", "best, last or the path of a snapshot; best by default."),
+    ),
+    "plan": ("lightning_yaml", "File to write: the equivalent configuration for LightningCLI."),
+    "verify-resume": ("batches", "Batches in an epoch; 4 by default."),
+}
 
 
 def run(words: Sequence[str]) -> int | None:
-    """Run a command that needs no configuration.
-
-    Args:
-        words: The words of the command line after the program's name.
-
-    Returns:
-        The exit code; null where the command is one of :data:`TRAINER_COMMANDS`.
+    """Run a command that needs no configuration; null for one of :data:`TRAINER_COMMANDS`.
 
     Raises:
         ConfigError: The command or one of its arguments is wrong.

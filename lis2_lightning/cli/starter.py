@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from lis2_lightning.base.files import atomic
-from lis2_lightning.cli.answer import Answer
 from lis2_lightning.data import TileDataset, open_raster
 from lis2_lightning.data.open_raster import Raster
 from lis2_lightning.data.truth import Truth
@@ -47,32 +47,17 @@ class Look:
     positive: float  # share of the labelled ones that are 1
 
 
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """What is suggested for them."""
+def start(path: Path, maps: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
+    """Write a configuration for the images at the paths in ``maps``.
 
-    size: int  # side of a tile, px
-    num_folds: int
-    folds: Mapping[str, list[int]]  # which of them train, validate and test
-    normalization: str  # as TileDataset takes it
-    num_blocks: int  # depth of the U-Net
-
-
-def start(path: Path, maps: Mapping[str, str]) -> Answer:
-    """Look at images and write a configuration for them.
-
-    Args:
-        path: The file to write.
-        maps: Paths of ``image`` and ``target``, and of ``background``, ``missing`` or ``labelled``.
+    The result is what was seen and chosen, as text and as data.
 
     Raises:
-        DataError: A file cannot be read, shapes differ, the image is too small, or nothing in it
-            is labelled.
-        ConfigError: Both ``background`` and ``labelled`` are given, or the file to write exists
-            already or cannot be written.
+        DataError: The images cannot be read or used.
+        ConfigError: The file to write exists already or cannot be written.
     """
-    look = look_at(maps)
-    choice = choose(look, maps)
+    look = _look_at(maps)
+    choice = _choose(look, maps)
     if path.exists():
         raise ConfigError(f"{path} exists already: choose another name with --output")
     try:
@@ -81,20 +66,10 @@ def start(path: Path, maps: Mapping[str, str]) -> Answer:
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
     lines = [*_lines(look), f"{path} is written: lis2 fit --config {path}"]
-    data = {"written": path, "seen": asdict(look), "chosen": asdict(choice)}
-    return Answer("\n".join(lines), data)
+    return "\n".join(lines), {"written": path, "seen": asdict(look), "chosen": choice}
 
 
-def look_at(maps: Mapping[str, str]) -> Look:
-    """Look at an image and what is known of it.
-
-    Args:
-        maps: As for :func:`start`.
-
-    Raises:
-        DataError: A file cannot be read, or shapes differ.
-        ConfigError: Both ``background`` and ``labelled`` are given.
-    """
+def _look_at(maps: Mapping[str, str]) -> Look:
     rasters = {name: open_raster(path) for name, path in maps.items()}
     image = rasters.pop("image")
     truth = Truth(image, **rasters)
@@ -143,38 +118,25 @@ def _bands(image: Raster) -> Iterator[Tile]:
         yield Tile(top, 0, min(rows, height - top), width)
 
 
-def choose(look: Look, maps: Mapping[str, Any]) -> Choice:
-    """Choose tile size, folds and normalisation, such that every fold has something to learn.
-
-    Args:
-        look: What the images are like.
-        maps: As for :func:`start`.
-
-    Raises:
-        DataError: The image is too small, or nothing in it is labelled.
-    """
+def _choose(look: Look, maps: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of TileDataset with which every fold has something to learn."""
     side = min(look.shape[1:])
     sizes = [size for size in _SIZES if 10 * size <= side] or [8]
-    mode = normalization(look)
-    problem = ""
-    for folds in _FOLDS:
+    mode, problem = _normalization(look), ""
+    for folds, size in product(_FOLDS, sizes):
         num_folds = sum(map(len, folds.values()))
-        for size in sizes:
-            cut = {**maps, "size": size, "num_folds": num_folds, "normalization": mode}
-            try:
-                for numbers in folds.values():
-                    TileDataset(**cut, folds=numbers)
-            except DataError as error:
-                problem = str(error)
-                continue
-            depth = 3 if size >= 32 else 2
-            return Choice(
-                size=size, num_folds=num_folds, folds=folds, normalization=mode, num_blocks=depth
-            )
+        cut: dict[str, Any] = {"size": size, "num_folds": num_folds, "normalization": mode}
+        try:
+            for numbers in folds.values():
+                TileDataset(**maps, **cut, folds=numbers)
+        except DataError as error:
+            problem = str(error)
+        else:
+            return {**cut, "folds": folds, "num_blocks": 3 if size >= 32 else 2}
     raise DataError(f"no tiles can be cut from these images: {problem}")
 
 
-def normalization(look: Look) -> Any:
+def _normalization(look: Look) -> str:
     """``none`` where values are in [0, 1] or have both signs, ``log`` over a wide range."""
     low, _, high = look.percentiles
     if (look.least >= 0 and look.most <= 1) or look.negative > 0.01:
@@ -182,30 +144,29 @@ def normalization(look: Look) -> Any:
     return "log" if low > 0 and high / low > 100 else "direct"
 
 
-def _text(name: str, look: Look, choice: Choice, maps: Mapping[str, str]) -> str:
+def _text(name: str, look: Look, choice: Mapping[str, Any], maps: Mapping[str, str]) -> str:
     """The configuration as commented YAML."""
-    normalize = f"    - {{type: Normalize, mean: {look.mean:.6g}, std: {look.spread:.6g}}}\n"
-    fixed = normalize if choice.normalization == "none" and look.negative > 0.01 else ""
-    always = f"[{fixed.strip().removeprefix('- ')}]"
+    normalize = f"{{type: Normalize, mean: {look.mean:.6g}, std: {look.spread:.6g}}}"
+    if choice["normalization"] != "none" or look.negative <= 0.01:
+        normalize = ""
+    folds = choice["folds"]
     others = "".join(
-        f"{split}_dataset: {{<<: *maps, folds: {numbers}, data_augmentations: {always}}}\n"
-        for split, numbers in choice.folds.items()
-        if split != "train"
+        f"{split}_dataset: {{<<: *maps, folds: {folds[split]}, "
+        f"data_augmentations: [{normalize}]}}\n"
+        for split in ("val", "test")
+        if split in folds
     )
     return _TEMPLATE.format(
+        **choice,
         name=json.dumps(name),
         files="\n".join(f"  {key}: {json.dumps(value)}" for key, value in maps.items()),
-        fixed=fixed,
+        normalize=f"    - {normalize}\n" if normalize else "",
         others=others,
-        size=choice.size,
-        stride=choice.size // 2,
-        num_folds=choice.num_folds,
-        train=choice.folds["train"],
-        normalization=choice.normalization,
-        blocks=choice.num_blocks,
+        stride=choice["size"] // 2,
+        train=folds["train"],
         inputs=look.shape[0],
         outputs=look.channels,
-        monitor="val_loss" if "val" in choice.folds else "train_loss",
+        monitor="val_loss" if "val" in folds else "train_loss",
         seen="".join(f"#   {line}\n" for line in _lines(look)),
     )
 
@@ -236,7 +197,7 @@ model:
   in_channels: {inputs}
   out_channels: {outputs}
   features: 16  # more learn more, and take longer
-  num_blocks: {blocks}  # the side of a tile must be a multiple of 2 to this power
+  num_blocks: {num_blocks}  # the side of a tile must be a multiple of 2 to this power
 
 train_dataset: &maps
   type: TileDataset
@@ -248,7 +209,7 @@ train_dataset: &maps
   folds: {train}
   normalization: {normalization}  # direct, log or none: how each tile is brought to [0, 1]
   data_augmentations:
-{fixed}    - type: RandomHorizontalFlip
+{normalize}    - type: RandomHorizontalFlip
     - type: RandomVerticalFlip
 {others}
 optimizer: {{type: Adam, lr: 1.0e-3}}

@@ -1,17 +1,50 @@
-"""Commands that train nothing: each function is a command, and its arguments are the command's.
+"""What commands answer, and the commands that train nothing, with their functions' arguments.
 
 Whatever brings torch with it is imported inside the functions, so that ``--help`` answers at once.
 """
 
 from __future__ import annotations
 
+import json
+import math
+import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import MappingProxyType
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
-from lis2_lightning.cli.answer import Answer
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command prints on the standard output, and its exit code."""
+
+    text: str  # for people; nothing is printed where it is empty
+    data: Any = field(default_factory=dict)  # the same for programs, as one line of JSON
+    code: int = 0  # 1 where a difference was found
+
+
+def print_answer(answer: Answer, *, as_json: bool) -> int:
+    """Print an answer as text or JSON, and return its exit code."""
+    text = json.dumps(_plain(answer.data)) if as_json else answer.text
+    if text:
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+    return answer.code
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON can write it: NaN and infinity become null, other objects text.
+
+    >>> _plain({"loss": float("nan"), 3: (1, True), "type": int})
+    {'loss': None, '3': [1, True], 'type': "<class 'int'>"}
+    """
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
 def info(snapshot: Path) -> Answer:
@@ -77,14 +110,10 @@ def init(  # noqa: PLR0917 - positional in Python only: they are flags of the co
     """
     from lis2_lightning.cli import starter  # noqa: PLC0415 - brings torch
 
-    maps = {
-        "image": image,
-        "target": target,
-        "background": background,
-        "missing": missing,
-        "labelled": labelled,
-    }
-    return starter.start(output, {key: path for key, path in maps.items() if path is not None})
+    optional = {"background": background, "missing": missing, "labelled": labelled}
+    maps = {key: path for key, path in optional.items() if path is not None}
+    text, data = starter.start(output, {"image": image, "target": target, **maps})
+    return Answer(text, data)
 
 
 def sync(run_dir: Path) -> Answer:
@@ -96,9 +125,10 @@ def sync(run_dir: Path) -> Answer:
     from lis2_lightning.trackers import synchronise  # noqa: PLC0415 - slow to import
 
     results = synchronise.sync(run_dir)
-    text = "\n".join(str(result) for result in results)
     data = {"deliveries": [asdict(result) for result in results]}
-    return Answer(text, data, int(not all(result.complete for result in results)))
+    return Answer(
+        "\n".join(map(str, results)), data, int(not all(result.complete for result in results))
+    )
 
 
 def completion(shell: Literal["bash", "zsh", "tcsh"]) -> Answer:
@@ -113,13 +143,6 @@ def completion(shell: Literal["bash", "zsh", "tcsh"]) -> Answer:
     return Answer(text, {"script": text})
 
 
-TOOLS: Final[Mapping[str, Callable[..., Answer]]] = MappingProxyType(
-    {
-        "info": info,
-        "diff": diff,
-        "convert": convert,
-        "init": init,
-        "sync": sync,
-        "completion": completion,
-    }
-)
+TOOLS: Final[Mapping[str, Callable[..., Answer]]] = {
+    tool.__name__: tool for tool in (info, diff, convert, init, sync, completion)
+}

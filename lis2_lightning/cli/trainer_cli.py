@@ -12,32 +12,25 @@ from typing import Any, Final
 
 import yaml
 
-from lis2_lightning.assembly.lightning_config import lightning_yaml
+from lis2_lightning.assembly.plan import lightning_yaml, usual_metrics
 from lis2_lightning.base.files import atomic
 from lis2_lightning.base.tables import table
-from lis2_lightning.cli.answer import Answer, print_answer
-from lis2_lightning.cli.commands import OWN_KEYS, TRAINER_COMMANDS
-from lis2_lightning.config import Schema, describe, read_arguments
+from lis2_lightning.cli.dispatch import OWN_KEYS, TRAINER_COMMANDS
+from lis2_lightning.cli.tools import Answer, print_answer
+from lis2_lightning.config import Schema, read_arguments
 from lis2_lightning.config.arguments import HELP
 from lis2_lightning.config.names import KINDS, class_path
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.evaluation.verify_resume import verify_resume
-from lis2_lightning.metrics import default_metrics
 from lis2_lightning.parallel import is_main
-from lis2_lightning.snapshots.compare import Difference, render_differences
+from lis2_lightning.snapshots.compare import render_differences
 from lis2_lightning.trainer import Trainer
 
 _log = logging.getLogger("lis2_lightning")
 
 
 def run(words: Sequence[str]) -> int:
-    """Run a command that takes a configuration.
-
-    Args:
-        words: The command, and what follows it.
-
-    Returns:
-        The exit code.
+    """Run a command that takes a configuration, and return its exit code.
 
     Raises:
         Lis2Error: As the command does.
@@ -61,9 +54,7 @@ def run(words: Sequence[str]) -> int:
 
 def _default(schema: Schema, key: str) -> Any:
     """What a key holds where nothing sets it, so that a flag can reach inside or add to it."""
-    if key == "metrics":
-        return [{"class_path": describe(metric)["object"]} for metric in default_metrics()]
-    return schema.defaults().get(key)
+    return usual_metrics() if key == "metrics" else schema.defaults().get(key)
 
 
 def _complete(schema: Schema, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,15 +86,8 @@ def _fit(config: dict[str, Any], ckpt_path: str | None) -> Answer:
     return Answer("", Trainer.from_config(config, **resume).train())
 
 
-def _validate(config: dict[str, Any], ckpt_path: str | None) -> Answer:
-    return _scores(Trainer.from_config(config).validate(ckpt_path or "best"))
-
-
-def _test(config: dict[str, Any], ckpt_path: str | None) -> Answer:
-    return _scores(Trainer.from_config(config).test(ckpt_path or "best"))
-
-
-def _scores(scores: Mapping[str, float]) -> Answer:
+def _measure(method: str, config: dict[str, Any], ckpt_path: str | None) -> Answer:
+    scores = getattr(Trainer.from_config(config), method)(ckpt_path or "best")
     return Answer(table(scores), dict(scores))
 
 
@@ -130,31 +114,22 @@ def _verify_resume(config: dict[str, Any], batches: Any) -> Answer:
     num = str(4 if batches is None else batches)
     if not num.isdigit() or num == "0":
         raise ConfigError(f"batches must be a whole number of at least 1, got {batches}")
-    return verdict(verify_resume(Schema(Trainer).parse(config).config, batches=int(num)))
-
-
-def verdict(differences: Sequence[Difference]) -> Answer:
-    """What to print of a trial: the first difference and where to look, or that there is none.
-
-    Args:
-        differences: What :func:`verify_resume` returns.
-    """
+    differences = verify_resume(Schema(Trainer).parse(config).config, batches=int(num))
+    data = {"exact": not differences, "differences": [asdict(item) for item in differences]}
     if not differences:
-        text = "no difference: an interrupted run resumes exactly"
-        return Answer(text, {"exact": True, "differences": []})
+        return Answer("no difference: an interrupted run resumes exactly", data)
     text = (
         f"{render_differences(differences[:1])}\n{len(differences)} places differ: look for random "
         "numbers from a generator of the data set's own, and for kernels that are not "
         "deterministic (lightning.deterministic: true)"
     )
-    data = {"exact": False, "differences": [asdict(difference) for difference in differences]}
     return Answer(text, data, 1)
 
 
 _COMMANDS: Final[Mapping[str, Callable[[dict[str, Any], Any], Answer]]] = {
     "fit": _fit,
-    "validate": _validate,
-    "test": _test,
+    "validate": partial(_measure, "validate"),
+    "test": partial(_measure, "test"),
     "predict": _predict,
     "plan": _plan,
     "verify-resume": _verify_resume,

@@ -1,10 +1,7 @@
 """The words of a command line as one configuration: environment, then files, then flags.
 
-``--optimizer AdamW --optimizer.lr 0.01`` means what the same keys mean in a file or in Python: a
-component that is named anew starts from its own defaults, not from those of the one before.
-``--metrics+=iou`` adds to a list, and ``--metrics.threshold 0.3`` after it applies to what was
-added. Variables of the environment spell the same: ``LIS2_EPOCHS``, ``LIS2_FIT__EPOCHS``,
-``LIS2_OPTIMIZER__LR``.
+``--optimizer AdamW`` starts from the defaults of AdamW, not from those of the former optimizer.
+``--metrics+=iou`` adds to a list, and ``--metrics.threshold 0.3`` after it applies to the addition.
 """
 
 from __future__ import annotations
@@ -15,9 +12,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from lis2_lightning.config.loading import ALIASES, load_config, merge
+from lis2_lightning.config.loading import ALIASES, as_list, load_config, merge, parse_yaml
 from lis2_lightning.config.names import KINDS
-from lis2_lightning.config.plain_yaml import parse_yaml
 from lis2_lightning.errors import ConfigError, close_to, did_you_mean
 
 _CONFIG: Final = frozenset({"--config", "-c"})
@@ -36,26 +32,13 @@ def read_arguments(
     default: Callable[[str], Any] = lambda _: None,
     environ: Mapping[str, str] = os.environ,
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Read a command's words.
+    """Read the words after a command, as a configuration and the switches that they hold.
 
-    Args:
-        words: The words after the command.
-        command: The command.
-        keys: The keys that may be set.
-        default: What a key holds that neither a file nor a flag sets, for flags that reach inside
-            or add to it.
-        environ: The environment; what it sets is overridden by files and flags.
-
-    Returns:
-        The configuration, in which values that are not components are still text, and the
-        switches with what follows them: ``{"--json": ""}``.
+    Values that are not components stay text. ``default`` gives the value of a key that nothing
+    sets, for flags that reach inside or add to it.
 
     Raises:
         ConfigError: An argument is unknown or lacks its value, or a file cannot be read.
-
-    >>> read_arguments(["--optimizer", "sgd", "--epoch=3", "--json"], command="fit",
-    ...                keys=["optimizer", "epochs"], environ={})
-    ({'optimizer': 'sgd', 'epochs': '3'}, {'--json': ''})
     """
     flags = list(_flags(words))
     _check(flags, keys)
@@ -118,18 +101,12 @@ def _set(
     if name == key:
         return merge(config, {name: value})
     present = _inside(config, name.split("."))
-    return merge(config, {name: [*_listed(present), *_listed(value)]})
+    return merge(config, {name: [*as_list(present), *as_list(value)]})
 
 
 def _is_nested(key: str) -> bool:
     """Whether a value is YAML; of others, jsonargparse knows whether they are numbers or text."""
     return _top(key) in KINDS or key == "lightning"
-
-
-def _listed(value: Any) -> list[Any]:
-    if value is None:
-        return []
-    return value if isinstance(value, list) else [value]
 
 
 def _inside(config: Any, path: Sequence[str]) -> Any:
@@ -147,18 +124,10 @@ def from_environment(
     """The configuration that the environment sets; files and flags override it.
 
     Two underscores stand for a dot. A command's own variable, such as ``LIS2_FIT__EPOCHS``,
-    overrides ``LIS2_EPOCHS``. ``LIS2_FILE`` names a file, which the other variables override.
-
-    Args:
-        environ: The environment.
-        keys: The keys that may be set.
-        command: The command.
+    overrides ``LIS2_EPOCHS``. ``LIS2_CONFIG`` names a file, which the other variables override.
 
     Raises:
         ConfigError: A value is not valid YAML, or the file cannot be read.
-
-    >>> from_environment({"LIS2_FIT__OPTIMIZER": "{type: SGD}"}, ["optimizer"], command="fit")
-    {'optimizer': {'type': 'SGD'}}
     """
     variables = _variables(environ, [*keys, *ALIASES, _FILE], command)
     config = load_config(environ[variables.pop(_FILE)]) if _FILE in variables else {}

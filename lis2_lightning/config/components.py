@@ -1,4 +1,4 @@
-"""Which import paths name a component, told without importing anything that might do something."""
+"""Decides which import paths name a component, without importing code that might act."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import sys
 import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Final
 
 import lightning.pytorch as pl
@@ -60,27 +59,11 @@ class _Objection(Exception):  # noqa: N818 - never leaves this file
 
 
 def objection(path: str, *, is_class: bool) -> str | None:
-    """Why a configuration that nobody has chosen may not name an import path.
+    """Why a snapshot's configuration may not name an import path; null where it may.
 
-    Only components may be named, and the functions of ``torch.nn.functional``: those of torch,
-    Lightning, torchmetrics, MONAI and this package, and those of modules which the program has
-    imported already. Nothing else is imported to find out. What one module has from another is
-    judged by where it was made.
-
-    Args:
-        path: A dotted import path.
-        is_class: Whether only a class will do.
-
-    Returns:
-        What is wrong with it, or null where it may be imported.
-
-    >>> objection("torch.optim.AdamW", is_class=True)
-    >>> objection("subprocess.Popen", is_class=True)
-    "is of Python's standard library"
-    >>> objection("torch.hub.load", is_class=True)
-    'is no component of torch'
-    >>> objection("my_networks.Net", is_class=True)
-    'is of a module that is not imported: import my_networks in your program before'
+    Allowed are components and ``torch.nn.functional`` of torch, Lightning, torchmetrics, MONAI and
+    this package, and components of modules that the program has imported already. Nothing else is
+    imported to find out. A name that one module imports from another is judged by its origin.
     """
     try:
         named = _named(path)
@@ -99,7 +82,10 @@ def _named(path: str) -> Any:
     _check_place(path)
     place, _, name = path.rpartition(".")
     if _top(path) in _PLACES:
-        named = getattr(_library(place), name, None)
+        try:
+            named = getattr(importlib.import_module(place), name, None)
+        except (ImportError, OSError, RuntimeError) as error:
+            raise _Objection(f"cannot be imported: there is no {place[:80]}") from error
     elif place in sys.modules:
         named = vars(sys.modules[place]).get(name)  # what it has, not what it would make for us
     else:
@@ -107,13 +93,6 @@ def _named(path: str) -> Any:
     if named is None:
         raise _Objection(f"does not exist: {place[:80]} has none of that name")
     return named
-
-
-def _library(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except (ImportError, OSError, RuntimeError) as error:
-        raise _Objection(f"cannot be imported: there is no {name[:80]}") from error
 
 
 def _check_place(path: str) -> None:

@@ -1,19 +1,96 @@
-"""Configuration files: read, merged, and refused with one sentence."""
+"""Configuration files: YAML with plain values and every key once, read and merged."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from copy import deepcopy
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import yaml
+
 from lis2_lightning.config.names import KINDS
-from lis2_lightning.config.plain_yaml import parse_yaml
 from lis2_lightning.errors import ConfigError, one_line
 
 ALIASES: Final = {"epoch": "epochs"}  # LIS2's name of a key, and ours
 CHECKPOINT: Final = "ckpt_path"  # an argument of Lightning's methods
+_PREFIX: Final = "tag:yaml.org,2002:"
+_PLAIN: Final = frozenset({"str", "int", "float", "bool", "null", "seq", "map"})
+_Fastest = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
+
+
+class _Loader(_Fastest):  # type: ignore[misc, valid-type]  # whichever of the two is there
+    """Reads ``1e-3`` as a number, as people mean it, and a date as text."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in known if tag != f"{_PREFIX}timestamp"]
+    for first, known in _Loader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    f"{_PREFIX}float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+# null stands for tags without a constructor, which it refuses
+_Loader.yaml_constructors = {
+    tag: construct
+    for tag, construct in _Loader.yaml_constructors.items()
+    if tag is None or tag.removeprefix(_PREFIX) in _PLAIN
+}
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """Parse YAML; errors name its source: a file, a flag or a variable.
+
+    Raises:
+        ConfigError: The text has a syntax error, a duplicate key, or a value that is not plain.
+
+    >>> parse_yaml("{lr: 1e-3, run_name: 2026-11-24}", "a.yaml")
+    {'lr': 0.001, 'run_name': '2026-11-24'}
+    >>> parse_yaml("{lr: 1, lr: 2}", "a.yaml")
+    Traceback (most recent call last):
+    lis2_lightning.errors.ConfigError: a.yaml is not valid YAML: duplicate key 'lr' (line 1)
+    """
+    loader = None
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        _check_keys(node)
+        return None if node is None else loader.construct_document(node)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{source} is not valid YAML: {_reason(error)}") from error
+    finally:
+        if loader is not None:
+            loader.dispose()
+
+
+def _check_keys(node: Any) -> None:
+    if duplicates := list(_duplicates(node, set())):
+        raise ValueError("; ".join(duplicates))
+
+
+def _duplicates(node: Any, visited: set[int]) -> Iterator[str]:
+    if id(node) in visited:
+        return  # an anchor, which may stand for many uses
+    visited.add(id(node))
+    names: set[tuple[str, str]] = set()
+    for part in node.value if isinstance(node, yaml.CollectionNode) else ():
+        if not isinstance(part, tuple):
+            yield from _duplicates(part, visited)
+            continue
+        key, value = part
+        if isinstance(key, yaml.ScalarNode) and key.tag != f"{_PREFIX}merge":
+            if (key.tag, key.value) in names:
+                yield f"duplicate key {key.value!r} (line {key.start_mark.line + 1})"
+            names.add((key.tag, key.value))
+        yield from _duplicates(value, visited)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"{error.problem} in line {mark.line + 1}, column {mark.column + 1}"
+    return one_line(error)
 
 
 def load_config(source: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, Any]:
@@ -53,22 +130,17 @@ def merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, An
     >>> merge({"optimizer": {"type": "Adam", "eps": 0.1}}, {"optimizer": {"type": "SGD"}})
     {'optimizer': {'type': 'SGD'}}
     """
-    merged = {
-        key: deepcopy(value) if _plain(value) else value for key, value in long_names(base).items()
-    }
+    merged = long_names(base)
     for dotted, value in long_names(overrides).items():
         _set(merged, dotted.split("."), value)
     return merged
 
 
 def long_names(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration with the short names of its keys written out.
+    """The configuration with LIS2's names of keys replaced by ours.
 
     Raises:
         ConfigError: Both names of a key are used.
-
-    >>> long_names({"epoch": 3})
-    {'epochs': 3}
     """
     both = [name for name in ALIASES if name in config and ALIASES[name] in config]
     if both:
@@ -78,8 +150,11 @@ def long_names(config: Mapping[str, Any]) -> dict[str, Any]:
     return {ALIASES.get(key, key): value for key, value in config.items()}
 
 
-def _plain(value: Any) -> bool:
-    return isinstance(value, Mapping | list | tuple | str | int | float | type(None))
+def as_list(value: Any) -> list[Any]:
+    """A list or tuple as a list, one value as a list of it, null as an empty one."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _set(target: dict[str, Any], path: list[str], value: Any) -> None:

@@ -1,7 +1,7 @@
 """What is wrong with a configuration: everything at once, each mistake with its full dotted key.
 
-jsonargparse stops at the first mistake, and names types and parsers. Only where it has found one
-is the configuration looked through here, key by key and argument by argument.
+jsonargparse stops at the first mistake, and names types and parsers. Where it has found one, this
+module checks the configuration argument by argument, and finds the key of what cannot be built.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from copy import deepcopy
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from jsonargparse import ArgumentError, ArgumentParser
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from lis2_lightning.errors import did_you_mean, one_line
+from lis2_lightning.errors import ConfigError, DataError, Lis2Error, did_you_mean, one_line
 
 # what the facade passes to the components that are built late, and their base classes
 _LATE: Final = {"optimizer": ("params", Optimizer), "scheduler": ("optimizer", LRScheduler)}
@@ -38,12 +39,7 @@ def mistakes(
 ) -> Iterator[str]:
     """A sentence for each argument of a component that is unknown, missing or wrong.
 
-    Args:
-        component: The class.
-        arguments: In jsonargparse's spelling; a component whose ``class_path`` is empty is
-            skipped.
-        path: The component's key; empty for the whole configuration.
-        skip: Arguments that come from elsewhere.
+    Arguments are in jsonargparse's spelling; those in ``skip`` come from elsewhere.
     """
     skip = skip | ({_LATE[path][0]} if path in _LATE else set())
     parameters = inspect.signature(component).parameters
@@ -63,13 +59,7 @@ def mistakes(
 
 
 def unknown(names: Iterable[Any], valid: Iterable[str], *, path: str = "") -> Iterator[str]:
-    """A sentence for each name that is not valid, with the nearest that are.
-
-    Args:
-        names: The names.
-        valid: The valid ones.
-        path: The key that they stand under.
-    """
+    """A sentence for each name that is not valid under a key, with the nearest that are."""
     valid = [_join(path, name) for name in valid]
     for name in (_join(path, str(name)) for name in names):
         if name not in valid:
@@ -90,8 +80,11 @@ def _of_value(parser: ArgumentParser, name: str, value: Any, path: str) -> Itera
     try:
         parser.parse_object(deepcopy({name: value}))  # it writes into what it is given
     except Exception as error:  # noqa: BLE001 - a user's module may raise anything on its import
-        is_parsers = isinstance(error, ArgumentError)
-        message = (_sentence if is_parsers else _import_sentence)(error, path, value)
+        if isinstance(error, ArgumentError):
+            message = _sentence(error, path, value)
+        else:
+            named = value.get("class_path") if isinstance(value, Mapping) else value
+            message = f"{path}: {named} cannot be imported: {one_line(error)}"
         if not _is_wrong_class(error, value):
             inner = list(_of_components(path, value))
             message = "" if inner or _is_reported(value) else message
@@ -106,7 +99,7 @@ def _is_wrong_class(error: Exception, value: Any) -> bool:
 
 
 def _is_reported(value: Any) -> bool:
-    """Whether a component has no class: the translation of its name has reported that."""
+    """Whether a component has no class, which its translation has reported."""
     if isinstance(value, Mapping):
         return value.get("class_path") == "" or any(map(_is_reported, value.values()))
     return isinstance(value, list | tuple) and any(map(_is_reported, value))
@@ -126,14 +119,10 @@ def _of_components(path: str, value: Any) -> Iterator[str]:
 
 
 def imported(component: Mapping[str, Any]) -> Any:
-    """The class that a component names, or null where it is not imported; nothing is imported.
-
-    Args:
-        component: A mapping, perhaps with ``class_path``.
-    """
+    """The class that a mapping's ``class_path`` names, if its module is imported already."""
     module, _, name = str(component.get("class_path")).rpartition(".")
-    found = getattr(sys.modules.get(module), name, None)
-    return found if isinstance(found, type) else None
+    named = getattr(sys.modules.get(module), name, None)
+    return named if isinstance(named, type) else None
 
 
 def _sentence(error: Exception, path: str, value: Any) -> str:
@@ -153,11 +142,6 @@ def _sentence(error: Exception, path: str, value: Any) -> str:
     return f"{path}: {named} cannot be used: {reason}" if named else f"{path}: {reason}"
 
 
-def _import_sentence(error: Exception, path: str, value: Any) -> str:
-    named = value.get("class_path") if isinstance(value, Mapping) else value
-    return f"{path}: {named} cannot be imported: {one_line(error)}"
-
-
 def _plain(name: str) -> str:
     return "null" if name.endswith("NoneType") else name.rpartition(".")[2]
 
@@ -165,3 +149,70 @@ def _plain(name: str) -> str:
 def short(error: Exception) -> str:
     """A parser's error as one line, without its words for programmers."""
     return _PARSER_KEY.sub("", one_line(error))
+
+
+@dataclass(frozen=True)
+class Builder:
+    """Builds a component for jsonargparse, now or (optimizers, schedulers) later."""
+
+    config: Mapping[str, Any]  # resolved; the component's key is looked up in it
+    errors: list[Lis2Error] = field(default_factory=list)  # that it has raised
+
+    def __call__(self, component: type, /, *args: Any, **arguments: Any) -> Any:
+        """Build a component; what its code raises becomes a DataError or ConfigError."""
+        try:
+            return component(*args, **arguments)
+        except Exception as error:
+            kind = DataError if isinstance(error, DataError) else ConfigError
+            message = _blame(self._key(component, arguments), error, arguments)
+            self.errors.append(kind(message))  # jsonargparse tries other types after an error
+            raise self.errors[-1] from error
+
+    def _key(self, component: type, arguments: Mapping[str, Any]) -> str:
+        candidates = [
+            (path, written)
+            for path, named, written in _components("", self.config)
+            if named is component
+        ]
+        # several data sets may be of one class
+        exact = [path for path, written in candidates if _agree(written, arguments)]
+        return [*exact, *(path for path, _ in candidates), component.__name__][0]
+
+
+def _components(path: str, value: Any) -> Iterator[tuple[str, type, Mapping[str, Any]]]:
+    """Key, class and arguments of every component."""
+    inner = value
+    if isinstance(value, list):
+        inner = {f"[{i}]": item for i, item in enumerate(value)}
+    elif isinstance(value, Mapping) and (component := imported(value)):
+        inner = value.get("init_args") or {}
+        yield path, component, inner
+    if isinstance(inner, Mapping):
+        for key, item in inner.items():
+            joined = f"{path}{key}" if str(key).startswith("[") else f"{path}.{key}".lstrip(".")
+            yield from _components(joined, item)
+
+
+def _agree(written: Mapping[str, Any], arguments: Mapping[str, Any]) -> bool:
+    plain = {key: value for key, value in written.items() if not isinstance(value, list | Mapping)}
+    return all(str(arguments.get(key)) == str(value) for key, value in plain.items())
+
+
+def _blame(path: str, error: BaseException, arguments: Mapping[str, Any]) -> str:
+    """Name the argument at fault: the one whose name, or else whose value, the error mentions.
+
+    >>> _blame("data", ValueError("size must be at least 1, not 0"), {"size": 0, "stride": 2})
+    'data.size must be at least 1, not 0'
+    >>> _blame("optimizer", ValueError("Invalid learning rate: -1.0"), {"lr": -1.0})
+    'optimizer.lr must not be -1.0: Invalid learning rate: -1.0'
+    """
+    text = one_line(error)
+    for name in sorted(arguments, key=len, reverse=True):
+        if match := re.search(rf"(?<![\w.'\"/]){re.escape(name)}(?![\w.'\"/])", text):
+            return f"{text[: match.start()]}{path}.{text[match.start() :]}"
+    for name, value in arguments.items():
+        numbers = value if isinstance(value, list | tuple) else [value]
+        for number in (n for n in numbers if isinstance(n, int | float) and n is not True):
+            if re.search(rf"(?<![\w.-]){re.escape(repr(number))}(?![\w.])", text):
+                return f"{path}.{name} must not be {value!r}: {text}"
+    return f"{path} cannot be built: {text}"

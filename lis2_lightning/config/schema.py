@@ -1,7 +1,6 @@
-"""One schema: the typed signature of a class, read as keys, checked, and made into objects.
+"""The typed signature of a class as the schema of its configuration.
 
-jsonargparse does the work. This module adds what its users see: which keys there are, one sentence
-for each mistake, and the resolved configuration as plain values that load back as they are.
+jsonargparse parses and builds; errors become one sentence, and results load back as they are.
 """
 
 from __future__ import annotations
@@ -17,10 +16,9 @@ from typing import Any, Final
 import lightning.pytorch as pl
 from jsonargparse import ArgumentParser, Namespace
 
-from lis2_lightning.config.building import Builder
-from lis2_lightning.config.mistakes import mistakes, short, unknown
+from lis2_lightning.config.loading import parse_yaml
+from lis2_lightning.config.mistakes import Builder, mistakes, short, unknown
 from lis2_lightning.config.names import KINDS
-from lis2_lightning.config.plain_yaml import parse_yaml
 from lis2_lightning.config.spelling import to_class_paths
 from lis2_lightning.config.trusted import judging
 from lis2_lightning.errors import ConfigError, Lis2Error, one_line
@@ -31,31 +29,20 @@ _OBJECT: Final = "object"
 
 @dataclass(frozen=True)
 class Parsed:
-    """A configuration that has been checked, and of which nothing is built yet.
+    """A configuration that has been checked, and of which nothing is built yet."""
 
-    Attributes:
-        config: Every key as plain values; it loads back as it is.
-        parser: What has parsed it.
-        namespace: What it was parsed to.
-        objects: Values that were objects already.
-        lightning: Those among the arguments of the Lightning trainer.
-    """
-
-    config: dict[str, Any]
+    config: dict[str, Any]  # every key as plain values; it loads back as it is
     parser: ArgumentParser
-    namespace: Namespace
-    objects: Mapping[str, Any]
-    lightning: Mapping[str, Any]
+    namespace: Namespace  # the parser's result
+    objects: Mapping[str, Any]  # values that were objects already
+    lightning: Mapping[str, Any]  # such values among the arguments of the Lightning trainer
 
     def build(self) -> dict[str, Any]:
-        """Build every component.
-
-        Returns:
-            The arguments of the schema's owner.
+        """Build every component; the result are the arguments of the schema's owner.
 
         Raises:
             ConfigError: A component cannot be built; the sentence names its key.
-            DataError: The same of a data set.
+            DataError: A data set cannot be built.
         """
         builder = Builder(self.config)
         instantiators = [(builder, object, True)]
@@ -72,11 +59,7 @@ class Parsed:
 
 
 class Schema:
-    """The keys of ``owner.__init__``, and of the Lightning trainer under ``lightning``.
-
-    Args:
-        owner: The class whose typed signature and docstring are the schema.
-    """
+    """The keys of ``owner.__init__``, and of the Lightning trainer under ``lightning``."""
 
     def __init__(self, owner: Callable[..., Any]) -> None:
         self.owner = owner
@@ -88,12 +71,7 @@ class Schema:
         }
 
     def parser(self, *, skip: Iterable[str] = (), **options: Any) -> ArgumentParser:
-        """A parser of the documented keys at its root, and Lightning's under ``lightning``.
-
-        Args:
-            skip: Documented keys to leave out.
-            options: Further arguments of the parser.
-        """
+        """A parser of the documented keys at its root, and Lightning's under ``lightning``."""
         parser = ArgumentParser(exit_on_error=False, **options)
         parser.add_class_arguments(
             self.owner, skip={_LIGHTNING, *skip}, fail_untyped=True, sub_configs=False
@@ -103,21 +81,22 @@ class Schema:
         )
         return parser
 
-    def parse(self, given: Mapping[str, Any], *, partly: bool = False) -> Parsed:
-        """Check a configuration.
+    def parse(self, config: Mapping[str, Any], *, partly: bool = False) -> Parsed:
+        """Check a configuration, with components in either spelling or as objects.
 
-        Args:
-            given: Documented keys, with components in either spelling; a value may also be an
-                object, which is taken as it is.
-            partly: Whether keys that are needed may be missing; they are null then.
+        Where ``partly`` is true, required keys may be missing; they are null then.
 
         Raises:
             ConfigError: A key, name or value is wrong; all mistakes are in one sentence.
         """
-        _refuse_placeholders(given)
-        objects, rest = _without_objects({k: v for k, v in given.items() if k != _LIGHTNING})
+        _refuse_placeholders(config)
+        objects, rest = _without_objects({k: v for k, v in config.items() if k != _LIGHTNING})
         wrong: list[str] = []
-        theirs, arguments = _without_objects(_lightning_of(given, wrong))
+        lightning = config.get(_LIGHTNING) or {}
+        if not isinstance(lightning, Mapping):
+            wrong.append(f"{_LIGHTNING} must hold keys and values, got {lightning!r}")
+            lightning = {}
+        theirs, arguments = _without_objects(lightning)
         plain = to_class_paths(rest, wrong=wrong)
         missing = [key for key in self._required() if partly and key not in plain]
         wrong += unknown(objects, self.keys)
@@ -136,9 +115,9 @@ class Schema:
             judge(namespace)
         if wrong:
             raise _joined(wrong)
-        config = self._resolved(parser, namespace)
-        config[_LIGHTNING] |= describe(theirs)
-        described = {**config, **dict.fromkeys(missing), **describe(objects)}
+        resolved = self._resolved(parser, namespace)
+        resolved[_LIGHTNING] |= describe(theirs)
+        described = {**resolved, **dict.fromkeys(missing), **describe(objects)}
         ordered = {key: described[key] for key in self.keys}
         return Parsed(ordered, parser, namespace, objects, theirs)
 
@@ -149,11 +128,11 @@ class Schema:
             if parameter.default is parameter.empty
         ]
 
-    def described(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """What was given in Python, as far as plain values can say it; defaults are left out."""
+    def described(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments passed in Python as plain values; defaults are left out."""
         return {
             key: describe(value)
-            for key, value in given.items()
+            for key, value in arguments.items()
             if value is not self._parameters[key].default
         }
 
@@ -183,10 +162,8 @@ def _joined(sentences: Iterable[str]) -> ConfigError:
 
 
 def describe(value: Any) -> Any:
-    """What a configuration can say of an object: plain values as they are, classes by path.
+    """Objects as a configuration has them: plain values unchanged, classes by path.
 
-    >>> describe(Path("runs"))
-    'runs'
     >>> from torch.optim import AdamW
     >>> describe(partial(AdamW, lr=0.1))
     {'class_path': 'torch.optim.AdamW', 'init_args': {'lr': 0.1}}
@@ -213,10 +190,10 @@ def _path_of(named: Any) -> str:
     return f"{public if public == 'torch.optim' else module}.{named.__qualname__}"
 
 
-def _without_objects(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What holds objects, which are taken as they are, and the rest, which is parsed."""
-    ready = {key: value for key, value in given.items() if _is_object(value)}
-    return ready, {key: value for key, value in given.items() if key not in ready}
+def _without_objects(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The values that are or hold objects, which stay as they are, and the rest to be parsed."""
+    ready = {key: value for key, value in config.items() if _is_object(value)}
+    return ready, {key: value for key, value in config.items() if key not in ready}
 
 
 def _is_object(value: Any) -> bool:
@@ -237,11 +214,3 @@ def _refuse_placeholders(config: Mapping[str, Any]) -> None:
             f"{listed}: passed as objects when this configuration was written: pass them again, as "
             f"in from_config(..., {next(iter(placeholders))}=...)"
         )
-
-
-def _lightning_of(config: Mapping[str, Any], wrong: list[str]) -> Mapping[str, Any]:
-    """The arguments under ``lightning``; a sentence is added where that is not a mapping."""
-    given = config.get(_LIGHTNING)
-    if given is not None and not isinstance(given, Mapping):
-        wrong.append(f"{_LIGHTNING} must hold keys and values, got {given!r}")
-    return given if isinstance(given, Mapping) else {}

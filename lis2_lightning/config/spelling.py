@@ -1,7 +1,7 @@
-"""The two spellings of a component, translated: LIS2's ``type`` and jsonargparse's ``class_path``.
+"""Translates between LIS2's spelling of a component (``type``) and jsonargparse's (``class_path``).
 
 LIS2 writes ``{type: AdamW, lr: 0.01}``, jsonargparse ``{class_path: torch.optim.AdamW, init_args:
-{lr: 0.01}}``; a component without arguments may be its bare name. Both mean the same here.
+{lr: 0.01}}``; a component without arguments may be its bare name.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from lis2_lightning.config.loading import load_config, long_names
-from lis2_lightning.config.names import KINDS, class_path, lis2_name
+from lis2_lightning.config.names import KINDS, class_path, names
 from lis2_lightning.errors import ConfigError
 
 # LIS2 labels components with a name of the user's choice, and takes these without using them.
@@ -24,10 +24,8 @@ _log = logging.getLogger("lis2_lightning")
 def to_class_paths(config: Mapping[str, Any], *, wrong: list[str] | None = None) -> dict[str, Any]:
     """Translate a whole configuration, at any depth, into jsonargparse's spelling.
 
-    Args:
-        config: Documented keys in either spelling; it is not changed.
-        wrong: Where to put a sentence for each mistake, in place of raising all of them; a
-            component with a mistake has an empty ``class_path`` then.
+    With ``wrong``, a sentence for each mistake is added to it in place of raising them, and a
+    component with a mistake has an empty ``class_path``.
 
     Raises:
         ConfigError: A component's name is unknown, or it has neither ``type`` nor ``class_path``.
@@ -38,8 +36,8 @@ def to_class_paths(config: Mapping[str, Any], *, wrong: list[str] | None = None)
     """
     spelling = _Spelling()
     kept = spelling.without_ignored(config, "")
-    given = spelling.attempt(lambda: long_names(kept), instead=kept)
-    translated = {key: spelling.value(key, value, str(key)) for key, value in given.items()}
+    named = spelling.attempt(lambda: long_names(kept), instead=kept)
+    translated = {key: spelling.value(key, value, str(key)) for key, value in named.items()}
     if spelling.ignored:
         _log.info("without effect, as in LIS2: %s", ", ".join(spelling.ignored))
     if wrong is None and spelling.wrong:
@@ -50,14 +48,14 @@ def to_class_paths(config: Mapping[str, Any], *, wrong: list[str] | None = None)
 
 
 class _Spelling:
-    """Translates components, and gathers what is wrong with them and what is ignored."""
+    """Translates components, and collects their mistakes and ignored arguments."""
 
     def __init__(self) -> None:
         self.wrong: list[str] = []
         self.ignored: list[str] = []
 
     def attempt(self, read: Callable[[], Any], *, instead: Any, path: str = "") -> Any:
-        """What a function returns, or something else where it raises a mistake."""
+        """A function's result, or ``instead`` where it raises a mistake, which is collected."""
         try:
             return read()
         except ConfigError as error:
@@ -118,13 +116,7 @@ class _Spelling:
 
 
 def to_lis2(kind: str, component: Any) -> Any:
-    """Write a component as LIS2 spells it; what is no component is returned as it is.
-
-    Arguments that are null are left out: LIS2 takes a null for a value.
-
-    >>> to_lis2("model", {"class_path": "lis2_lightning.models.UNet", "init_args": {"dim": 2}})
-    {'type': 'unet', 'dim': 2}
-    """
+    """Write a component as LIS2 spells it, without nulls, which LIS2 takes for values."""
     if not isinstance(component, Mapping) or "class_path" not in component:
         return component
     arguments = {
@@ -132,4 +124,6 @@ def to_lis2(kind: str, component: Any) -> Any:
         for key, value in (component.get("init_args") or {}).items()
         if value is not None
     }
-    return {"type": lis2_name(kind, component["class_path"]), **arguments}
+    path = component["class_path"]
+    name = next((short for short, target in names(kind).items() if target == path), path)
+    return {"type": name, **arguments}

@@ -1,10 +1,9 @@
 """What the configuration inside a snapshot may import.
 
-A configuration that somebody writes or chooses is code: it may name any class. The one that comes
-with a snapshot is not chosen, so it may name components only. They are looked for wherever a class
-can be named. jsonargparse also imports what a text names where a function will do: while it parses,
-no module that the configuration mentions can be imported, and what it has found is judged before
-anything is called.
+A configuration that somebody writes is code and may name any class; one that comes with a snapshot
+may name components only. jsonargparse also imports what a text names where a function is accepted:
+while it parses, no module that the configuration mentions can be imported, and its result is
+judged before anything is called.
 """
 
 from __future__ import annotations
@@ -19,9 +18,8 @@ from typing import Any, Final
 from jsonargparse import Namespace
 
 from lis2_lightning.config.components import IMPORT_FIRST, PATH, objection
-from lis2_lightning.config.loading import load_config, long_names
+from lis2_lightning.config.loading import load_config, long_names, parse_yaml
 from lis2_lightning.config.names import KINDS
-from lis2_lightning.config.plain_yaml import parse_yaml
 from lis2_lightning.errors import ConfigError
 
 _MAX_DEPTH: Final = 50
@@ -33,26 +31,12 @@ _CLASS: Final = frozenset({"class_path", "type"})
 def trusted(
     config: Mapping[str, Any], *, source: str, overrides: Mapping[str, Any] | None = None
 ) -> Iterator[None]:
-    """Build from a snapshot's configuration, importing only what such a one may name.
+    """Limit what is imported while components are built from a snapshot's configuration.
 
-    Args:
-        config: The snapshot's configuration, in either spelling.
-        source: The snapshot, to name in an error.
-        overrides: What the caller gives besides; it is the caller's own code, and may name
-            anything.
-
-    Yields:
-        Nothing; components are built inside.
+    Errors name the ``source``; the caller's own ``overrides`` may name anything.
 
     Raises:
-        ConfigError: The configuration names something else.
-
-    >>> with trusted({"model": {"type": "os.system"}}, source="last.pt"):
-    ...     pass
-    Traceback (most recent call last):
-    lis2_lightning.errors.ConfigError: last.pt names 'os.system' under model, which is of Python's
-    standard library: if you trust it, pass the object instead, as in
-    from_snapshot(..., model=...)
+        ConfigError: The configuration names something other than a component.
     """
     guard = _Guard(source, config, overrides or {})
     guard.check(config)
@@ -65,11 +49,7 @@ def trusted(
 
 @contextmanager
 def judging() -> Iterator[Callable[[Namespace], None]]:
-    """Parse a configuration; where it is a snapshot's, with the limits of :func:`trusted`.
-
-    Yields:
-        A judge of what was parsed, which raises a ConfigError.
-    """
+    """Apply the limits of :func:`trusted` to parsing, and yield a judge of its result."""
     guard = _GUARD.get()
     if guard is None:
         yield lambda *_: None
@@ -92,9 +72,9 @@ class _Guard:
     ) -> None:
         self._source = source
         self._replaced = set(_replaced(long_names(overrides)))
-        self._given = set(_paths(overrides))
+        self._allowed = set(_paths(overrides))
         self._named = set(_paths(config))
-        self._mentioned = set(_modules(self._named)) - set(_modules(self._given))
+        self._mentioned = set(_modules(self._named)) - set(_modules(self._allowed))
 
     def find_spec(self, name: str, *_: Any) -> None:
         """Keep Python from importing a module that the configuration mentions."""
@@ -108,7 +88,7 @@ class _Guard:
                 self._check(value, [key])
 
     def explain(self, error: ConfigError) -> None:
-        """Say why a path could not be imported, where that is what an error is about."""
+        """Raise the reason why a path could not be imported, if the error is about that."""
         for path in self._named:
             if path in str(error):
                 self._refuse(path, objection(path, is_class=False), [])
@@ -129,7 +109,7 @@ class _Guard:
                 self._judge(parsed, path, keys)
 
     def _judge(self, named: Any, path: str, keys: Sequence[str]) -> None:
-        if not any(_is_named(named, given) for given in self._given):
+        if not any(_is_named(named, allowed) for allowed in self._allowed):
             self._refuse(path, objection(path, is_class=False), keys)
 
     def _check(self, value: Any, keys: list[str]) -> None:
@@ -141,10 +121,8 @@ class _Guard:
         elif isinstance(value, Mapping):
             for key, item in value.items():
                 self._check_item(key, item, keys)
-        elif isinstance(value, str) and keys[-1] in KINDS:
-            self._check_component(value, keys)
-        elif isinstance(value, str) and "\\" in value:
-            self._check_escapes(value, keys)
+        elif isinstance(value, str):
+            self._check_text(value, keys)
 
     def _check_item(self, key: Any, item: Any, keys: list[str]) -> None:
         if not isinstance(key, str):
@@ -155,18 +133,18 @@ class _Guard:
         else:
             self._check(item, [*keys, key])
 
-    def _check_component(self, value: str, keys: list[str]) -> None:
-        if value.endswith(_FILES):
-            self._check(load_config(value), keys)  # LIS2 keeps some components in their own files
-        elif "." in value:
-            self._check_class(value, keys)
-
-    def _check_escapes(self, value: str, keys: list[str]) -> None:
-        """Refuse YAML inside a text that names what the text itself does not show."""
-        with suppress(ConfigError):
-            if parse_yaml(value, self._source) == value:
-                return
-        raise ConfigError(f"{self._source} has a text with escapes under {'.'.join(keys)[:80]}")
+    def _check_text(self, text: str, keys: list[str]) -> None:
+        if keys[-1] in KINDS:
+            if text.endswith(_FILES):
+                self._check(load_config(text), keys)  # LIS2 keeps some components in own files
+            elif "." in text:
+                self._check_class(text, keys)
+        elif "\\" in text:
+            # YAML inside a text could name what the text itself does not show
+            with suppress(ConfigError):
+                if parse_yaml(text, self._source) == text:
+                    return
+            raise ConfigError(f"{self._source} has a text with escapes under {'.'.join(keys)[:80]}")
 
     def _check_class(self, path: Any, keys: list[str]) -> None:
         if not isinstance(path, str):
@@ -174,21 +152,19 @@ class _Guard:
         elif not path.isidentifier():  # or it is a short name, of a class of our tables
             self._refuse(path, objection(path, is_class=True), keys)
 
-    def _refuse(self, path: Any, wrong: str | None, keys: Sequence[str]) -> None:
-        if wrong:
-            raise ConfigError(self._sentence(path, wrong, keys))
-
-    def _sentence(self, path: Any, wrong: str, keys: Sequence[str]) -> str:
+    def _refuse(self, path: Any, reason: str | None, keys: Sequence[str]) -> None:
+        if reason is None:
+            return
         place = f" under {'.'.join(keys)[:80]}" if keys else ""
-        choice = ", or" if wrong.endswith(IMPORT_FIRST) else ": if you trust it,"
-        return (
-            f"{self._source} names {str(path)[:80]!r}{place}, which {wrong}{choice} pass the "
+        choice = ", or" if reason.endswith(IMPORT_FIRST) else ": if you trust it,"
+        raise ConfigError(
+            f"{self._source} names {str(path)[:80]!r}{place}, which {reason}{choice} pass the "
             f"object instead, as in from_snapshot(..., {keys[0] if keys else 'model'}=...)"
         )
 
 
 def _replaced(overrides: Mapping[str, Any]) -> Iterator[str]:
-    """The keys of which the caller leaves nothing."""
+    """The keys whose components the caller replaces as a whole."""
     for dotted, value in overrides.items():
         key, _, inside = dotted.partition(".")
         adds = isinstance(value, Mapping) and not _CLASS & set(value)

@@ -8,12 +8,8 @@ from lis2_lightning.data.augment import (
     RandomVerticalFlip,
     ToTensor,
 )
-from lis2_lightning.data.batch import Batch
-from lis2_lightning.data.datamodule import (
-    AnyDataset,
-    SegmentationData,
-    first_batch,
-)
+from lis2_lightning.data.batch import AnyDataset, Batch
+from lis2_lightning.data.datamodule import SegmentationData, first_batch
 from lis2_lightning.data.dealing import batch_number
 from lis2_lightning.data.open_raster import Raster, open_raster, write_map
 from lis2_lightning.data.patches import PatchDataset

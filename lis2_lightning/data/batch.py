@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,13 @@ from torch.utils.data import Dataset
 
 from lis2_lightning.data.sampling import random_keys
 from lis2_lightning.errors import DataError
+
+if TYPE_CHECKING:
+    AnyDataset = Dataset[Any]
+else:
+    # jsonargparse builds nothing for a class with type arguments; in a module that uses the name
+    # it would read the other branch, so others import it from here
+    AnyDataset = Dataset
 
 Sample = dict[str, Tensor]
 """One sample: `patch`, `target`, `labelled` and more, `(C, H, W)` each."""

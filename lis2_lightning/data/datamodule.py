@@ -6,7 +6,7 @@ import os
 import random
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence, Sized
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal, cast
 
 import lightning.pytorch as pl
 import numpy as np
@@ -18,15 +18,10 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, default
 
 from lis2_lightning.base.position import batches_done, epochs_done, goes_on_inside_epoch
 from lis2_lightning.base.signals import leave_to_main_process
-from lis2_lightning.data.batch import Batch, KeyedDataset
+from lis2_lightning.data.batch import AnyDataset, Batch, KeyedDataset
 from lis2_lightning.data.dealing import Key, KeyedSampler
 from lis2_lightning.data.sampling import random_keys
 from lis2_lightning.errors import DataError
-
-if TYPE_CHECKING:
-    AnyDataset = Dataset[Any]
-else:
-    AnyDataset = Dataset  # jsonargparse builds nothing for a class with type arguments
 
 
 class Keyed(Dataset[Any]):

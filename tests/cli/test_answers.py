@@ -19,7 +19,7 @@ from lightning.pytorch.cli import LightningCLI
 
 from lis2_lightning import ConfigError, Trainer, __version__
 from lis2_lightning.__main__ import main
-from lis2_lightning.assembly.lightning_config import lightning_yaml
+from lis2_lightning.assembly.plan import lightning_yaml
 from lis2_lightning.cli.dispatch import summaries
 from lis2_lightning.snapshots import read_snapshot
 
@@ -36,8 +36,8 @@ def typed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
     def run(*words: str | Path) -> tuple[int, str, str]:
         capsys.readouterr()
         code = main([str(word) for word in words])
-        told = capsys.readouterr()
-        return code, told.out, told.err
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
 
     return run
 
@@ -57,10 +57,10 @@ def process(*words: str, flags: tuple[str, ...] = ()) -> subprocess.CompletedPro
 @pytest.mark.usefixtures("no_pictures")
 def test_fit_answers_with_one_line_of_json(tiny: Make, tmp_path: Path, typed: Typed) -> None:
     path = written(tmp_path / "tiny.yaml", tiny(epochs=1))
-    code, told, _ = typed("fit", "--config", path, "--json")
+    code, output, _ = typed("fit", "--config", path, "--json")
     assert code == 0
-    assert told.count("\n") == 1
-    read = json.loads(told)
+    assert output.count("\n") == 1
+    read = json.loads(output)
     assert read["epochs_run"] == 1
     assert read["metrics_test"].keys() >= {"loss", "dice"}
     code, again, _ = typed("validate", "--config", path, "--json")
@@ -70,14 +70,14 @@ def test_fit_answers_with_one_line_of_json(tiny: Make, tmp_path: Path, typed: Ty
 
 def test_plan_tells_what_each_key_becomes(tiny: Make, tmp_path: Path, typed: Typed) -> None:
     path = written(tmp_path / "tiny.yaml", tiny())
-    code, told, _ = typed("plan", "--config", path)
+    code, output, _ = typed("plan", "--config", path)
     assert code == 0
     assert re.search(
-        r"^optimizer +SegmentationModule.configure_optimizers\(\) -> torch", told, re.MULTILINE
+        r"^optimizer +SegmentationModule.configure_optimizers\(\) -> torch", output, re.MULTILINE
     )
     assert [entry.name for entry in tmp_path.iterdir()] == ["tiny.yaml"]
-    code, told, _ = typed("plan", "--config", path, "--json")
-    assert json.loads(told)["epochs"] == "lightning.pytorch.Trainer(max_epochs=2)"
+    code, output, _ = typed("plan", "--config", path, "--json")
+    assert json.loads(output)["epochs"] == "lightning.pytorch.Trainer(max_epochs=2)"
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -85,13 +85,13 @@ def test_plan_tells_what_each_key_becomes(tiny: Make, tmp_path: Path, typed: Typ
 def test_lightning_alone_trains_the_plan_to_the_same_weights(
     tiny: Make, tmp_path: Path, typed: Typed, networks: str
 ) -> None:
-    given = tiny(
+    config = tiny(
         model={"class_path": f"{networks}.Droppy"},
         scheduler={"type": "StepLR", "step_size": 1},
         early_stopper=True,
         trackers=["csv"],
     )
-    path, bare = written(tmp_path / "tiny.yaml", given), tmp_path / "bare.yaml"
+    path, bare = written(tmp_path / "tiny.yaml", config), tmp_path / "bare.yaml"
     assert typed("plan", "--config", path, "--lightning_yaml", bare)[0] == 0
     ours = Trainer.from_config(path)
     ours.train()
@@ -125,10 +125,10 @@ def test_what_init_writes_trains_as_it_is(
     tmp_path: Path, typed: Typed, signed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    code, told, _ = typed("init", *images(tmp_path, signed=signed), "--output", "mine.yaml")
+    code, output, _ = typed("init", *images(tmp_path, signed=signed), "--output", "mine.yaml")
     assert code == 0
-    assert "96 x 96 px, 1 channel" in told
-    assert "labelled: 100.0% of the pixels, of which 50.0% are 1" in told
+    assert "96 x 96 px, 1 channel" in output
+    assert "labelled: 100.0% of the pixels, of which 50.0% are 1" in output
     text = Path("mine.yaml").read_text(encoding="utf-8")
     assert text.count("#") > 8
     assert ("Normalize" in text) == signed
@@ -141,11 +141,11 @@ def test_init_overwrites_nothing_and_tells_what_it_cannot_use(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     image, target = images(tmp_path)
-    code, told, _ = typed("init", image, target, "--json")
-    assert (code, json.loads(told)["written"]) == (0, "lis2.yaml")
+    code, output, _ = typed("init", image, target, "--json")
+    assert (code, json.loads(output)["written"]) == (0, "lis2.yaml")
     for words in (["init", image, target], ["init", image], ["init", "gone.fits", target]):
-        code, told, error = typed(*words)
-        assert (code, told) == (2, "")
+        code, output, error = typed(*words)
+        assert (code, output) == (2, "")
         assert error.startswith("lis2: "), error
         assert error.count("\n") == 1, error
     np.save("small.npy", np.ones((4, 4), np.float32))
@@ -162,11 +162,11 @@ def test_init_finds_folds_where_little_is_labelled(
     labelled = np.zeros((96, 96), np.float32)
     labelled[:8, :8] = 1
     np.save("labelled.npy", labelled)
-    code, told, _ = typed("init", image, target, "--labelled", "labelled.npy", "--json")
+    code, output, _ = typed("init", image, target, "--labelled", "labelled.npy", "--json")
     assert code == 0
-    assert json.loads(told)["chosen"]["num_folds"] == 1  # one area has all of it
-    given = yaml.safe_load(Path("lis2.yaml").read_text(encoding="utf-8"))
-    assert "val_dataset" not in given
+    assert json.loads(output)["chosen"]["num_folds"] == 1  # one area has all of it
+    config = yaml.safe_load(Path("lis2.yaml").read_text(encoding="utf-8"))
+    assert "val_dataset" not in config
 
 
 def test_help_and_version_import_neither_torch_nor_lightning() -> None:
@@ -180,9 +180,9 @@ def test_help_and_version_import_neither_torch_nor_lightning() -> None:
 def test_help_lists_every_command_with_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
-    told = " ".join(capsys.readouterr().out.split())
+    output = " ".join(capsys.readouterr().out.split())
     for name, about in summaries().items():
-        assert f" {name} {about}" in told
+        assert f" {name} {about}" in output
 
 
 @pytest.mark.slow
@@ -212,8 +212,8 @@ def test_help_is_quick_and_a_refusal_takes_little_more_than_lightning(tmp_path: 
 
 def test_a_shell_completes_commands_keys_and_names(typed: Typed) -> None:
     for shell in ("bash", "zsh", "tcsh"):
-        code, told, _ = typed("completion", shell)
+        code, output, _ = typed("completion", shell)
         assert code == 0
         for word in ("verify-resume", "batch_size", "FilamentsDataset", "lightning.precision"):
-            assert word in told, (shell, word)
+            assert word in output, (shell, word)
     assert typed("completion", "dos")[0] == 2

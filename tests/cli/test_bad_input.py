@@ -36,25 +36,25 @@ def maps(tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """Keys of a data set whose files are made from arrays."""
 
     def make(**changes: Any) -> dict[str, Any]:
-        given: dict[str, Any] = {
+        config: dict[str, Any] = {
             "type": "TileDataset",
             "image": 1 + np.arange(64 * 64, dtype=np.float32).reshape(64, 64),
             "target": truth(),
             "size": 16,
         }
-        given |= changes
-        for key, value in given.items():
+        config |= changes
+        for key, value in config.items():
             if isinstance(value, np.ndarray):
                 np.save(tmp_path / f"{key}.npy", value)
-                given[key] = str(tmp_path / f"{key}.npy")
-        return given
+                config[key] = str(tmp_path / f"{key}.npy")
+        return config
 
     return make
 
 
 @pytest.fixture(autouse=True)
 def _nothing_typed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lightning warns where a program's own words lie beside those that it is given."""
+    """Lightning warns if a program has command-line words besides those passed to it."""
     monkeypatch.setattr(sys, "argv", ["lis2"])
 
 
@@ -70,13 +70,13 @@ def refuse(
         before = contents(tmp_path)
         capfd.readouterr()
         code = main(["fit", "--config", str(path), *words])
-        told = capfd.readouterr()
-        assert code == 2, told.err
-        assert told.err.startswith("lis2: "), told.err
-        assert told.err.count("\n") == 1, told.err
-        assert told.out == ""
+        captured = capfd.readouterr()
+        assert code == 2, captured.err
+        assert captured.err.startswith("lis2: "), captured.err
+        assert captured.err.count("\n") == 1, captured.err
+        assert captured.out == ""
         assert contents(tmp_path) == before
-        return told.err
+        return captured.err
 
     return check
 
@@ -140,9 +140,9 @@ KEYS: dict[str, tuple[dict[str, Any], list[str]]] = {
 @pytest.mark.parametrize("case", KEYS)
 def test_a_wrong_key_name_or_value_is_one_sentence(complain: Refuse, tiny: Make, case: str) -> None:
     changes, words = KEYS[case]
-    told = complain(tiny(**changes))
-    missing = [word for word in words if word.lower() not in told.lower()]
-    assert not missing, told
+    output = complain(tiny(**changes))
+    missing = [word for word in words if word.lower() not in output.lower()]
+    assert not missing, output
 
 
 TYPED = ["unknown key", "unknown model", "text for a number", "a learning rate below 0"]
@@ -151,15 +151,15 @@ TYPED = ["unknown key", "unknown model", "text for a number", "a learning rate b
 @pytest.mark.parametrize("case", TYPED)
 def test_the_command_line_says_the_same(refuse: Refuse, tiny: Make, case: str) -> None:
     changes, words = KEYS[case]
-    told = refuse(tiny(**changes))
-    assert all(word.lower() in told.lower() for word in words), told
+    output = refuse(tiny(**changes))
+    assert all(word.lower() in output.lower() for word in words), output
 
 
 @pytest.mark.parametrize("key", ["model", "train_dataset"])
 def test_a_missing_key_is_named(refuse: Refuse, tiny: Make, key: str) -> None:
-    given = tiny()
-    del given[key]
-    assert f"{key} is missing" in refuse(given)
+    config = tiny()
+    del config[key]
+    assert f"{key} is missing" in refuse(config)
 
 
 @pytest.mark.parametrize(
@@ -178,9 +178,9 @@ def test_unknown_flags_and_files_are_one_sentence_each(
     assert "gone.yaml" in refuse(tiny(), "--config", "gone.yaml")
     for words in (["fitt"], [], ["fit", "--config"], ["test", "--ckpt_path"]):
         assert main(words) == 2
-        told = capfd.readouterr().err
-        assert told.startswith("lis2: "), told
-        assert told.count("\n") == 1, told
+        output = capfd.readouterr().err
+        assert output.startswith("lis2: "), output
+        assert output.count("\n") == 1, output
 
 
 HALF = {"type": "RandomHorizontalFlip", "keys_to_augment": ["patch"]}
@@ -205,9 +205,9 @@ def test_data_that_cannot_be_used_is_one_sentence(
     complain: Refuse, tiny: Make, maps: Make, case: str
 ) -> None:
     changes, words = DATA[case]
-    told = complain(tiny(train_dataset=maps(**changes), val_dataset=None, test_dataset=None))
-    missing = [word for word in words if word.lower() not in told.lower()]
-    assert not missing, told
+    output = complain(tiny(train_dataset=maps(**changes), val_dataset=None, test_dataset=None))
+    missing = [word for word in words if word.lower() not in output.lower()]
+    assert not missing, output
 
 
 @pytest.mark.parametrize("name", ["image.fits", "image.npy", "image.h5", "image.tif", "image.xyz"])
@@ -216,8 +216,8 @@ def test_a_file_of_the_wrong_format_is_named(
 ) -> None:
     (tmp_path / name).write_text("these are no pixels\n" * 200)
     changes = {"val_dataset": None, "test_dataset": None}
-    told = complain(tiny(train_dataset=maps(image=str(tmp_path / name)), **changes))
-    assert name in told
+    output = complain(tiny(train_dataset=maps(image=str(tmp_path / name)), **changes))
+    assert name in output
 
 
 def test_an_hdf5_file_without_patches_is_named(
@@ -226,28 +226,28 @@ def test_an_hdf5_file_without_patches_is_named(
     with h5py.File(tmp_path / "patches.h5", "w") as file:
         file["pictures"] = np.zeros((2, 8, 8))
     data = {"type": "FilamentsDataset", "dataset_path": str(tmp_path / "patches.h5")}
-    told = complain(tiny(train_dataset=data, val_dataset=None, test_dataset=None))
-    assert "patches" in told
+    output = complain(tiny(train_dataset=data, val_dataset=None, test_dataset=None))
+    assert "patches" in output
 
 
 def test_splits_that_share_pixels_are_refused(complain: Refuse, tiny: Make) -> None:
-    given = tiny()
-    told = complain(tiny(val_dataset={**given["val_dataset"], "folds": [0]}))
-    assert "train_dataset" in told
-    assert "val_dataset" in told
+    config = tiny()
+    output = complain(tiny(val_dataset={**config["val_dataset"], "folds": [0]}))
+    assert "train_dataset" in output
+    assert "val_dataset" in output
 
 
 def test_a_network_whose_output_has_another_shape(
     complain: Refuse, tiny: Make, networks: str
 ) -> None:
-    told = complain(tiny(model={"class_path": f"{networks}.Wrong"}))
-    assert "(1, 1, 14, 14)" in told
-    assert "(1, 1, 16, 16)" in told
+    output = complain(tiny(model={"class_path": f"{networks}.Wrong"}))
+    assert "(1, 1, 14, 14)" in output
+    assert "(1, 1, 16, 16)" in output
 
 
 def test_a_network_that_cannot_take_the_patch(complain: Refuse, tiny: Make) -> None:
-    told = complain(tiny(model={"type": "unet", "features": 2, "in_channels": 3}))
-    assert "(1, 1, 16, 16)" in told
+    output = complain(tiny(model={"type": "unet", "features": 2, "in_channels": 3}))
+    assert "(1, 1, 16, 16)" in output
 
 
 def test_probabilities_that_are_none(complain: Refuse, tiny: Make) -> None:
@@ -256,8 +256,8 @@ def test_probabilities_that_are_none(complain: Refuse, tiny: Make) -> None:
 
 
 def test_a_network_with_nothing_to_train(complain: Refuse, tiny: Make) -> None:
-    told = complain(tiny(model={"class_path": "torch.nn.Sigmoid"}))
-    assert "parameter" in told
+    output = complain(tiny(model={"class_path": "torch.nn.Sigmoid"}))
+    assert "parameter" in output
 
 
 def test_an_output_folder_that_cannot_be_written(
@@ -284,9 +284,9 @@ def test_a_run_that_had_begun_and_failed_is_one_sentence_and_code_1(
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(tiny(model={"class_path": f"{networks}.Diverges"})))
     assert main(["fit", "--config", str(path)]) == 1
-    told = capfd.readouterr().err
-    assert "Traceback" not in told
-    [line] = [line for line in told.splitlines() if line.startswith("lis2: ")]
+    output = capfd.readouterr().err
+    assert "Traceback" not in output
+    [line] = [line for line in output.splitlines() if line.startswith("lis2: ")]
     assert "epoch 0, step 0" in line
     assert not (tmp_path / "runs/tiny/best.pt").exists()
 

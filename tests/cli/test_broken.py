@@ -178,16 +178,16 @@ FILES: list[tuple[str, bytes, list[str]]] = [
 
 def broken(config: dict[str, Any], dotted: str, value: Any) -> dict[str, Any]:
     """A configuration with one key set or left out."""
-    given = copy.deepcopy(config)
+    config = copy.deepcopy(config)
     *outer, last = dotted.split(".")
-    inner = given
+    inner = config
     for key in outer:
         inner = inner.setdefault(key, {})
     if value is DROP:
         del inner[last]
     else:
         inner[last] = value
-    return given
+    return config
 
 
 @pytest.fixture
@@ -199,15 +199,15 @@ def refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Callable[[byte
         path.write_bytes(text)
         capfd.readouterr()
         code = main(["fit", "--config", str(path)])
-        told = capfd.readouterr()
-        assert code == 2, told.err
-        assert told.out == ""
-        lines = told.err.splitlines()
-        assert 1 <= len(lines) <= 3, told.err
-        assert lines[-1].startswith("lis2: "), told.err
-        assert not JARGON.search(told.err), told.err
+        captured = capfd.readouterr()
+        assert code == 2, captured.err
+        assert captured.out == ""
+        lines = captured.err.splitlines()
+        assert 1 <= len(lines) <= 3, captured.err
+        assert lines[-1].startswith("lis2: "), captured.err
+        assert not JARGON.search(captured.err), captured.err
         assert {entry.name for entry in tmp_path.iterdir()} == {"code", "config.yaml"}
-        return told.err
+        return captured.err
 
     return check
 
@@ -224,8 +224,8 @@ QUICK = {0, 2, 10, 16, 24, 33, 55, 65, 80, 86}
 def test_a_broken_key_is_named_in_full(
     refused: Refused, tiny: Make, key: str, value: Any, words: list[str]
 ) -> None:
-    told = refused(yaml.safe_dump(broken(tiny(), key, value)).encode())
-    assert not [word for word in words if word not in told], told
+    output = refused(yaml.safe_dump(broken(tiny(), key, value)).encode())
+    assert not [word for word in words if word not in output], output
 
 
 @pytest.mark.slow
@@ -235,17 +235,17 @@ def test_a_broken_key_is_named_in_full(
 def test_every_broken_key_is_named_in_full(
     refused: Refused, tiny: Make, key: str, value: Any, words: list[str]
 ) -> None:
-    told = refused(yaml.safe_dump(broken(tiny(), key, value)).encode())
-    assert not [word for word in words if word not in told], told
+    output = refused(yaml.safe_dump(broken(tiny(), key, value)).encode())
+    assert not [word for word in words if word not in output], output
 
 
 @pytest.mark.parametrize(("name", "text", "words"), FILES, ids=[name for name, *_ in FILES])
 def test_a_broken_file_is_told_with_its_place(
     refused: Refused, name: str, text: bytes, words: list[str]
 ) -> None:
-    told = refused(text)
-    assert not [word for word in words if word not in told], told
-    assert "config.yaml" in told or name == "itself inside itself"
+    output = refused(text)
+    assert not [word for word in words if word not in output], output
+    assert "config.yaml" in output or name == "itself inside itself"
 
 
 def test_there_are_at_least_sixty_of_them() -> None:
@@ -253,15 +253,15 @@ def test_there_are_at_least_sixty_of_them() -> None:
 
 
 def test_all_wrong_keys_are_told_at_once(refused: Refused, tiny: Make) -> None:
-    given = tiny(epochz=3, batch_size="large", loss="BCELos", lightning={"precisionx": 1})
-    given["model"] = {"type": "unet", "featuress": 2, "num_blocks": "few"}
-    given["val_dataset"] = {"type": "SyntheticDataset", "heightt": 3, "folds": "x"}
-    told = refused(yaml.safe_dump(given).encode())
+    config = tiny(epochz=3, batch_size="large", loss="BCELos", lightning={"precisionx": 1})
+    config["model"] = {"type": "unet", "featuress": 2, "num_blocks": "few"}
+    config["val_dataset"] = {"type": "SyntheticDataset", "heightt": 3, "folds": "x"}
+    output = refused(yaml.safe_dump(config).encode())
     for word in (
         *("'epochz'", "batch_size", "'BCELos'", "lightning.precisionx", "model.featuress"),
         *("model.num_blocks", "val_dataset.heightt", "val_dataset.folds"),
     ):
-        assert word in told, told
+        assert word in output, output
 
 
 def test_the_traceback_is_there_for_who_asks(

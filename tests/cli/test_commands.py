@@ -21,7 +21,7 @@ Finished = tuple[Path, dict[str, Any]]
 
 @pytest.fixture(autouse=True)
 def _nothing_typed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lightning warns where a program's own words lie beside those that it is given."""
+    """Lightning warns if a program has command-line words besides those passed to it."""
     monkeypatch.setattr(sys, "argv", ["lis2"])
 
 
@@ -32,8 +32,8 @@ def typed(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, s
     def run(*words: str | Path) -> tuple[int, str, str]:
         capsys.readouterr()
         code = main([str(word) for word in words])
-        told = capsys.readouterr()
-        return code, told.out, told.err
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
 
     return run
 
@@ -42,17 +42,17 @@ Typed = Callable[..., tuple[int, str, str]]
 
 
 def test_info_shows_what_is_in_a_snapshot(finished: Finished, typed: Typed) -> None:
-    code, told, _ = typed("info", finished[0] / "best.pt")
+    code, output, _ = typed("info", finished[0] / "best.pt")
     assert code == 0
-    assert "next_epoch: " in told
-    assert "class: Adam\n  learning_rates:\n  - 0.02\n" in told
+    assert "next_epoch: " in output
+    assert "class: Adam\n  learning_rates:\n  - 0.02\n" in output
 
 
 def test_info_as_json_is_one_line_of_plain_values(finished: Finished, typed: Typed) -> None:
-    code, told, _ = typed("info", "--json", finished[0] / "last.pt")
+    code, output, _ = typed("info", "--json", finished[0] / "last.pt")
     assert code == 0
-    assert told.count("\n") == 1
-    read = json.loads(told)
+    assert output.count("\n") == 1
+    read = json.loads(output)
     assert read["next_epoch"] == 5
     assert read["config"]["run_name"] == "tiny"
 
@@ -63,12 +63,12 @@ def test_diff_finds_nothing_between_a_snapshot_and_itself(finished: Finished, ty
 
 
 def test_diff_ends_with_1_where_snapshots_differ(finished: Finished, typed: Typed) -> None:
-    code, told, _ = typed("diff", finished[0] / "save_2.pt", finished[0] / "save_4.pt")
+    code, output, _ = typed("diff", finished[0] / "save_2.pt", finished[0] / "save_4.pt")
     assert code == 1
-    assert "MODEL/MODEL_STATE" in told
-    code, told, _ = typed("diff", finished[0] / "save_2.pt", finished[0] / "save_4.pt", "--json")
+    assert "MODEL/MODEL_STATE" in output
+    code, output, _ = typed("diff", finished[0] / "save_2.pt", finished[0] / "save_4.pt", "--json")
     assert code == 1
-    assert len(json.loads(told)["differences"]) > 10
+    assert len(json.loads(output)["differences"]) > 10
 
 
 def lis2_snapshot(path: Path) -> Path:
@@ -88,11 +88,11 @@ def lis2_snapshot(path: Path) -> Path:
 
 def test_convert_writes_a_new_file_and_overwrites_none(tmp_path: Path, typed: Typed) -> None:
     old, new = lis2_snapshot(tmp_path / "old.pt"), tmp_path / "new.pt"
-    code, told, _ = typed("convert", old, new)
-    assert (code, told.splitlines()[0]) == (0, f"{new} is written")
+    code, output, _ = typed("convert", old, new)
+    assert (code, output.splitlines()[0]) == (0, f"{new} is written")
     assert read_snapshot(new)["LIGHTNING"]["next_epoch"] == 4
-    code, told, error = typed("convert", old, new)
-    assert (code, told) == (2, "")
+    code, output, error = typed("convert", old, new)
+    assert (code, output) == (2, "")
     assert "exists already" in error
 
 
@@ -152,8 +152,8 @@ def test_verify_resume_finds_no_difference_and_writes_nothing(
     tiny: Make, tmp_path: Path, typed: Typed
 ) -> None:
     path = written(tmp_path / "tiny.yaml", tiny())
-    code, told, _ = typed("verify-resume", "--config", path)
-    assert (code, told) == (0, "no difference: an interrupted run resumes exactly\n")
+    code, output, _ = typed("verify-resume", "--config", path)
+    assert (code, output) == (0, "no difference: an interrupted run resumes exactly\n")
     assert [entry.name for entry in tmp_path.iterdir()] == ["tiny.yaml"]
 
 
@@ -162,10 +162,10 @@ def test_verify_resume_tells_the_first_difference_of_a_run_that_does_not_go_on_e
 ) -> None:
     data = {"train_dataset": {"class_path": restless}, "val_dataset": None, "test_dataset": None}
     path = written(tmp_path / "tiny.yaml", tiny(**data))
-    code, told, _ = typed("verify-resume", "--config", path, "--batches", "2")
+    code, output, _ = typed("verify-resume", "--config", path, "--batches", "2")
     assert code == 1
-    assert "MODEL_STATE/" in told
-    assert "a generator of the data set's own" in told
-    code, told, _ = typed("verify-resume", "--config", path, "--json", "--epochs", "7")
+    assert "MODEL_STATE/" in output
+    assert "a generator of the data set's own" in output
+    code, output, _ = typed("verify-resume", "--config", path, "--json", "--epochs", "7")
     assert code == 1
-    assert json.loads(told)["exact"] is False
+    assert json.loads(output)["exact"] is False

@@ -23,7 +23,7 @@ Printed = Callable[..., dict[str, Any]]
 
 @pytest.fixture(autouse=True)
 def _nothing_typed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lightning warns where a program's own words lie beside those that it is given."""
+    """Lightning warns if a program has command-line words besides those passed to it."""
     monkeypatch.setattr(sys, "argv", ["lis2"])
 
 
@@ -32,8 +32,8 @@ def file(tiny: Make, tmp_path: Path) -> Callable[..., str]:
     """Write a configuration, with keys of the test's own."""
 
     def write(name: str = "tiny.yaml", **changes: Any) -> str:
-        given = {key: value for key, value in tiny(**changes).items() if value != "left out"}
-        (tmp_path / name).write_text(yaml.safe_dump(given), encoding="utf-8")
+        config = {key: value for key, value in tiny(**changes).items() if value != "left out"}
+        (tmp_path / name).write_text(yaml.safe_dump(config), encoding="utf-8")
         return str(tmp_path / name)
 
     return write
@@ -48,8 +48,8 @@ def printed(capsys: pytest.CaptureFixture[str]) -> Printed:
         with pytest.raises(SystemExit) as stop:
             main(["fit", *words, "--print_config"])
         assert not stop.value.code
-        told: dict[str, Any] = yaml.safe_load(capsys.readouterr().out)
-        return told
+        output: dict[str, Any] = yaml.safe_load(capsys.readouterr().out)
+        return output
 
     return read
 
@@ -62,9 +62,9 @@ def test_what_is_typed_beats_the_file_and_the_environment(
 ) -> None:
     monkeypatch.setenv("LIS2_EPOCHS", "5")
     monkeypatch.setenv("LIS2_OPTIMIZER", "SGD")
-    told = printed("--epochs", "7", "--optimizer", "RAdam", "--config", file(epochs=6))
-    assert told["epochs"] == 7
-    assert told["optimizer"]["class_path"] == "torch.optim.RAdam"
+    output = printed("--epochs", "7", "--optimizer", "RAdam", "--config", file(epochs=6))
+    assert output["epochs"] == 7
+    assert output["optimizer"]["class_path"] == "torch.optim.RAdam"
 
 
 def test_the_file_beats_the_environment(
@@ -73,10 +73,10 @@ def test_the_file_beats_the_environment(
     monkeypatch.setenv("LIS2_EPOCHS", "5")
     monkeypatch.setenv("LIS2_OPTIMIZER__LR", "0.5")
     monkeypatch.setenv("LIS2_OPTIMIZER", "SGD")
-    told = printed("--config", file(epochs=6))
-    assert told["epochs"] == 6
-    assert told["optimizer"]["class_path"] == "torch.optim.Adam"
-    assert told["optimizer"]["init_args"]["lr"] == 0.01
+    output = printed("--config", file(epochs=6))
+    assert output["epochs"] == 6
+    assert output["optimizer"]["class_path"] == "torch.optim.Adam"
+    assert output["optimizer"]["init_args"]["lr"] == 0.01
 
 
 def test_the_environment_beats_the_defaults(
@@ -87,12 +87,12 @@ def test_the_environment_beats_the_defaults(
     monkeypatch.setenv("LIS2_SCHEDULER__GAMMA", "0.5")
     monkeypatch.setenv("LIS2_LIGHTNING__PRECISION", "bf16-mixed")
     monkeypatch.setenv("LIS2_RUN_NAME", "2024")
-    told = printed("--config", file(run_name="left out"))
-    assert told["save_interval"] == 3
-    assert told["scheduler"]["init_args"]["step_size"] == 4
-    assert told["scheduler"]["init_args"]["gamma"] == 0.5
-    assert told["lightning"]["precision"] == "bf16-mixed"
-    assert told["run_name"] == "2024"
+    output = printed("--config", file(run_name="left out"))
+    assert output["save_interval"] == 3
+    assert output["scheduler"]["init_args"]["step_size"] == 4
+    assert output["scheduler"]["init_args"]["gamma"] == 0.5
+    assert output["lightning"]["precision"] == "bf16-mixed"
+    assert output["run_name"] == "2024"
 
 
 def test_a_variable_of_the_command_beats_that_of_all_commands(
@@ -109,16 +109,16 @@ def test_a_file_named_in_the_environment_is_read_and_beaten(
 ) -> None:
     monkeypatch.setenv("LIS2_CONFIG", file(epochs=8, batch_size=2))
     monkeypatch.setenv("LIS2_EPOCHS", "5")
-    told = printed()
-    assert (told["epochs"], told["batch_size"]) == (5, 2)
+    output = printed()
+    assert (output["epochs"], output["batch_size"]) == (5, 2)
 
 
 def test_a_later_file_beats_an_earlier_one(file: File, printed: Printed, tmp_path: Path) -> None:
     (tmp_path / "more.yaml").write_text("epochs: 9\noptimizer: {lr: 0.5}\n", encoding="utf-8")
-    told = printed("--config", file(), "--config", str(tmp_path / "more.yaml"))
-    assert told["epochs"] == 9
-    assert told["optimizer"]["init_args"]["lr"] == 0.5
-    assert told["batch_size"] == 4
+    output = printed("--config", file(), "--config", str(tmp_path / "more.yaml"))
+    assert output["epochs"] == 9
+    assert output["optimizer"]["init_args"]["lr"] == 0.5
+    assert output["batch_size"] == 4
 
 
 def test_a_misspelt_variable_is_told_and_does_no_harm(
@@ -156,12 +156,14 @@ def test_each_of_them_beats_what_a_snapshot_has(
 
 
 def test_a_list_is_added_to(file: File, printed: Printed) -> None:
-    told = printed("--config", file(metrics=["dice"]), "--metrics+=iou", "--metrics.threshold=0.3")
-    assert [metric["class_path"].rpartition(".")[2] for metric in told["metrics"]] == [
+    output = printed(
+        "--config", file(metrics=["dice"]), "--metrics+=iou", "--metrics.threshold=0.3"
+    )
+    assert [metric["class_path"].rpartition(".")[2] for metric in output["metrics"]] == [
         "Dice",
         "IoU",
     ]
-    assert told["metrics"][1]["init_args"]["threshold"] == 0.3
+    assert output["metrics"][1]["init_args"]["threshold"] == 0.3
     usual = printed("--config", file(), "--metrics+", "iou")["metrics"]
     assert len(usual) == 4
 
@@ -169,12 +171,12 @@ def test_a_list_is_added_to(file: File, printed: Printed) -> None:
 def test_callbacks_of_lightning_are_added_to(file: File, printed: Printed) -> None:
     words = ["--lightning.callbacks+=LearningRateMonitor"]
     words += ["--lightning.callbacks.logging_interval=epoch", "--lightning.callbacks+=ModelSummary"]
-    told = printed("--config", file(), *words)["lightning"]["callbacks"]
-    assert [one["class_path"].rpartition(".")[2] for one in told] == [
+    output = printed("--config", file(), *words)["lightning"]["callbacks"]
+    assert [one["class_path"].rpartition(".")[2] for one in output] == [
         "LearningRateMonitor",
         "ModelSummary",
     ]
-    assert told[0]["init_args"]["logging_interval"] == "epoch"
+    assert output[0]["init_args"]["logging_interval"] == "epoch"
 
 
 def test_a_default_that_no_file_can_say_is_one_sentence(
@@ -185,8 +187,10 @@ def test_a_default_that_no_file_can_say_is_one_sentence(
 
 
 def test_augmentations_inside_a_data_set_are_added_to(file: File, printed: Printed) -> None:
-    told = printed("--config", file(), "--train_dataset.data_augmentations+=RandomVerticalFlip")
-    names = [one["class_path"] for one in told["train_dataset"]["init_args"]["data_augmentations"]]
+    output = printed("--config", file(), "--train_dataset.data_augmentations+=RandomVerticalFlip")
+    names = [
+        one["class_path"] for one in output["train_dataset"]["init_args"]["data_augmentations"]
+    ]
     assert [name.rpartition(".")[2] for name in names] == [
         "RandomHorizontalFlip",
         "RandomVerticalFlip",
@@ -208,9 +212,9 @@ def test_help_of_an_unknown_component_is_one_sentence(capsys: pytest.CaptureFixt
 
 def test_wrong_flags_are_told_at_once(file: File, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "--config", file(), "--epochz", "3", "--sede=4"]) == 2
-    told = capsys.readouterr().err
-    assert "'--epochs'" in told
-    assert "'--seed'" in told
+    output = capsys.readouterr().err
+    assert "'--epochs'" in output
+    assert "'--seed'" in output
 
 
 def test_a_wrong_value_in_the_environment_is_named() -> None:

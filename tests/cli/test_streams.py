@@ -40,14 +40,14 @@ def test_a_terminal_gets_bars(command: list[str]) -> None:
     termios.tcsetwinsize(theirs, (30, 100))  # a new one has no width, and so no room for a bar
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs) as process:
         os.close(theirs)
-        told = b""
+        output = b""
         try:
             while part := os.read(ours, 4096):
-                told += part
+                output += part
         except OSError:
             pass  # Linux's way to say that the other end is closed
         assert process.stdout is not None
         assert process.stdout.read() == b""
     os.close(ours)
     assert process.returncode == 0
-    assert b"epochs: 100%|" in told
+    assert b"epochs: 100%|" in output

@@ -23,7 +23,7 @@ Finished = tuple[Path, dict[str, Any]]
 
 @pytest.fixture(autouse=True)
 def _nothing_typed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lightning warns where a program's own words lie beside those that it is given."""
+    """Lightning warns if a program has command-line words besides those passed to it."""
     monkeypatch.setattr(sys, "argv", ["lis2"])
 
 
@@ -182,19 +182,19 @@ def test_help_tells_of_every_documented_key(
     with pytest.raises(SystemExit) as stop:
         main([subcommand, "--help"])
     assert not stop.value.code
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     for key in Schema(Trainer).keys:
         flag = f"--{key}" if key != "lightning" else "--lightning.precision"
-        assert f"  {flag}" in told, key
-        after = told.split(f"  {flag}", 1)[1][:400].split("\n  --")[0]
+        assert f"  {flag}" in output, key
+        after = output.split(f"  {flag}", 1)[1][:400].split("\n  --")[0]
         assert len(after.split()) > 6, f"{key} has no help: {after}"
 
 
 def test_help_lists_the_subcommands(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
-    told = capsys.readouterr().out
-    assert all(word in told for word in ("fit", "validate", "test", "predict"))
+    output = capsys.readouterr().out
+    assert all(word in output for word in ("fit", "validate", "test", "predict"))
 
 
 def test_fit_in_a_process_of_its_own_warns_of_nothing_and_writes_only_to_its_folder(
@@ -204,10 +204,10 @@ def test_fit_in_a_process_of_its_own_warns_of_nothing_and_writes_only_to_its_fol
     path.write_text(yaml.safe_dump(tiny(output_dir="out", epochs=1)), encoding="utf-8")
     done = command("fit", "--config", str(path), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    told = (done.stdout + done.stderr).lower()
-    assert "warn" not in told
-    assert "tip" not in told
-    assert "best train_loss" in told
+    output = (done.stdout + done.stderr).lower()
+    assert "warn" not in output
+    assert "tip" not in output
+    assert "best train_loss" in output
     assert {entry.name for entry in tmp_path.iterdir()} == {"here.yaml", "out"}
 
 

@@ -107,11 +107,11 @@ def answer(
         path.write_bytes(text.encode("utf-8", "surrogatepass"))
         capfd.readouterr()
         code = main(["plan", "--config", str(path)])
-        told = capfd.readouterr()
-        assert code in {0, 2}, told.err
-        refusals = [line for line in told.err.splitlines() if line.startswith("lis2: ")]
-        assert len(refusals) == (code == 2), told.err
-        assert "Traceback" not in told.err
+        captured = capfd.readouterr()
+        assert code in {0, 2}, captured.err
+        refusals = [line for line in captured.err.splitlines() if line.startswith("lis2: ")]
+        assert len(refusals) == (code == 2), captured.err
+        assert "Traceback" not in captured.err
         assert [entry.name for entry in folder.iterdir()] == ["config.yaml"]
 
     return check

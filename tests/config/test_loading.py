@@ -16,7 +16,7 @@ def test_numbers_like_1e_3_are_numbers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"a: [1, 2\nb: 3\n", "not valid YAML: .* in line 2, column 2"),
         (b"- 1\n- 2\n", "must hold keys and values at the top level, got a list"),
@@ -24,11 +24,13 @@ def test_numbers_like_1e_3_are_numbers(tmp_path: Path) -> None:
         (b"\xff\xfe\x00", "is not UTF-8 text"),
     ],
 )
-def test_a_broken_file_is_told_in_one_sentence(tmp_path: Path, content: bytes, told: str) -> None:
+def test_a_broken_file_is_told_in_one_sentence(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
     path = tmp_path / "broken.yaml"
     path.write_bytes(content)
 
-    with pytest.raises(ConfigError, match=told) as caught:
+    with pytest.raises(ConfigError, match=message) as caught:
         load_config(path)
 
     assert str(path) in str(caught.value)

@@ -120,10 +120,10 @@ def test_both_spellings_of_a_component_mean_the_same(tiny: Make, kind: str) -> N
 
 def test_a_bare_name_in_any_case_is_a_component(tiny: Make) -> None:
     trainer = Trainer.from_config(tiny(optimizer="adamw", loss="bcewithlogitsloss", metrics="MAP"))
-    told = trainer.global_config
-    assert told["optimizer"]["class_path"] == "torch.optim.AdamW"
-    assert told["loss"]["class_path"].endswith("BCEWithLogitsLoss")
-    assert [metric["class_path"] for metric in told["metrics"]] == [
+    output = trainer.global_config
+    assert output["optimizer"]["class_path"] == "torch.optim.AdamW"
+    assert output["loss"]["class_path"].endswith("BCEWithLogitsLoss")
+    assert [metric["class_path"] for metric in output["metrics"]] == [
         "lis2_lightning.metrics.AveragePrecision"
     ]
 

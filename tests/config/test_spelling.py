@@ -82,7 +82,7 @@ def test_a_single_metric_or_tracker_needs_no_list() -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "told"),
+    ("config", "message"),
     [
         ({"model": "unett"}, "unknown model 'unett' in model: did you mean 'unet'"),
         ({"optimizer": {"type": "Adm"}}, "unknown optimizer 'Adm' in optimizer: did you mean"),
@@ -94,8 +94,8 @@ def test_a_single_metric_or_tracker_needs_no_list() -> None:
         ({"epoch": 1, "epochs": 2}, "the same key"),
     ],
 )
-def test_a_wrong_component_is_told_with_its_place(config: dict[str, object], told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
+def test_a_wrong_component_is_told_with_its_place(config: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         to_class_paths(config)
 
 

@@ -67,9 +67,9 @@ ODD: list[Any] = [
 
 def refusal(config: dict[str, Any]) -> str:
     """What is said of a configuration; it is one sentence in one line."""
-    with pytest.raises(ConfigError) as told, trusted(config, source="last.pt"):
+    with pytest.raises(ConfigError) as error, trusted(config, source="last.pt"):
         raise AssertionError("it was trusted")
-    message = str(told.value)
+    message = str(error.value)
     assert message.startswith("last.pt ")
     assert message.isprintable()
     assert len(message) < 400
@@ -191,10 +191,10 @@ def test_a_text_that_a_component_would_have_imported_is_refused(path: str, tiny:
         {"scheduler": {"type": "LambdaLR", "lr_lambda": path}},
     ):  # fmt: skip
         config = tiny(**change)
-        with pytest.raises(ConfigError) as told, trusted(config, source="last.pt"):
+        with pytest.raises(ConfigError) as error, trusted(config, source="last.pt"):
             Trainer.from_config(config)
-        assert path in str(told.value)
-        assert str(told.value).isprintable()
+        assert path in str(error.value)
+        assert str(error.value).isprintable()
 
 
 @pytest.mark.parametrize(
