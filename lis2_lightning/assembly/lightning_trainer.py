@@ -23,7 +23,7 @@ from lis2_lightning.parallel.devices import (
     needs_a_script,
 )
 from lis2_lightning.snapshots import SnapshotIO
-from lis2_lightning.trackers.tracker import start_all
+from lis2_lightning.trackers.run_loggers import start_all
 
 
 def build_lightning(
@@ -53,8 +53,8 @@ def build_lightning(
     bars = [ProgressBars()] if ours else []
     plugins = [*_as_list(arguments.pop("plugins", None)), io]
     plugins += shared_batchnorm(plugins, always=bool(arguments.get("sync_batchnorm")))
-    described = config.get("trackers") or []
-    loggers = start_all(settings.trackers, described, settings.run_dir, settings.run_name)
+    plain = config.get("trackers") or []
+    loggers = start_all(settings.trackers, plain, settings.run_dir, settings.run_name)
     fixed = {
         "max_epochs": settings.epochs,
         "default_root_dir": settings.run_dir,

@@ -77,13 +77,16 @@ class Delivery(threading.Thread):
         for record, end in self.journal.read(self.mark.sent):
             if self._end is not None and end > self._end:
                 return
-            if record is not None:
-                self._deliver(record)
+            try:
+                self._apply(record)
+            except RefusedError as error:
+                self.mark.refused += 1
+                self.mark.error = _described(error)
             if end > self._furthest:
                 self._furthest, self._tries = end, 0
-            is_late = self._adapter is not None and self._adapter.confirms_at_close
             self.mark.sent = end
-            self.mark.offset = self.mark.offset if is_late else end
+            if self._adapter is None or not self._adapter.confirms_at_close:
+                self.mark.offset = end
             self.journal.set_mark(self.mark)
 
     def _close_killed(self) -> bool:
@@ -94,18 +97,13 @@ class Delivery(threading.Thread):
         self._end = self.journal.size
         return True
 
-    def _deliver(self, record: Record) -> None:
-        try:
-            self._apply(record)
-        except RefusedError as error:
-            self.mark.refused += 1
-            self.mark.error = _described(error)
-
     def _apply(self, record: Record) -> None:
         kind = record["kind"]
         if kind == "start":
-            self._begin(record)
-            return
+            if self._open_run is not None and self._open_run["key"] != record["key"]:
+                self._apply({"kind": "close", "status": "killed"})
+            self._drop()
+            self._open_run = record
         adapter = self._connected()
         if kind in {"row", "summary"}:
             getattr(adapter, kind)(record["values"], record)
@@ -113,19 +111,12 @@ class Delivery(threading.Thread):
             adapter.params(record["values"], record["group"])
         elif kind == "checkpoint":
             adapter.checkpoint()
+        elif kind == "file":
+            self._send_file(adapter, record)
         elif kind == "close":
             self._open_run = None
             self.mark.note = adapter.close(record["status"])
             self._drop()
-        else:
-            self._send_file(adapter, record)
-
-    def _begin(self, record: Record) -> None:
-        if self._open_run is not None and self._open_run["key"] != record["key"]:
-            self._apply({"kind": "close", "status": "killed"})
-        self._drop()
-        self._open_run = record
-        self._connected()
 
     def _connected(self) -> Adapter:
         if self._open_run is None:
@@ -169,7 +160,7 @@ class Delivery(threading.Thread):
         for record, end in self.journal.read():
             if end > self.mark.offset:
                 return
-            if record is not None and record["kind"] in {"start", "close"}:
+            if record["kind"] in {"start", "close"}:
                 self._open_run = record if record["kind"] == "start" else None
 
 

@@ -27,14 +27,7 @@ _processes: list[subprocess.Popen[bytes]] = []
 
 
 class DeliveryProcess:
-    """A delivery in a process of its own.
-
-    Args:
-        journal: The journal.
-
-    Raises:
-        OSError: The process cannot be started.
-    """
+    """A delivery in a process of its own."""
 
     def __init__(self, journal: Journal) -> None:
         # -P: a file in the working folder must not stand in for a module

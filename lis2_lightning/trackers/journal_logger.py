@@ -7,8 +7,7 @@ import os
 import secrets
 import time
 from argparse import Namespace
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
@@ -20,56 +19,44 @@ from lis2_lightning.trackers.delivery_process import DeliveryProcess
 from lis2_lightning.trackers.journal import Journal
 from lis2_lightning.trackers.lightning_adapter import LightningAdapter
 
-CLOSE_S = 60.0  # how long the end of a run waits for all trackers together,
-STALL_S = 3.0  # and for one at which nothing arrives
+STALL_S = 3.0  # how long the end of a run waits for a tracker at which nothing arrives
 _log = logging.getLogger("lis2_lightning")
-_CHECK_S = 1.0
 
 
 class JournalLogger(Logger):
     """Stands before a service or a logger that may fail, hang or be slow.
 
-    Each call appends a line to ``trackers/<name>.jsonl`` in the run's folder; a delivery in the
-    background sends it. Where that fails for good there is one warning, and the lines stay.
+    Each call appends a line to the journal, and a delivery in the background sends it. Where that
+    fails for good there is one warning, and the lines stay.
 
     Args:
-        run_dir: The run's folder.
-        run_name: The run's name.
-        name: The tracker's name.
-        service: The adapter's name, where it is another one; "object" where only this process has
-            the logger.
-        options: The tracker's keys, plain values.
+        journal: The journal.
+        start: The adapter's name, "object" where only this process has the logger, as
+            ``service``; the tracker's keys as ``options``; the ``run_name``.
         inner: The logger, where it is an object; its attributes can be reached through this one.
         is_local: Whether everything that the end of a run waits for happens on this machine.
     """
 
     def __init__(
         self,
-        run_dir: Path,
-        run_name: str,
-        name: str,
-        *,
-        service: str | None = None,
-        options: Mapping[str, Any],
+        journal: Journal,
+        start: Mapping[str, Any],
         inner: Logger | None = None,
+        *,
         is_local: bool = False,
     ) -> None:
         super().__init__()
-        self.journal = Journal(run_dir / "trackers" / f"{name}.jsonl")
+        self.journal = journal
+        self.start = start
         self.inner = inner
-        self.log_model = bool(options.get("log_model", False))
         self.key = ""
         self._is_local = is_local
-        self._tracker = {"service": service or name, "options": dict(options)}
-        self._tracker["run_name"] = run_name
-        self._adapter = LightningAdapter(run_dir, {}, inner) if inner else None
+        self._adapter = LightningAdapter(journal.run_dir, {}, inner) if inner else None
         self._delivery: DeliveryProcess | Delivery | None = None
         self._index = -1
-        self._sent: dict[int, str] = {}
+        self._epochs: set[str] = set()
         self._has_warned = False
-        self._next_check = 0.0
-        self._end = 0
-        self._arrived, self._arrived_at = -1, 0.0
+        self._end, self._sent, self._sent_at = 0, 0, 0.0
 
     def __getattr__(self, name: str) -> Any:
         inner = self.__dict__.get("inner")
@@ -92,37 +79,18 @@ class JournalLogger(Logger):
         """Whether a run is open."""
         return self._delivery is not None
 
-    def begin(self, key: str = "") -> None:
-        """Begin a run, or resume the one with this key."""
-        if self._delivery is not None:
-            return
-        self.key = key or self.key or secrets.token_hex(8)
-        self._index, self._sent = _earlier_rows(self.journal, self.key)
-        try:
-            self.journal.append("start", key=self.key, pid=os.getpid(), **self._tracker)
-            self.journal.forget_errors()
-            self._delivery = self._started()
-        except OSError as error:
-            self._warn(f"{self.journal.path} cannot be written: {error.strerror}")
-
-    def _started(self) -> DeliveryProcess | Delivery:
-        adapter = self._adapter
-        if adapter is None:
-            return DeliveryProcess(self.journal)
-        thread = Delivery(self.journal, lambda _: adapter)
-        thread.start()
-        return thread
-
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Add a row, unless it is that of an epoch which is trained again with the same values."""
+        self._begin()
         values = {name: float(value) for name, value in metrics.items()}
-        epoch = int(values.get("epoch", -1))
-        if epoch >= 0 and self._sent.get(epoch) == repr(values):
-            return
-        self._index = max(self._index + 1, epoch)
+        if "epoch" in values:
+            if repr(values) in self._epochs:
+                return
+            self._epochs.add(repr(values))
+        # W&B takes no step twice, and may know this run's earlier epochs from another folder
+        self._index = max(self._index + 1, int(values.get("epoch", 0)))
         self.add("row", values=values, step=self._index if step is None else step)
-        self._sent[epoch] = repr(values)
 
     @rank_zero_only
     def log_hyperparams(
@@ -142,100 +110,79 @@ class JournalLogger(Logger):
             self._adapter.checkpoint_callback = checkpoint_callback
             self.add("checkpoint")
 
-    @rank_zero_only
-    def finalize(self, status: str) -> None:
-        """Do nothing: Lightning calls this after each loop, and a run has several."""
-
     def add(self, kind: str, **values: Any) -> None:
-        """Add a record to the journal; never fails, and waits for nothing."""
-        if self._delivery is None and not self._has_warned:
-            self.begin()
+        """Add a record to the journal, the first of which begins a run; never fails or waits."""
+        self._begin()
         try:
-            self.journal.append(kind, index=max(self._index, 0), **values)
+            self.journal.append(kind, key=self.key, index=max(self._index, 0), **values)
         except OSError as error:
-            self._warn(f"{self.journal.path} cannot be written: {error.strerror}")
-        if self._delivery is not None and time.monotonic() > self._next_check:
-            self._next_check = time.monotonic() + _CHECK_S
-            if not self._delivery.is_alive():
-                self._warn(self.journal.mark().error or "its process has ended")
+            self._warn_off(f"{self.journal.path} cannot be written: {error.strerror}")
+        if self._delivery is not None and not self._delivery.is_alive():
+            self._warn_off(self.journal.mark().error or "its process has ended")
+
+    def _begin(self) -> None:
+        """Begin a run, or resume the one with this key."""
+        if self._delivery is not None or self._has_warned:
+            return
+        self.key = self.key or secrets.token_hex(8)
+        try:
+            records = [record for record, _ in self.journal.read() if record["kind"] == "row"]
+            rows = [row for row in records if row.get("key") == self.key]
+            self._index = max((row["index"] for row in rows), default=-1)
+            self._epochs = {repr(row["values"]) for row in rows if "epoch" in row["values"]}
+            self.journal.append("start", key=self.key, pid=os.getpid(), **self.start)
+            self.journal.forget_errors()
+            if (adapter := self._adapter) is None:
+                self._delivery = DeliveryProcess(self.journal)
+            else:
+                self._delivery = Delivery(self.journal, lambda _: adapter)
+                self._delivery.start()
+        except OSError as error:
+            self._warn_off(f"{self.journal.path} cannot be written: {error.strerror}")
 
     def end(self, status: Status) -> None:
         """End the run, and let the delivery finish."""
         self.add("close", status=status)
         self._end = self.journal.size
-        self._arrived, self._arrived_at = -1, time.monotonic()
+        self._sent, self._sent_at = self.journal.mark().sent, time.monotonic()
         if self._delivery is not None:
             self._delivery.end()
 
-    def is_arriving(self) -> bool:
-        """Whether something has arrived at the service lately, and something is missing."""
-        mark, now = self.journal.mark(), time.monotonic()
-        is_alive = self._delivery is not None and self._delivery.is_alive()
-        if not is_alive or mark.offset >= self._end:
-            return False
-        if mark.sent != self._arrived:
-            self._arrived, self._arrived_at = mark.sent, now
-        return self._is_local or now < self._arrived_at + STALL_S
+    def wait(self, deadline: float) -> None:
+        """Wait until all has arrived, or nothing arrives any more."""
+        while self._delivery is not None and self._delivery.is_alive():
+            mark, now = self.journal.mark(), time.monotonic()
+            if mark.sent != self._sent:
+                self._sent, self._sent_at = mark.sent, now
+            is_stalled = not self._is_local and now > self._sent_at + STALL_S
+            if mark.offset >= self._end or is_stalled or now > deadline:
+                return
+            time.sleep(0.02)
 
     def report(self) -> None:
         """Say what became of the run at the service."""
         mark = self.journal.mark()
         is_alive = self._delivery is not None and self._delivery.is_alive()
-        self._delivery = None
-        if mark.offset < self._end:
-            if is_alive and not mark.error:
-                self._warn_once(
-                    f"tracker {self.name!r} is still uploading in the background (up to "
-                    f"{LINGER_S:.0f} s); if rows are missing after that, run "
-                    f"`lis2 sync {self.journal.run_dir}`"
-                )
-            else:
-                self._warn(mark.error or "it did not answer in time")
-            return
-        if mark.refused:
-            self._warn(f"{mark.refused} records were refused, the last one with {mark.error}")
-        if mark.note:
+        if mark.offset < self._end and is_alive and not mark.error:
+            self._warn(
+                f"still uploading in the background (up to {LINGER_S:.0f} s); if rows are missing "
+                f"after that, run `lis2 sync {self.journal.run_dir}`"
+            )
+        elif mark.offset < self._end:
+            self._warn_off(mark.error or "it did not answer in time")
+        elif mark.refused:
+            self._warn_off(f"{mark.refused} records were refused, the last one with {mark.error}")
+        if mark.offset >= self._end and mark.note:
             _log.info("%s: %s", self.name, mark.note)
+        self._delivery, self._has_warned = None, False
 
-    def _warn(self, reason: str) -> None:
-        self._warn_once(
-            f"tracker {self.name!r} is off ({reason}): its rows stay in {self.journal.path}, and "
+    def _warn_off(self, reason: str) -> None:
+        self._warn(
+            f"off ({reason}): its rows stay in {self.journal.path}, and "
             f"`lis2 sync {self.journal.run_dir}` delivers them"
         )
 
-    def _warn_once(self, message: str) -> None:
+    def _warn(self, state: str) -> None:
         if not self._has_warned:
             self._has_warned = True
-            _log.warning(message)
-
-
-def close_all(loggers: Iterable[JournalLogger], status: Status) -> None:
-    """End a run at every tracker, in a bounded time for all of them together.
-
-    Args:
-        loggers: The trackers.
-        status: How the run ended.
-    """
-    started = [logger for logger in loggers if logger.is_started]
-    for logger in started:
-        logger.end(status)
-    deadline, waiting = time.monotonic() + CLOSE_S, started
-    while waiting and time.monotonic() < deadline:
-        time.sleep(0.02)
-        waiting = [logger for logger in started if logger.is_arriving()]
-    for logger in started:
-        logger.report()
-
-
-def _earlier_rows(journal: Journal, key: str) -> tuple[int, dict[int, str]]:
-    """The last index of a run's rows in a journal, and its epochs' rows."""
-    index, rows, is_ours = -1, {}, False
-    for record, _ in journal.read():
-        if record is None:
-            continue
-        if record["kind"] == "start":
-            is_ours = record["key"] == key
-        elif is_ours and record["kind"] == "row":
-            index = max(index, record["index"])
-            rows[int(record["values"].get("epoch", -1))] = repr(record["values"])
-    return index, rows
+            _log.warning("tracker %r is %s", self.name, state)

@@ -11,20 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.trackers.adapter import Adapter, Status
-from lis2_lightning.trackers.plain import flat
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
 
 
 class LightningAdapter(Adapter):
-    """Sends parameters and rows through Lightning's own interface.
-
-    Args:
-        run_dir: The run's folder.
-        options: ``class_path`` and ``init_args``, where the logger is to be made.
-        logger: The logger, where it exists.
-    """
+    """Sends parameters and rows to a logger that exists, or one that ``class_path`` names."""
 
     def __init__(
         self, run_dir: Path, options: Mapping[str, Any], logger: Logger | None = None
@@ -40,8 +33,8 @@ class LightningAdapter(Adapter):
             self._logger = logger_class(**(self.options.get("init_args") or {}))
 
     def params(self, values: Mapping[str, Any], group: str) -> None:
-        """Send parameters, flat."""
-        self._logger.log_hyperparams(flat(values, group))
+        """Send parameters."""
+        self._logger.log_hyperparams({group: values} if group else values)
 
     def row(self, values: Mapping[str, float], record: Mapping[str, Any]) -> None:
         """Send a row."""
@@ -68,7 +61,7 @@ def _logger_class(path: str) -> Any:
     if module not in sys.modules and not f"{module}.".startswith("lightning.pytorch.loggers."):
         raise ConfigError(
             f"{path} is not imported because a journal names it: import {module} in a program of "
-            "your own, and call lis2_lightning.trackers.sync there"
+            "your own, and call lis2_lightning.trackers.synchronise.sync there"
         )
     logger_class = getattr(import_module(module), name, None)
     if not (inspect.isclass(logger_class) and issubclass(logger_class, Logger)):

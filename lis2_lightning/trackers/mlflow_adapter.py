@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
 from lis2_lightning.trackers.adapter import Adapter, RefusedError, Status
-from lis2_lightning.trackers.plain import clean_name, flat, is_local_uri, shortened
+from lis2_lightning.trackers.tracker import Mlflow
 
 _KEY: Final = "lis2.key"
 _LONGEST_VALUE: Final = 6000  # characters; MLflow's server takes no longer parameters
@@ -38,8 +39,9 @@ class MlflowAdapter(Adapter):
         from mlflow import MlflowClient
 
         store = f"sqlite:///{(run_dir.parent / 'mlflow.db').resolve()}"
-        self.uri = options["tracking_uri"] or store
-        self._client: Any = MlflowClient(self.uri)
+        self._uri = options["tracking_uri"] or store
+        self._is_local = Mlflow(self._uri).is_local
+        self._client: Any = MlflowClient(self._uri)
         self._id = ""
 
     def open(self, start: Mapping[str, Any]) -> None:
@@ -57,11 +59,11 @@ class MlflowAdapter(Adapter):
     def _experiment(self) -> str:
         name = self.options["experiment_name"]
         known = self._client.get_experiment_by_name(name)
-        if known is not None and known.lifecycle_stage != "deleted":
+        if known is not None:
             return str(known.experiment_id)
         artifacts = None
-        if is_local_uri(self.uri):
-            folder = self.run_dir.parent / "mlflow-artifacts" / clean_name(name)
+        if self._is_local:
+            folder = self.run_dir.parent / "mlflow-artifacts" / _clean_name(name)
             artifacts = folder.resolve().as_uri()
         return str(self._client.create_experiment(name, artifacts))
 
@@ -72,17 +74,17 @@ class MlflowAdapter(Adapter):
         """
         from mlflow.entities import Param, RunTag
 
-        texts = {clean_name(name): str(value) for name, value in flat(values).items()}
+        texts = {_clean_name(name): str(value) for name, value in _flat(values).items()}
         if group:
             tags = {f"{group}.{name}": text for name, text in texts.items()}
         else:
             known = self._client.get_run(self._id).data.params
-            texts = {name: shortened(text, _LONGEST_VALUE) for name, text in texts.items()}
+            texts = {name: text[:_LONGEST_VALUE] for name, text in texts.items()}
             new = {name: text for name, text in texts.items() if name not in known}
             self._send("params", [Param(name, text) for name, text in new.items()])
             changed = {name for name in texts if known.get(name, texts[name]) != texts[name]}
             tags = {f"resumed.{name}": texts[name] for name in texts if name in changed}
-        short = {clean_name(name): shortened(text, _LONGEST_TAG) for name, text in tags.items()}
+        short = {_clean_name(name): text[:_LONGEST_TAG] for name, text in tags.items()}
         self._send("tags", [RunTag(name, text) for name, text in short.items()])
 
     def row(self, values: Mapping[str, float], record: Mapping[str, Any]) -> None:
@@ -92,7 +94,7 @@ class MlflowAdapter(Adapter):
         when, step = int(1000 * record["time"]), record["step"]
         items = values.items()
         self._send(
-            "metrics", [Metric(clean_name(name), value, when, step) for name, value in items]
+            "metrics", [Metric(_clean_name(name), value, when, step) for name, value in items]
         )
 
     def _send(self, kind: str, entities: list[Any]) -> None:
@@ -113,8 +115,32 @@ class MlflowAdapter(Adapter):
     def close(self, status: Status) -> str:
         """End the run with a status of MLflow's."""
         self._client.set_terminated(self._id, _STATUS[status])
-        return (
-            f"view it with: mlflow ui --backend-store-uri {self.uri}"
-            if is_local_uri(self.uri)
-            else ""
-        )
+        command = f"mlflow ui --backend-store-uri {self._uri}"
+        return f"view it with: {command}" if self._is_local else ""
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """One level of names, joined with dots; lists count as levels.
+
+    >>> _flat({"optimizer": {"lr": 0.1}, "folds": [0, {"a": 2}]})
+    {'optimizer.lr': 0.1, 'folds.0': 0, 'folds.1.a': 2}
+    """
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        path = f"{prefix}{name}"
+        items = dict(enumerate(value)) if isinstance(value, list | tuple) else value
+        if isinstance(items, Mapping) and items:
+            flat |= _flat(items, f"{path}.")
+        else:
+            flat[path] = value
+    return flat
+
+
+def _clean_name(name: str) -> str:
+    """A name that MLflow takes: letters, digits, ``_-.: /``, and the shape of a path.
+
+    >>> _clean_name("val dice/2 (%)"), _clean_name("../a//b"), _clean_name("größe")
+    ('val dice/2 ___', 'a/b', 'größe')
+    """
+    parts = re.sub(r"[^\w\-. :/]", "_", name).split("/")
+    return "/".join(part for part in parts if part not in {"", ".", ".."})[:250] or "_"

@@ -15,23 +15,14 @@ from lis2_lightning.trackers.journal import Journal
 
 @dataclass(frozen=True)
 class SyncResult:
-    """What became of one tracker's journal.
-
-    Args:
-        tracker: The tracker's name.
-        rows: How many rows have arrived now.
-        left: How many rows have not arrived.
-        refused: How many records the service rejected.
-        complete: Whether everything has arrived, files and the run's status included.
-        message: The last error, or what the user should know.
-    """
+    """What became of one tracker's journal."""
 
     tracker: str
-    rows: int
-    left: int
-    refused: int
-    complete: bool
-    message: str
+    rows: int  # that have arrived now
+    left: int  # rows that have not arrived
+    refused: int  # records that the service rejected
+    complete: bool  # everything has arrived, files and the run's status included
+    message: str  # the last error, or what the user should know
 
     def __str__(self) -> str:
         refused = f", {self.refused} records refused" if self.refused else ""
@@ -41,9 +32,6 @@ class SyncResult:
 
 def sync(run_dir: Path) -> list[SyncResult]:
     """Deliver what the trackers of a run have not received; may be repeated.
-
-    Args:
-        run_dir: The folder of a run that is not in progress.
 
     Raises:
         ConfigError: There is no such folder, it has no trackers, or its run is in progress.
