@@ -23,7 +23,7 @@ from lis2_lightning.parallel.devices import (
     needs_a_script,
 )
 from lis2_lightning.snapshots import SnapshotIO
-from lis2_lightning.trackers.run_loggers import start_all
+from lis2_lightning.trackers.journal_logger import start_all
 
 
 def build_lightning(

@@ -14,8 +14,7 @@ import lightning.pytorch as pl
 from lis2_lightning.callbacks.run_folder import is_trial
 from lis2_lightning.errors import Interrupted
 from lis2_lightning.trackers.adapter import Status
-from lis2_lightning.trackers.journal_logger import JournalLogger
-from lis2_lightning.trackers.run_loggers import close_all
+from lis2_lightning.trackers.journal_logger import JournalLogger, close_all
 
 
 class Tracking(pl.Callback):

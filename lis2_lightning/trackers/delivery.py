@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
 
 from lis2_lightning.base.lock import lock
 from lis2_lightning.errors import ConfigError
-from lis2_lightning.trackers.adapter import Adapter, RefusedError
+from lis2_lightning.trackers.adapter import Adapter, RefusedError, make_adapter
 from lis2_lightning.trackers.journal import Journal, Mark, Record
 
 RETRY_S = 300.0  # a record that fails for longer ends the delivery
@@ -28,14 +30,14 @@ class Delivery(threading.Thread):
 
     Args:
         journal: The journal.
-        connect: Makes the adapter which a ``start`` record names.
+        adapter: What to send through; otherwise each ``start`` record names it.
     """
 
-    def __init__(self, journal: Journal, connect: Callable[[Record], Adapter]) -> None:
+    def __init__(self, journal: Journal, adapter: Adapter | None = None) -> None:
         super().__init__(name=journal.name, daemon=True)
         self.journal = journal
         self.mark = Mark()
-        self._connect = connect
+        self._only_adapter = adapter
         self._adapter: Adapter | None = None
         self._open_run: Record | None = None  # its ``start`` record
         self._ending = threading.Event()
@@ -122,8 +124,9 @@ class Delivery(threading.Thread):
         if self._open_run is None:
             raise RefusedError("the record belongs to no run")
         if self._adapter is None:
-            adapter = self._adapter = self._connect(self._open_run)
-            adapter.open(self._open_run)
+            run = self._open_run
+            self._adapter = self._only_adapter or make_adapter(self.journal.run_dir, run)
+            self._adapter.open(run)
         return self._adapter
 
     def _send_file(self, adapter: Adapter, record: Record) -> None:
@@ -182,3 +185,45 @@ def _held(journal: Journal) -> Iterator[None]:
             if time.monotonic() > until:
                 raise
         time.sleep(0.1)
+
+
+@dataclass(frozen=True)
+class SyncResult:
+    """What became of one tracker's journal."""
+
+    tracker: str
+    rows: int  # that have arrived now
+    left: int  # rows that have not arrived
+    refused: int  # records that the service rejected
+    complete: bool  # everything has arrived, files and the run's status included
+    message: str  # the last error, or what the user should know
+
+    def __str__(self) -> str:
+        refused = f", {self.refused} records refused" if self.refused else ""
+        message = f" ({self.message})" if self.message else ""
+        return f"{self.tracker}: {self.rows} rows delivered, {self.left} left{refused}{message}"
+
+
+def sync(run_dir: Path) -> list[SyncResult]:
+    """Deliver what the trackers of a run have not received; may be repeated.
+
+    Raises:
+        ConfigError: There is no such folder, it has no trackers, or its run is in progress.
+    """
+    paths = sorted((run_dir / "trackers").glob("*.jsonl"))
+    if not paths:
+        raise ConfigError(f"{run_dir} has no rows for a tracker: pass the folder of a run")
+    with lock(run_dir):
+        return [_synchronised(Journal(path)) for path in paths]
+
+
+def _synchronised(journal: Journal) -> SyncResult:
+    before = journal.rows_left()
+    journal.forget_errors()
+    delivery = Delivery(journal)
+    delivery.end()
+    delivery.deliver()
+    mark, left = delivery.mark, journal.rows_left()
+    is_complete = next(journal.read(mark.offset), None) is None
+    message = mark.error or mark.note
+    return SyncResult(journal.name, before - left, left, mark.refused, is_complete, message)

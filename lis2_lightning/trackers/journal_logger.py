@@ -1,4 +1,4 @@
-"""The logger that Lightning sees of a tracker: it appends a line to a file and returns."""
+"""The loggers that Lightning sees of trackers: each appends a line to a file and returns."""
 
 from __future__ import annotations
 
@@ -7,19 +7,26 @@ import os
 import secrets
 import time
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
+from itertools import chain, repeat
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from lis2_lightning.errors import ConfigError
 from lis2_lightning.trackers.adapter import Status
+from lis2_lightning.trackers.csv_rows import CsvRows
 from lis2_lightning.trackers.delivery import LINGER_S, Delivery
 from lis2_lightning.trackers.delivery_process import DeliveryProcess
 from lis2_lightning.trackers.journal import Journal
 from lis2_lightning.trackers.lightning_adapter import LightningAdapter
+from lis2_lightning.trackers.tracker import CsvLogger, Tracker
 
-STALL_S = 3.0  # how long the end of a run waits for a tracker at which nothing arrives
+CLOSE_S = 60.0  # how long the end of a run waits for all trackers together,
+STALL_S = 3.0  # and for one at which nothing arrives
 _log = logging.getLogger("lis2_lightning")
 
 
@@ -31,10 +38,8 @@ class JournalLogger(Logger):
 
     Args:
         journal: The journal.
-        start: The adapter's name, "object" where only this process has the logger, as
-            ``service``; the tracker's keys as ``options``; the ``run_name``.
+        start: What an adapter needs: ``service``, ``options`` and ``run_name``.
         inner: The logger, where it is an object; its attributes can be reached through this one.
-        is_local: Whether everything that the end of a run waits for happens on this machine.
     """
 
     def __init__(
@@ -42,15 +47,12 @@ class JournalLogger(Logger):
         journal: Journal,
         start: Mapping[str, Any],
         inner: Logger | None = None,
-        *,
-        is_local: bool = False,
     ) -> None:
         super().__init__()
         self.journal = journal
         self.start = start
         self.inner = inner
         self.key = ""
-        self._is_local = is_local
         self._adapter = LightningAdapter(journal.run_dir, {}, inner) if inner else None
         self._delivery: DeliveryProcess | Delivery | None = None
         self._index = -1
@@ -132,10 +134,10 @@ class JournalLogger(Logger):
             self._epochs = {repr(row["values"]) for row in rows if "epoch" in row["values"]}
             self.journal.append("start", key=self.key, pid=os.getpid(), **self.start)
             self.journal.forget_errors()
-            if (adapter := self._adapter) is None:
+            if self._adapter is None:
                 self._delivery = DeliveryProcess(self.journal)
             else:
-                self._delivery = Delivery(self.journal, lambda _: adapter)
+                self._delivery = Delivery(self.journal, self._adapter)
                 self._delivery.start()
         except OSError as error:
             self._warn_off(f"{self.journal.path} cannot be written: {error.strerror}")
@@ -150,11 +152,12 @@ class JournalLogger(Logger):
 
     def wait(self, deadline: float) -> None:
         """Wait until all has arrived, or nothing arrives any more."""
+        is_local = self.start["options"].get("is_local", False)
         while self._delivery is not None and self._delivery.is_alive():
             mark, now = self.journal.mark(), time.monotonic()
             if mark.sent != self._sent:
                 self._sent, self._sent_at = mark.sent, now
-            is_stalled = not self._is_local and now > self._sent_at + STALL_S
+            is_stalled = not is_local and now > self._sent_at + STALL_S
             if mark.offset >= self._end or is_stalled or now > deadline:
                 return
             time.sleep(0.02)
@@ -186,3 +189,54 @@ class JournalLogger(Logger):
         if not self._has_warned:
             self._has_warned = True
             _log.warning("tracker %r is %s", self.name, state)
+
+
+def start_all(
+    trackers: Sequence[Tracker | Logger], plain: Sequence[Any], run_dir: Path, run_name: str
+) -> list[Logger]:
+    """Make every logger of a run; the first writes ``logs_train.csv``.
+
+    The configured trackers are passed as objects, and as plain values where a configuration
+    names them.
+    """
+    csv = next((tracker for tracker in trackers if isinstance(tracker, CsvLogger)), CsvLogger())
+    loggers: list[Logger] = [CsvRows(Path(csv.output_run or run_dir) / "logs_train.csv")]
+    names: list[str] = []
+    for tracker, values in zip(trackers, chain(plain, repeat(None)), strict=False):
+        if isinstance(tracker, CsvLogger):
+            continue
+        logger = journal_logger(tracker, values, run_dir, run_name)
+        names.append(logger.name)
+        if (number := names.count(logger.name)) > 1:
+            logger.journal = Journal(logger.journal.path.with_stem(f"{logger.name}-{number}"))
+        loggers.append(logger)
+    return loggers
+
+
+def journal_logger(
+    tracker: Tracker | Logger, plain: Any, run_dir: Path, run_name: str
+) -> JournalLogger:
+    """Put a journal before a service, or a Lightning logger that ``plain`` may describe."""
+    if isinstance(tracker, JournalLogger):
+        raise ConfigError("trackers cannot contain a JournalLogger: pass the tracker or its logger")
+    name = type(tracker).__name__.lower()
+    journal = Journal(run_dir / "trackers" / f"{name}.jsonl")
+    if isinstance(tracker, Tracker):
+        if find_spec(name) is None:
+            raise ConfigError(f"tracker {name!r} needs the package {name}: pip install {name}")
+        options = {"is_local": tracker.is_local, **vars(tracker)}
+        return JournalLogger(journal, {"service": name, "options": options, "run_name": run_name})
+    is_named = isinstance(plain, Mapping) and "class_path" in plain
+    start = {"service": "lightning", "options": plain} if is_named else {"service": "object"}
+    return JournalLogger(journal, {"options": {}, **start, "run_name": run_name}, tracker)
+
+
+def close_all(loggers: Iterable[JournalLogger], status: Status) -> None:
+    """End a run at every tracker, in a bounded time for all of them together."""
+    started = [logger for logger in loggers if logger.is_started]
+    for logger in started:
+        logger.end(status)
+    deadline = time.monotonic() + CLOSE_S
+    for logger in started:
+        logger.wait(deadline)
+        logger.report()

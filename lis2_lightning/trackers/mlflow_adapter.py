@@ -6,26 +6,21 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final
 
 from lis2_lightning.trackers.adapter import Adapter, RefusedError, Status
-from lis2_lightning.trackers.tracker import Mlflow
 
 _KEY: Final = "lis2.key"
 _LONGEST_VALUE: Final = 6000  # characters; MLflow's server takes no longer parameters
 _LONGEST_TAG: Final = 5000
 _BATCH: Final = 100
-_STATUS: Final = MappingProxyType({"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"})
 # its own retries take minutes, and a delivery has its own
-_ENVIRONMENT: Final = MappingProxyType(
-    {
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "GIT_PYTHON_REFRESH": "quiet",
-    }
-)
+_ENVIRONMENT: Final[Mapping[str, str]] = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
 _REFUSALS: Final = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST"})
 
 
@@ -40,7 +35,6 @@ class MlflowAdapter(Adapter):
 
         store = f"sqlite:///{(run_dir.parent / 'mlflow.db').resolve()}"
         self._uri = options["tracking_uri"] or store
-        self._is_local = Mlflow(self._uri).is_local
         self._client: Any = MlflowClient(self._uri)
         self._id = ""
 
@@ -62,7 +56,7 @@ class MlflowAdapter(Adapter):
         if known is not None:
             return str(known.experiment_id)
         artifacts = None
-        if self._is_local:
+        if self.options["is_local"]:
             folder = self.run_dir.parent / "mlflow-artifacts" / _clean_name(name)
             artifacts = folder.resolve().as_uri()
         return str(self._client.create_experiment(name, artifacts))
@@ -75,27 +69,22 @@ class MlflowAdapter(Adapter):
         from mlflow.entities import Param, RunTag
 
         texts = {_clean_name(name): str(value) for name, value in _flat(values).items()}
-        if group:
-            tags = {f"{group}.{name}": text for name, text in texts.items()}
-        else:
+        tags = {f"{group}.{name}": text for name, text in texts.items()}
+        if not group:
             known = self._client.get_run(self._id).data.params
-            texts = {name: text[:_LONGEST_VALUE] for name, text in texts.items()}
-            new = {name: text for name, text in texts.items() if name not in known}
-            self._send("params", [Param(name, text) for name, text in new.items()])
-            changed = {name for name in texts if known.get(name, texts[name]) != texts[name]}
-            tags = {f"resumed.{name}": texts[name] for name in texts if name in changed}
-        short = {_clean_name(name): text[:_LONGEST_TAG] for name, text in tags.items()}
-        self._send("tags", [RunTag(name, text) for name, text in short.items()])
+            short = {name: text[:_LONGEST_VALUE] for name, text in texts.items()}
+            self._send("params", [Param(*item) for item in short.items() if item[0] not in known])
+            changed = [name for name in short if known.get(name, short[name]) != short[name]]
+            tags = {f"resumed.{name}": short[name] for name in changed}
+        pairs = [(_clean_name(name), text[:_LONGEST_TAG]) for name, text in tags.items()]
+        self._send("tags", [RunTag(*pair) for pair in pairs])
 
     def row(self, values: Mapping[str, float], record: Mapping[str, Any]) -> None:
         """Send a row; MLflow keeps equal values of the same time and step once."""
         from mlflow.entities import Metric
 
-        when, step = int(1000 * record["time"]), record["step"]
-        items = values.items()
-        self._send(
-            "metrics", [Metric(_clean_name(name), value, when, step) for name, value in items]
-        )
+        at = int(1000 * record["time"]), record["step"]
+        self._send("metrics", [Metric(_clean_name(name), values[name], *at) for name in values])
 
     def _send(self, kind: str, entities: list[Any]) -> None:
         from mlflow.exceptions import MlflowException
@@ -114,9 +103,10 @@ class MlflowAdapter(Adapter):
 
     def close(self, status: Status) -> str:
         """End the run with a status of MLflow's."""
-        self._client.set_terminated(self._id, _STATUS[status])
-        command = f"mlflow ui --backend-store-uri {self._uri}"
-        return f"view it with: {command}" if self._is_local else ""
+        self._client.set_terminated(self._id, status.upper())
+        if self.options["is_local"]:
+            return f"view it with: mlflow ui --backend-store-uri {self._uri}"
+        return ""
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -19,11 +19,8 @@ class TensorboardAdapter(Adapter):
     _writer: Any = None
     _last_step = -1
 
-    def open(self, start: Mapping[str, Any]) -> None:  # noqa: ARG002 - Adapter's signature
+    def open(self, start: Mapping[str, Any], purge_step: int | None = None) -> None:  # noqa: ARG002 - Adapter's
         """Begin another event file; TensorBoard reads all of a folder as one run."""
-        self._open()
-
-    def _open(self, purge_step: int | None = None) -> None:
         from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - optional, slow
 
         self._writer = SummaryWriter(str(self.run_dir / "tensorboard"), purge_step=purge_step)
@@ -39,7 +36,7 @@ class TensorboardAdapter(Adapter):
         if "epoch" in values:
             if step <= self._last_step or self._last_step < 0 < step:
                 self._writer.close()
-                self._open(purge_step=step)
+                self.open(record, purge_step=step)
             self._last_step = step
         for name, value in values.items():
             self._writer.add_scalar(name, value, step, record["time"])

@@ -6,12 +6,9 @@ import os
 
 
 class Tracker:
-    """Base of the trackers; their attributes are their keys."""
+    """Base of the trackers; their own attributes are what an adapter needs to know."""
 
-    @property
-    def is_local(self) -> bool:
-        """Whether it writes to this machine only, so that a run's end can wait for it."""
-        return True
+    is_local = True  # whether it writes to this machine only, so that a run's end waits for it
 
 
 class CsvLogger(Tracker):
@@ -48,11 +45,7 @@ class Wandb(Tracker):
         self.entity = entity
         self.offline = offline
         self.log_model = log_model
-
-    @property
-    def is_local(self) -> bool:
-        """Whether it is offline."""
-        return self.offline
+        self.is_local = offline
 
 
 class Mlflow(Tracker):
@@ -75,11 +68,8 @@ class Mlflow(Tracker):
         self.tracking_uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
         self.experiment_name = experiment_name
         self.log_model = log_model
-
-    @property
-    def is_local(self) -> bool:
-        """Whether the URI is a file of this machine, as it is where there is none."""
-        return (self.tracking_uri or "/").startswith(("sqlite:", "file:", "/", "."))
+        uri = self.tracking_uri or "sqlite:"
+        self.is_local = uri.startswith(("sqlite:", "file:", "/", "."))
 
 
 class TensorBoard(Tracker):

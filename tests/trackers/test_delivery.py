@@ -60,7 +60,7 @@ def fill(journal: Journal, rows: int, *, key: str = "k", status: str | None = "f
 
 
 def deliver(journal: Journal, adapter: Adapter, *, is_over: bool = True) -> Mark:
-    loop = delivery.Delivery(journal, lambda _: adapter)
+    loop = delivery.Delivery(journal, adapter)
     if is_over:
         loop.end()
     loop.deliver()
@@ -171,7 +171,7 @@ def test_a_run_that_another_one_follows_is_closed_as_killed(journal: Journal) ->
 def test_what_a_resumed_run_appends_is_left_to_its_own_delivery(journal: Journal) -> None:
     fill(journal, 1)
     adapter = Remembers()
-    loop = delivery.Delivery(journal, lambda _: adapter)
+    loop = delivery.Delivery(journal, adapter)
     loop.end()
     fill(journal, 1, status=None)
 

@@ -16,9 +16,13 @@ from lightning.pytorch.loggers import Logger
 
 from lis2_lightning import ConfigError, Trainer
 from lis2_lightning.trackers import CsvLogger, Mlflow, TensorBoard, Wandb
-from lis2_lightning.trackers.journal_logger import JournalLogger
-from lis2_lightning.trackers.run_loggers import close_all, journal_logger, start_all
-from lis2_lightning.trackers.synchronise import sync
+from lis2_lightning.trackers.delivery import sync
+from lis2_lightning.trackers.journal_logger import (
+    JournalLogger,
+    close_all,
+    journal_logger,
+    start_all,
+)
 
 Make = Callable[..., dict[str, Any]]
 
@@ -201,7 +205,7 @@ def test_two_trackers_of_a_kind_have_files_of_their_own(tmp_path: Path) -> None:
 def test_a_missing_package_says_what_to_install(
     tracker: Any, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lis2_lightning.trackers.run_loggers.find_spec", lambda _: None)
+    monkeypatch.setattr("lis2_lightning.trackers.journal_logger.find_spec", lambda _: None)
 
     with pytest.raises(ConfigError, match=f"pip install {package}"):
         journal_logger(tracker, None, tmp_path, "run")

@@ -20,10 +20,9 @@ import pytest
 
 from lis2_lightning import Trainer
 from lis2_lightning.trackers import Mlflow
+from lis2_lightning.trackers.delivery import sync
 from lis2_lightning.trackers.journal import Journal
-from lis2_lightning.trackers.journal_logger import JournalLogger
-from lis2_lightning.trackers.run_loggers import close_all, journal_logger
-from lis2_lightning.trackers.synchronise import sync
+from lis2_lightning.trackers.journal_logger import JournalLogger, close_all, journal_logger
 
 if TYPE_CHECKING:
     from tests.trackers.conftest import MlflowServer
@@ -166,7 +165,7 @@ KILLED = """
 import os, sys, time
 from pathlib import Path
 from lis2_lightning.trackers import Mlflow
-from lis2_lightning.trackers.run_loggers import journal_logger
+from lis2_lightning.trackers.journal_logger import journal_logger
 made = journal_logger(Mlflow(sys.argv[1], "lost"), None, Path(sys.argv[2]), "lost")
 made.begin()
 for epoch in range(5):

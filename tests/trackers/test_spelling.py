@@ -10,9 +10,8 @@ import pytest
 from lightning.pytorch.loggers import CSVLogger
 
 from lis2_lightning import ConfigError, Trainer
-from lis2_lightning.trackers.journal_logger import JournalLogger
-from lis2_lightning.trackers.run_loggers import close_all, journal_logger
-from lis2_lightning.trackers.synchronise import sync
+from lis2_lightning.trackers.delivery import sync
+from lis2_lightning.trackers.journal_logger import JournalLogger, close_all, journal_logger
 
 Make = Callable[..., dict[str, Any]]
 THEIRS = "lightning.pytorch.loggers.CSVLogger"

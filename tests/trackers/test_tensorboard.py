@@ -11,7 +11,7 @@ import pytest
 
 from lis2_lightning import Trainer
 from lis2_lightning.trackers import TensorBoard
-from lis2_lightning.trackers.run_loggers import close_all, journal_logger
+from lis2_lightning.trackers.journal_logger import close_all, journal_logger
 
 Make = Callable[..., dict[str, Any]]
 

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from lis2_lightning.trackers.csv_rows import read_rows
+from lis2_lightning.trackers.delivery import sync
 from lis2_lightning.trackers.journal import Journal
-from lis2_lightning.trackers.synchronise import sync
 
 if TYPE_CHECKING:
     from tests.trackers.conftest import MlflowServer

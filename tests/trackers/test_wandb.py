@@ -18,8 +18,8 @@ import pytest
 
 from lis2_lightning import Trainer
 from lis2_lightning.trackers import Wandb
-from lis2_lightning.trackers.run_loggers import close_all, journal_logger
-from lis2_lightning.trackers.synchronise import sync
+from lis2_lightning.trackers.delivery import sync
+from lis2_lightning.trackers.journal_logger import close_all, journal_logger
 
 pytestmark = pytest.mark.slow
 Make = Callable[..., dict[str, Any]]
