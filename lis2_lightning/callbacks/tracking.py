@@ -46,6 +46,7 @@ class Tracking(pl.Callback):
 
     def __enter__(self) -> Self:
         self._context_pid = os.getpid()
+        self._status = "finished"
         return self
 
     def __exit__(
@@ -61,7 +62,7 @@ class Tracking(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The keys of the runs at the services, so that a resumed run continues them."""
-        keys = {logger.name: logger.key for logger in self._loggers if logger.is_started}
+        keys = {logger.name: logger.version for logger in self._loggers if logger.is_started}
         return {"keys": keys} if keys else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -79,7 +80,7 @@ class Tracking(pl.Callback):
         """Begin the runs, with the configuration and the environment."""
         for logger in self._loggers:
             environment = json.loads((self.folder / "environment.json").read_bytes())
-            logger.key = self._keys.get(logger.name, logger.key)
+            logger.version = self._keys.get(logger.name, logger.version)
             logger.add("params", values=dict(self.config), group="")
             logger.add("params", values=environment, group="environment")
             for name in ("config.yaml", "environment.json"):

@@ -23,19 +23,12 @@ class CsvRows(Logger):
     Lightning's own deletes the file when a run is resumed and splits an epoch over two rows.
     """
 
+    name = "csv"
+    version = ""
+
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path
-
-    @property
-    def name(self) -> str:
-        """The kind of logger."""
-        return "csv"
-
-    @property
-    def version(self) -> str:
-        """Empty: there is one file."""
-        return ""
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:

@@ -26,12 +26,7 @@ LINGER_S = 60.0  # how long a process outlives its run
 
 
 class Delivery(threading.Thread):
-    """Delivers one journal.
-
-    Args:
-        journal: The journal.
-        adapter: What to send through; otherwise each ``start`` record names it.
-    """
+    """Delivers one journal, through an adapter or those which its ``start`` records name."""
 
     def __init__(self, journal: Journal, adapter: Adapter | None = None) -> None:
         super().__init__(name=journal.name, daemon=True)
@@ -55,11 +50,7 @@ class Delivery(threading.Thread):
             self.deliver()
 
     def deliver(self) -> None:
-        """Deliver until the end; a service that fails for good ends it earlier.
-
-        Raises:
-            ConfigError: Another process delivers this journal.
-        """
+        """Deliver until the end; a service that fails for good ends it earlier."""
         with _held(self.journal):
             self.mark = self.journal.mark()
             self._rewind()

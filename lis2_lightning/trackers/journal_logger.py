@@ -7,7 +7,7 @@ import os
 import secrets
 import time
 from argparse import Namespace
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from itertools import chain, repeat
 from pathlib import Path
@@ -31,33 +31,27 @@ _log = logging.getLogger("lis2_lightning")
 
 
 class JournalLogger(Logger):
-    """Stands before a service or a logger that may fail, hang or be slow.
+    """Stands before a service or an inner logger that may fail, hang or be slow.
 
-    Each call appends a line to the journal, and a delivery in the background sends it. Where that
-    fails for good there is one warning, and the lines stay.
-
-    Args:
-        journal: The journal.
-        start: What an adapter needs: ``service``, ``options`` and ``run_name``.
-        inner: The logger, where it is an object; its attributes can be reached through this one.
+    A delivery in the background sends what is in the journal; the ``start`` record has the
+    ``service``, its ``options`` and the ``run_name``. Where it fails for good there is one
+    warning, and the lines stay.
     """
 
+    version = ""  # the run's key: the id of its run at W&B, a tag at MLflow
+
     def __init__(
-        self,
-        journal: Journal,
-        start: Mapping[str, Any],
-        inner: Logger | None = None,
+        self, journal: Journal, start: Mapping[str, Any], inner: Logger | None = None
     ) -> None:
         super().__init__()
         self.journal = journal
         self.start = start
         self.inner = inner
-        self.key = ""
         self._adapter = LightningAdapter(journal.run_dir, {}, inner) if inner else None
         self._delivery: DeliveryProcess | Delivery | None = None
         self._index = -1
         self._epochs: set[str] = set()
-        self._has_warned = False
+        self.has_warned = False
         self._end, self._sent, self._sent_at = 0, 0, 0.0
 
     def __getattr__(self, name: str) -> Any:
@@ -70,11 +64,6 @@ class JournalLogger(Logger):
     def name(self) -> str:
         """The tracker's name."""
         return self.journal.name
-
-    @property
-    def version(self) -> str:
-        """The run's key: the id of its run at W&B, a tag at MLflow."""
-        return self.key
 
     @property
     def is_started(self) -> bool:
@@ -95,14 +84,9 @@ class JournalLogger(Logger):
         self.add("row", values=values, step=self._index if step is None else step)
 
     @rank_zero_only
-    def log_hyperparams(
-        self,
-        params: dict[str, Any] | Namespace,
-        *args: Any,  # noqa: ARG002 - Lightning's signature
-        **kwargs: Any,  # noqa: ARG002 - same
-    ) -> None:
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002
         """Add parameters."""
-        values = vars(params) if isinstance(params, Namespace) else dict(params or {})
+        values = vars(params) if isinstance(params, Namespace) else dict(params)
         self.add("params", values=values, group="")
 
     @rank_zero_only
@@ -116,7 +100,7 @@ class JournalLogger(Logger):
         """Add a record to the journal, the first of which begins a run; never fails or waits."""
         self._begin()
         try:
-            self.journal.append(kind, key=self.key, index=max(self._index, 0), **values)
+            self.journal.append(kind, key=self.version, index=max(self._index, 0), **values)
         except OSError as error:
             self._warn_off(f"{self.journal.path} cannot be written: {error.strerror}")
         if self._delivery is not None and not self._delivery.is_alive():
@@ -124,15 +108,15 @@ class JournalLogger(Logger):
 
     def _begin(self) -> None:
         """Begin a run, or resume the one with this key."""
-        if self._delivery is not None or self._has_warned:
+        if self._delivery is not None or self.has_warned:
             return
-        self.key = self.key or secrets.token_hex(8)
+        self.version = self.version or secrets.token_hex(8)
         try:
             records = [record for record, _ in self.journal.read() if record["kind"] == "row"]
-            rows = [row for row in records if row.get("key") == self.key]
+            rows = [row for row in records if row.get("key") == self.version]
             self._index = max((row["index"] for row in rows), default=-1)
             self._epochs = {repr(row["values"]) for row in rows if "epoch" in row["values"]}
-            self.journal.append("start", key=self.key, pid=os.getpid(), **self.start)
+            self.journal.append("start", key=self.version, pid=os.getpid(), **self.start)
             self.journal.forget_errors()
             if self._adapter is None:
                 self._delivery = DeliveryProcess(self.journal)
@@ -177,7 +161,7 @@ class JournalLogger(Logger):
             self._warn_off(f"{mark.refused} records were refused, the last one with {mark.error}")
         if mark.offset >= self._end and mark.note:
             _log.info("%s: %s", self.name, mark.note)
-        self._delivery, self._has_warned = None, False
+        self._delivery = None
 
     def _warn_off(self, reason: str) -> None:
         self._warn(
@@ -186,8 +170,8 @@ class JournalLogger(Logger):
         )
 
     def _warn(self, state: str) -> None:
-        if not self._has_warned:
-            self._has_warned = True
+        if not self.has_warned:
+            self.has_warned = True
             _log.warning("tracker %r is %s", self.name, state)
 
 
@@ -231,7 +215,7 @@ def journal_logger(
     return JournalLogger(journal, {"options": {}, **start, "run_name": run_name}, tracker)
 
 
-def close_all(loggers: Iterable[JournalLogger], status: Status) -> None:
+def close_all(loggers: Sequence[JournalLogger], status: Status) -> None:
     """End a run at every tracker, in a bounded time for all of them together."""
     started = [logger for logger in loggers if logger.is_started]
     for logger in started:
@@ -240,3 +224,5 @@ def close_all(loggers: Iterable[JournalLogger], status: Status) -> None:
     for logger in started:
         logger.wait(deadline)
         logger.report()
+    for logger in loggers:
+        logger.has_warned = False  # the next run may succeed, or warn again

@@ -21,7 +21,6 @@ _ENVIRONMENT: Final[Mapping[str, str]] = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "GIT_PYTHON_REFRESH": "quiet",
 }
-_REFUSALS: Final = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST"})
 
 
 class MlflowAdapter(Adapter):
@@ -93,7 +92,7 @@ class MlflowAdapter(Adapter):
             for first in range(0, len(entities), _BATCH):
                 self._client.log_batch(self._id, **{kind: entities[first : first + _BATCH]})
         except MlflowException as error:
-            if error.error_code in _REFUSALS:
+            if error.error_code in {"INVALID_PARAMETER_VALUE", "BAD_REQUEST"}:
                 raise RefusedError(str(error)) from error
             raise
 
@@ -118,7 +117,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in values.items():
         path = f"{prefix}{name}"
-        items = dict(enumerate(value)) if isinstance(value, list | tuple) else value
+        items: Any = dict(enumerate(value)) if isinstance(value, list | tuple) else value
         if isinstance(items, Mapping) and items:
             flat |= _flat(items, f"{path}.")
         else:

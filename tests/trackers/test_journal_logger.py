@@ -168,12 +168,12 @@ def test_a_folder_that_cannot_be_written_hurts_nothing(
 def test_an_epoch_that_is_trained_again_is_not_sent_again(
     journalled: JournalLogger, logger: Keeps
 ) -> None:
-    journalled.key = "key"
+    journalled.version = "key"
     for epoch in range(3):
         journalled.log_metrics({"epoch": epoch, "train_loss": float(epoch)}, step=epoch)
     close_all([journalled], "failed")
 
-    journalled.key = "key"
+    journalled.version = "key"
     for epoch in range(1, 4):
         journalled.log_metrics({"epoch": epoch, "train_loss": float(epoch)}, step=epoch)
     close_all([journalled], "finished")

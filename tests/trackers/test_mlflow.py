@@ -167,7 +167,6 @@ from pathlib import Path
 from lis2_lightning.trackers import Mlflow
 from lis2_lightning.trackers.journal_logger import journal_logger
 made = journal_logger(Mlflow(sys.argv[1], "lost"), None, Path(sys.argv[2]), "lost")
-made.begin()
 for epoch in range(5):
     made.log_metrics({"epoch": epoch, "train_loss": 1.0}, step=epoch)
 os.kill(os.getpid(), 9)

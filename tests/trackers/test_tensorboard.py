@@ -48,7 +48,7 @@ def test_rows_scores_texts_and_tiles_are_in_the_event_file(tiny: Make) -> None:
 def test_an_epoch_that_is_trained_again_takes_the_former_ones_place(tmp_path: Path) -> None:
     for first, loss in ((0, 1.0), (1, 2.0)):
         made = journal_logger(TensorBoard(), None, tmp_path, "run")
-        made.key = "key"
+        made.version = "key"
         for epoch in range(first, 3):
             made.log_metrics({"epoch": epoch, "train_loss": loss, "größe a/b": math.nan}, epoch)
         close_all([made], "finished")
