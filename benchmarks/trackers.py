@@ -23,7 +23,8 @@ import torch
 
 from lis2_lightning import SyntheticDataset, Trainer, UNet
 from lis2_lightning.callbacks.tile_pictures import TilePictures
-from lis2_lightning.trackers import JournalLogger, Mlflow, TensorBoard, Wandb
+from lis2_lightning.trackers import Mlflow, TensorBoard, Wandb
+from lis2_lightning.trackers.journal_logger import JournalLogger
 
 Times = list[tuple[float, float]]
 spent: list[float] = []

@@ -40,7 +40,7 @@ from lis2_lightning.parallel.devices import (
 )
 from lis2_lightning.parallel.exchange import Exchange
 from lis2_lightning.snapshots import SnapshotIO, position, to_snapshot
-from lis2_lightning.trackers.tracker import start_all
+from lis2_lightning.trackers.journal_logger import start_all
 from lis2_lightning.training.module import SegmentationModule
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lis2_lightning.base.position import epoch_is_whole, inside_epoch
-from lis2_lightning.trackers import CsvRows
+from lis2_lightning.trackers.csv_rows import CsvRows
 from lis2_lightning.training.module import SegmentationModule, Split
 
 Row = dict[str, float | None]

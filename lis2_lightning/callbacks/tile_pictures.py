@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lis2_lightning.callbacks.run_folder import is_trial
-from lis2_lightning.trackers import JournalLogger
+from lis2_lightning.trackers.journal_logger import JournalLogger
 from lis2_lightning.training.module import SegmentationModule
 
 _TILES: Final = 4
@@ -26,13 +26,9 @@ _SIDE: Final = 256  # px of a tile that are shown
 class TilePictures(pl.Callback):
     """Draws image, truth and probability of a few validation tiles, about 10 times a run.
 
-    They are those of the first batch with the most positive pixels.
-
-    Only where there is a TensorBoard tracker. The tiles go through the network once more, for
-    Lightning's validation keeps no output.
-
-    Args:
-        folder: The run's folder.
+    They are those of the first batch with the most positive pixels, and are drawn for a
+    TensorBoard tracker only. They go through the network once more, for Lightning's validation
+    keeps no output.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -53,9 +49,7 @@ class TilePictures(pl.Callback):
             for logger in trainer.loggers
             if isinstance(logger, JournalLogger) and logger.name.startswith("tensorboard")
         ]
-        if batch_idx != 0 or batch["patch"].ndim != 4 or not _is_due(trainer):
-            return
-        if not loggers or not trainer.is_global_zero:
+        if not loggers or batch_idx != 0 or batch["patch"].ndim != 4 or not _is_due(trainer):
             return
         path = Path("trackers") / "tiles" / f"epoch_{trainer.current_epoch:04}.png"
         panels = _panels(cast("SegmentationModule", pl_module), batch)
@@ -65,7 +59,7 @@ class TilePictures(pl.Callback):
 
 
 def _is_due(trainer: pl.Trainer) -> bool:
-    if trainer.state.fn != TrainerFn.FITTING or is_trial(trainer):
+    if trainer.state.fn != TrainerFn.FITTING or is_trial(trainer) or not trainer.is_global_zero:
         return False
     every = max(1, math.ceil((trainer.max_epochs or 1) / _PICTURES))
     return trainer.current_epoch % every == 0

@@ -7,17 +7,14 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import lightning.pytorch as pl
 
 from lis2_lightning.callbacks.run_folder import is_trial
 from lis2_lightning.errors import Interrupted
-from lis2_lightning.trackers import JournalLogger
 from lis2_lightning.trackers.adapter import Status
-from lis2_lightning.trackers.journal_logger import close_all
-
-_PICTURES: Final = ("curves.png", "prediction.png")
+from lis2_lightning.trackers.journal_logger import JournalLogger, close_all
 
 
 class Tracking(pl.Callback):
@@ -65,7 +62,7 @@ class Tracking(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The keys of the runs at the services, so that a resumed run continues them."""
-        keys = {logger.name: logger.key for logger in self._loggers if logger.is_started}
+        keys = {logger.name: logger.version for logger in self._loggers if logger.is_started}
         return {"keys": keys} if keys else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -81,11 +78,9 @@ class Tracking(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin the runs, with the configuration and the environment."""
-        if not self._loggers:
-            return
-        environment = json.loads((self.folder / "environment.json").read_bytes())
         for logger in self._loggers:
-            logger.begin(self._keys.get(logger.name, ""))
+            environment = json.loads((self.folder / "environment.json").read_bytes())
+            logger.version = self._keys.get(logger.name, logger.version)
             logger.add("params", values=dict(self.config), group="")
             logger.add("params", values=environment, group="environment")
             for name in ("config.yaml", "environment.json"):
@@ -109,17 +104,16 @@ class Tracking(pl.Callback):
 
     def _end(self) -> None:
         for logger in self._loggers:
-            if logger.is_started:
+            if logger.is_started and self._status == "finished":
                 self._send_results(logger)
         close_all(self._loggers, self._status)
         self._status = "finished"
 
     def _send_results(self, logger: JournalLogger) -> None:
-        if self._status != "finished":
-            return
         values = {**self._scores, **self._summary()}
         logger.add("summary", values=values, step=max(0, int(values["epochs_run"]) - 1))
-        for name in [*_PICTURES, *(["best.pt"] if logger.log_model else [])]:
+        model = ["best.pt"] if logger.start["options"].get("log_model") else []
+        for name in ("curves.png", "prediction.png", *model):
             if (self.folder / name).is_file():
                 logger.add("file", path=name)
 

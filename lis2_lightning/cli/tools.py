@@ -122,13 +122,12 @@ def sync(run_dir: Path) -> Answer:
     Args:
         run_dir: The folder of a run that is not in progress.
     """
-    from lis2_lightning.trackers import synchronise  # noqa: PLC0415 - slow to import
+    from lis2_lightning.trackers import delivery  # noqa: PLC0415 - slow to import
 
-    results = synchronise.sync(run_dir)
+    results = delivery.sync(run_dir)
+    text = "\n".join(map(str, results))
     data = {"deliveries": [asdict(result) for result in results]}
-    return Answer(
-        "\n".join(map(str, results)), data, int(not all(result.complete for result in results))
-    )
+    return Answer(text, data, int(not all(result.complete for result in results)))
 
 
 def completion(shell: Literal["bash", "zsh", "tcsh"]) -> Answer:

@@ -16,7 +16,7 @@ import torch
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.snapshots import read_snapshot
 from lis2_lightning.snapshots.compare import Difference, differences
-from lis2_lightning.trackers import read_rows
+from lis2_lightning.trackers.csv_rows import read_rows
 from lis2_lightning.trainer import Trainer
 
 _log = logging.getLogger("lis2_lightning")

@@ -11,7 +11,7 @@ import numpy as np
 from lis2_lightning.data import AnyDataset, TileDataset
 from lis2_lightning.inference import Map
 from lis2_lightning.report.pictures import draw_curves, draw_prediction
-from lis2_lightning.trackers import read_rows
+from lis2_lightning.trackers.csv_rows import read_rows
 
 # larger images are mapped by `lis2 predict` only
 DRAWN_PIXELS: Final = 4_000_000

@@ -6,20 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from lis2_lightning.errors import ConfigError
 
 Status = Literal["finished", "failed", "killed"]
-_ADAPTERS: Final = MappingProxyType(
-    {
-        "mlflow": "MlflowAdapter",
-        "wandb": "WandbAdapter",
-        "tensorboard": "TensorboardAdapter",
-        "lightning": "LightningAdapter",
-    }
-)
+_SERVICES: Final = ("mlflow", "wandb", "tensorboard", "lightning")
 
 
 class RefusedError(Exception):
@@ -27,12 +19,7 @@ class RefusedError(Exception):
 
 
 class Adapter(ABC):
-    """Talks to one service; every call may be slow, fail or never return.
-
-    Args:
-        run_dir: The run's folder.
-        options: The tracker's keys.
-    """
+    """Talks to one service; every call may be slow, fail or never return."""
 
     # whether rows can be lost until the run has been closed at the service
     confirms_at_close = False
@@ -71,17 +58,13 @@ class Adapter(ABC):
 
 
 def make_adapter(run_dir: Path, start: Mapping[str, Any]) -> Adapter:
-    """The adapter that a ``start`` record names.
-
-    Raises:
-        ConfigError: There is no such adapter.
-    """
+    """The adapter that a ``start`` record names."""
     service = start["service"]
-    if service not in _ADAPTERS:
+    if service not in _SERVICES:
         raise ConfigError(
             f"{service!r} was a logger object in Python, which only the training could reach: "
             "copy its rows from the journal"
         )
     module = import_module(f"lis2_lightning.trackers.{service}_adapter")
-    adapter: Adapter = getattr(module, _ADAPTERS[service])(run_dir, start["options"])
+    adapter: Adapter = getattr(module, f"{service.title()}Adapter")(run_dir, start["options"])
     return adapter

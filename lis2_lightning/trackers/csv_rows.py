@@ -21,24 +21,14 @@ class CsvRows(Logger):
     """A Lightning logger which keeps one row for each epoch.
 
     Lightning's own deletes the file when a run is resumed and splits an epoch over two rows.
-
-    Args:
-        path: The file.
     """
+
+    name = "csv"
+    version = ""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path
-
-    @property
-    def name(self) -> str:
-        """The kind of logger."""
-        return "csv"
-
-    @property
-    def version(self) -> str:
-        """Empty: there is one file."""
-        return ""
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
@@ -46,12 +36,7 @@ class CsvRows(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Append an epoch's row, in place of those of this epoch and later ones of a lost run.
-
-        Args:
-            metrics: The row; ignored where it has no ``epoch``.
-            step: The epoch, counted from 0.
-        """
+        """Append an epoch's row, in place of those of this epoch and later ones of a lost run."""
         if "epoch" not in metrics or step is None:
             return
         columns, rows = read_rows(self.path)
@@ -71,10 +56,7 @@ class CsvRows(Logger):
 
 
 def read_rows(path: Path) -> tuple[list[str], list[Row]]:
-    """Columns and rows of a log, as text; empty where there is no file.
-
-    A last line that a crash cut short is dropped.
-    """
+    """Columns and rows of a log, as text, without a last line that a crash cut short."""
     if not path.is_file():
         return [], []
     text = path.read_text(encoding="utf-8")

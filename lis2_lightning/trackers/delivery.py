@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
 
 from lis2_lightning.base.lock import lock
 from lis2_lightning.errors import ConfigError
-from lis2_lightning.trackers.adapter import Adapter, RefusedError
+from lis2_lightning.trackers.adapter import Adapter, RefusedError, make_adapter
 from lis2_lightning.trackers.journal import Journal, Mark, Record
 
 RETRY_S = 300.0  # a record that fails for longer ends the delivery
@@ -24,18 +26,13 @@ LINGER_S = 60.0  # how long a process outlives its run
 
 
 class Delivery(threading.Thread):
-    """Delivers one journal.
+    """Delivers one journal, through an adapter or those which its ``start`` records name."""
 
-    Args:
-        journal: The journal.
-        connect: Makes the adapter which a ``start`` record names.
-    """
-
-    def __init__(self, journal: Journal, connect: Callable[[Record], Adapter]) -> None:
+    def __init__(self, journal: Journal, adapter: Adapter | None = None) -> None:
         super().__init__(name=journal.name, daemon=True)
         self.journal = journal
         self.mark = Mark()
-        self._connect = connect
+        self._only_adapter = adapter
         self._adapter: Adapter | None = None
         self._open_run: Record | None = None  # its ``start`` record
         self._ending = threading.Event()
@@ -53,11 +50,7 @@ class Delivery(threading.Thread):
             self.deliver()
 
     def deliver(self) -> None:
-        """Deliver until the end; a service that fails for good ends it earlier.
-
-        Raises:
-            ConfigError: Another process delivers this journal.
-        """
+        """Deliver until the end; a service that fails for good ends it earlier."""
         with _held(self.journal):
             self.mark = self.journal.mark()
             self._rewind()
@@ -77,13 +70,16 @@ class Delivery(threading.Thread):
         for record, end in self.journal.read(self.mark.sent):
             if self._end is not None and end > self._end:
                 return
-            if record is not None:
-                self._deliver(record)
+            try:
+                self._apply(record)
+            except RefusedError as error:
+                self.mark.refused += 1
+                self.mark.error = _described(error)
             if end > self._furthest:
                 self._furthest, self._tries = end, 0
-            is_late = self._adapter is not None and self._adapter.confirms_at_close
             self.mark.sent = end
-            self.mark.offset = self.mark.offset if is_late else end
+            if self._adapter is None or not self._adapter.confirms_at_close:
+                self.mark.offset = end
             self.journal.set_mark(self.mark)
 
     def _close_killed(self) -> bool:
@@ -94,18 +90,13 @@ class Delivery(threading.Thread):
         self._end = self.journal.size
         return True
 
-    def _deliver(self, record: Record) -> None:
-        try:
-            self._apply(record)
-        except RefusedError as error:
-            self.mark.refused += 1
-            self.mark.error = _described(error)
-
     def _apply(self, record: Record) -> None:
         kind = record["kind"]
         if kind == "start":
-            self._begin(record)
-            return
+            if self._open_run is not None and self._open_run["key"] != record["key"]:
+                self._apply({"kind": "close", "status": "killed"})
+            self._drop()
+            self._open_run = record
         adapter = self._connected()
         if kind in {"row", "summary"}:
             getattr(adapter, kind)(record["values"], record)
@@ -113,26 +104,20 @@ class Delivery(threading.Thread):
             adapter.params(record["values"], record["group"])
         elif kind == "checkpoint":
             adapter.checkpoint()
+        elif kind == "file":
+            self._send_file(adapter, record)
         elif kind == "close":
             self._open_run = None
             self.mark.note = adapter.close(record["status"])
             self._drop()
-        else:
-            self._send_file(adapter, record)
-
-    def _begin(self, record: Record) -> None:
-        if self._open_run is not None and self._open_run["key"] != record["key"]:
-            self._apply({"kind": "close", "status": "killed"})
-        self._drop()
-        self._open_run = record
-        self._connected()
 
     def _connected(self) -> Adapter:
         if self._open_run is None:
             raise RefusedError("the record belongs to no run")
         if self._adapter is None:
-            adapter = self._adapter = self._connect(self._open_run)
-            adapter.open(self._open_run)
+            run = self._open_run
+            self._adapter = self._only_adapter or make_adapter(self.journal.run_dir, run)
+            self._adapter.open(run)
         return self._adapter
 
     def _send_file(self, adapter: Adapter, record: Record) -> None:
@@ -169,7 +154,7 @@ class Delivery(threading.Thread):
         for record, end in self.journal.read():
             if end > self.mark.offset:
                 return
-            if record is not None and record["kind"] in {"start", "close"}:
+            if record["kind"] in {"start", "close"}:
                 self._open_run = record if record["kind"] == "start" else None
 
 
@@ -191,3 +176,45 @@ def _held(journal: Journal) -> Iterator[None]:
             if time.monotonic() > until:
                 raise
         time.sleep(0.1)
+
+
+@dataclass(frozen=True)
+class SyncResult:
+    """What became of one tracker's journal."""
+
+    tracker: str
+    rows: int  # that have arrived now
+    left: int  # rows that have not arrived
+    refused: int  # records that the service rejected
+    complete: bool  # everything has arrived, files and the run's status included
+    message: str  # the last error, or what the user should know
+
+    def __str__(self) -> str:
+        refused = f", {self.refused} records refused" if self.refused else ""
+        message = f" ({self.message})" if self.message else ""
+        return f"{self.tracker}: {self.rows} rows delivered, {self.left} left{refused}{message}"
+
+
+def sync(run_dir: Path) -> list[SyncResult]:
+    """Deliver what the trackers of a run have not received; may be repeated.
+
+    Raises:
+        ConfigError: There is no such folder, it has no trackers, or its run is in progress.
+    """
+    paths = sorted((run_dir / "trackers").glob("*.jsonl"))
+    if not paths:
+        raise ConfigError(f"{run_dir} has no rows for a tracker: pass the folder of a run")
+    with lock(run_dir):
+        return [_synchronised(Journal(path)) for path in paths]
+
+
+def _synchronised(journal: Journal) -> SyncResult:
+    before = journal.rows_left()
+    journal.forget_errors()
+    delivery = Delivery(journal)
+    delivery.end()
+    delivery.deliver()
+    mark, left = delivery.mark, journal.rows_left()
+    is_complete = next(journal.read(mark.offset), None) is None
+    message = mark.error or mark.note
+    return SyncResult(journal.name, before - left, left, mark.refused, is_complete, message)

@@ -13,33 +13,21 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
-from typing import Final
 
-from lis2_lightning.trackers.adapter import make_adapter
 from lis2_lightning.trackers.delivery import LINGER_S, Delivery
 from lis2_lightning.trackers.journal import Journal
 
-_PACKAGE: Final = Path(__file__).resolve().parents[2]
 # they may outlive their loggers on purpose, of which Python would warn
 _processes: list[subprocess.Popen[bytes]] = []
 
 
 class DeliveryProcess:
-    """A delivery in a process of its own.
-
-    Args:
-        journal: The journal.
-
-    Raises:
-        OSError: The process cannot be started.
-    """
+    """A delivery in a process of its own."""
 
     def __init__(self, journal: Journal) -> None:
         # -P: a file in the working folder must not stand in for a module
         command = [sys.executable, "-P", "-m", "lis2_lightning.trackers.delivery_process"]
-        paths = [str(_PACKAGE), *filter(None, [os.environ.get("PYTHONPATH")])]
         with (journal.state_dir / "log.txt").open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own module
                 [*command, str(journal.path)],
@@ -47,7 +35,6 @@ class DeliveryProcess:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
                 start_new_session=True,  # Ctrl-C is for the training
             )
         _processes[:] = [process for process in _processes if process.poll() is None]
@@ -72,8 +59,7 @@ def main(path: str) -> None:
             signal.signal(number, signal.SIG_IGN)
     if os.name == "posix":
         os.nice(10)
-    journal = Journal(Path(path))
-    delivery = Delivery(journal, partial(make_adapter, journal.run_dir))
+    delivery = Delivery(Journal(Path(path)))
     threading.Thread(target=_await_end, args=(delivery,), daemon=True).start()
     delivery.deliver()
     sys.stdout.flush()

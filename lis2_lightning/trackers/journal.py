@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +19,19 @@ Record = dict[str, Any]
 
 @dataclass
 class Mark:
-    """How far a journal has been delivered.
+    """How far a journal has been delivered."""
 
-    Args:
-        offset: Bytes of the journal that have arrived for good.
-        sent: Bytes that were sent; more than ``offset`` where a service confirms at the run's end.
-        error: The last error.
-        refused: How many records the service rejected.
-        note: What the user should know at the run's end.
-    """
-
-    offset: int = 0
-    sent: int = 0
-    error: str = ""
-    refused: int = 0
-    note: str = ""
+    offset: int = 0  # bytes that have arrived for good
+    sent: int = 0  # bytes that were sent; more where a service confirms at the run's end
+    error: str = ""  # the last one
+    refused: int = 0  # records that the service rejected
+    note: str = ""  # what the user should know at the run's end
 
 
 class Journal:
     """The records of one tracker in ``trackers/<name>.jsonl``.
 
-    Args:
-        path: The file; the mark lies in the folder of the same name without suffix.
+    The mark is in the folder of the same name without suffix.
     """
 
     def __init__(self, path: Path) -> None:
@@ -55,11 +46,7 @@ class Journal:
         return self.path.stat().st_size if self.path.is_file() else 0
 
     def append(self, kind: str, **values: Any) -> None:
-        """Add a record, which outlives this process once the call returns.
-
-        Raises:
-            OSError: The file cannot be written.
-        """
+        """Add a record, which outlives this process once the call returns."""
         record = {"kind": kind, "time": time.time(), **values}
         line = json.dumps(record, default=str, ensure_ascii=False) + "\n"
         self.state_dir.mkdir(parents=True, exist_ok=True)
@@ -70,35 +57,31 @@ class Journal:
             is_cut = size > 0 and file.read(1) != b"\n"
             file.write(b"\n" * is_cut + line.encode(errors="replace"))
 
-    def read(self, offset: int = 0) -> Iterator[tuple[Record | None, int]]:
-        """Read whole lines from a byte on.
-
-        Yields:
-            A record, or ``None`` where the line is damaged, and the byte after it.
-        """
+    def read(self, offset: int = 0) -> Iterator[tuple[Record, int]]:
+        """The whole records from a byte on, and the byte after each; damaged lines are skipped."""
         if not self.path.is_file():
             return
         with self.path.open("rb") as file:
             file.seek(offset)
             for line in file:
-                if not line.endswith(b"\n"):
-                    return
                 offset += len(line)
-                yield _parsed(line), offset
+                try:
+                    record = json.loads(line)
+                except ValueError:
+                    continue
+                if line.endswith(b"\n") and isinstance(record, dict) and "kind" in record:
+                    yield record, offset
 
     def rows_left(self) -> int:
         """How many rows have not arrived for good."""
-        records = (record for record, _ in self.read(self.mark().offset) if record is not None)
-        return sum(record["kind"] == "row" for record in records)
+        return sum(record["kind"] == "row" for record, _ in self.read(self.mark().offset))
 
     def mark(self) -> Mark:
         """How much has arrived; nothing where the mark is damaged: sending twice is harmless."""
         try:
-            values = json.loads((self.state_dir / "mark.json").read_bytes())
-        except (OSError, ValueError):
+            return Mark(**json.loads((self.state_dir / "mark.json").read_bytes()))
+        except (OSError, ValueError, TypeError):
             return Mark()
-        known = {item.name for item in fields(Mark)}
-        return Mark(**{name: value for name, value in values.items() if name in known})
 
     def set_mark(self, mark: Mark) -> None:
         """Save how much has arrived, atomically."""
@@ -110,11 +93,3 @@ class Journal:
     def forget_errors(self) -> None:
         """Remove what an earlier delivery reported."""
         self.set_mark(replace(self.mark(), error="", refused=0, note=""))
-
-
-def _parsed(line: bytes) -> Record | None:
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) and "kind" in record else None

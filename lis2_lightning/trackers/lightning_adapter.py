@@ -2,46 +2,37 @@
 
 from __future__ import annotations
 
-import inspect
-import sys
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.trackers.adapter import Adapter, Status
-from lis2_lightning.trackers.plain import flat
-
-if TYPE_CHECKING:
-    from lightning.pytorch.loggers import Logger
 
 
 class LightningAdapter(Adapter):
-    """Sends parameters and rows through Lightning's own interface.
+    """Sends parameters and rows to a logger that exists, or one that ``class_path`` names."""
 
-    Args:
-        run_dir: The run's folder.
-        options: ``class_path`` and ``init_args``, where the logger is to be made.
-        logger: The logger, where it exists.
-    """
-
-    def __init__(
-        self, run_dir: Path, options: Mapping[str, Any], logger: Logger | None = None
-    ) -> None:
+    def __init__(self, run_dir: Path, options: Mapping[str, Any], logger: Any = None) -> None:
         super().__init__(run_dir, options)
-        self._logger: Any = logger
+        self._logger = logger
         self.checkpoint_callback: Any = None
 
     def open(self, start: Mapping[str, Any]) -> None:  # noqa: ARG002 - Adapter's signature
-        """Make the logger where it does not exist."""
+        """Make the logger where it does not exist; the journal may come from anywhere."""
         if self._logger is None:
-            logger_class = _logger_class(self.options["class_path"])
-            self._logger = logger_class(**(self.options.get("init_args") or {}))
+            from lightning.pytorch.cli import instantiate_class  # noqa: PLC0415 - both bring torch
+
+            from lis2_lightning.config.components import objection  # noqa: PLC0415
+
+            path = self.options["class_path"]
+            if reason := objection(path, is_class=True):
+                raise ConfigError(f"{path} {reason}")
+            self._logger = instantiate_class((), dict(self.options))
 
     def params(self, values: Mapping[str, Any], group: str) -> None:
-        """Send parameters, flat."""
-        self._logger.log_hyperparams(flat(values, group))
+        """Send parameters."""
+        self._logger.log_hyperparams({group: values} if group else values)
 
     def row(self, values: Mapping[str, float], record: Mapping[str, Any]) -> None:
         """Send a row."""
@@ -55,22 +46,5 @@ class LightningAdapter(Adapter):
 
     def close(self, status: Status) -> str:
         """End the run, in Lightning's words."""
-        self._logger.save()
         self._logger.finalize("success" if status == "finished" else "failed")
         return ""
-
-
-def _logger_class(path: str) -> Any:
-    """The class that a journal names, which may come from anywhere: a logger, and nothing else."""
-    from lightning.pytorch.loggers import Logger  # noqa: PLC0415 - brings torch
-
-    module, _, name = path.rpartition(".")
-    if module not in sys.modules and not f"{module}.".startswith("lightning.pytorch.loggers."):
-        raise ConfigError(
-            f"{path} is not imported because a journal names it: import {module} in a program of "
-            "your own, and call lis2_lightning.trackers.sync there"
-        )
-    logger_class = getattr(import_module(module), name, None)
-    if not (inspect.isclass(logger_class) and issubclass(logger_class, Logger)):
-        raise ConfigError(f"{path} is not a Lightning logger: correct the journal, or remove it")
-    return logger_class

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final
 
 from lis2_lightning.trackers.adapter import Adapter, RefusedError, Status
-from lis2_lightning.trackers.plain import clean_name, flat, is_local_uri, shortened
 
 _KEY: Final = "lis2.key"
 _LONGEST_VALUE: Final = 6000  # characters; MLflow's server takes no longer parameters
 _LONGEST_TAG: Final = 5000
 _BATCH: Final = 100
-_STATUS: Final = MappingProxyType({"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"})
 # its own retries take minutes, and a delivery has its own
-_ENVIRONMENT: Final = MappingProxyType(
-    {
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "GIT_PYTHON_REFRESH": "quiet",
-    }
-)
-_REFUSALS: Final = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST"})
+_ENVIRONMENT: Final[Mapping[str, str]] = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
 
 
 class MlflowAdapter(Adapter):
@@ -38,8 +33,8 @@ class MlflowAdapter(Adapter):
         from mlflow import MlflowClient
 
         store = f"sqlite:///{(run_dir.parent / 'mlflow.db').resolve()}"
-        self.uri = options["tracking_uri"] or store
-        self._client: Any = MlflowClient(self.uri)
+        self._uri = options["tracking_uri"] or store
+        self._client: Any = MlflowClient(self._uri)
         self._id = ""
 
     def open(self, start: Mapping[str, Any]) -> None:
@@ -57,11 +52,11 @@ class MlflowAdapter(Adapter):
     def _experiment(self) -> str:
         name = self.options["experiment_name"]
         known = self._client.get_experiment_by_name(name)
-        if known is not None and known.lifecycle_stage != "deleted":
+        if known is not None:
             return str(known.experiment_id)
         artifacts = None
-        if is_local_uri(self.uri):
-            folder = self.run_dir.parent / "mlflow-artifacts" / clean_name(name)
+        if self.options["is_local"]:
+            folder = self.run_dir.parent / "mlflow-artifacts" / _clean_name(name)
             artifacts = folder.resolve().as_uri()
         return str(self._client.create_experiment(name, artifacts))
 
@@ -72,28 +67,23 @@ class MlflowAdapter(Adapter):
         """
         from mlflow.entities import Param, RunTag
 
-        texts = {clean_name(name): str(value) for name, value in flat(values).items()}
-        if group:
-            tags = {f"{group}.{name}": text for name, text in texts.items()}
-        else:
+        texts = {_clean_name(name): str(value) for name, value in _flat(values).items()}
+        tags = {f"{group}.{name}": text for name, text in texts.items()}
+        if not group:
             known = self._client.get_run(self._id).data.params
-            texts = {name: shortened(text, _LONGEST_VALUE) for name, text in texts.items()}
-            new = {name: text for name, text in texts.items() if name not in known}
-            self._send("params", [Param(name, text) for name, text in new.items()])
-            changed = {name for name in texts if known.get(name, texts[name]) != texts[name]}
-            tags = {f"resumed.{name}": texts[name] for name in texts if name in changed}
-        short = {clean_name(name): shortened(text, _LONGEST_TAG) for name, text in tags.items()}
-        self._send("tags", [RunTag(name, text) for name, text in short.items()])
+            short = {name: text[:_LONGEST_VALUE] for name, text in texts.items()}
+            self._send("params", [Param(*item) for item in short.items() if item[0] not in known])
+            changed = [name for name in short if known.get(name, short[name]) != short[name]]
+            tags = {f"resumed.{name}": short[name] for name in changed}
+        pairs = [(_clean_name(name), text[:_LONGEST_TAG]) for name, text in tags.items()]
+        self._send("tags", [RunTag(*pair) for pair in pairs])
 
     def row(self, values: Mapping[str, float], record: Mapping[str, Any]) -> None:
         """Send a row; MLflow keeps equal values of the same time and step once."""
         from mlflow.entities import Metric
 
-        when, step = int(1000 * record["time"]), record["step"]
-        items = values.items()
-        self._send(
-            "metrics", [Metric(clean_name(name), value, when, step) for name, value in items]
-        )
+        at = int(1000 * record["time"]), record["step"]
+        self._send("metrics", [Metric(_clean_name(name), values[name], *at) for name in values])
 
     def _send(self, kind: str, entities: list[Any]) -> None:
         from mlflow.exceptions import MlflowException
@@ -102,7 +92,7 @@ class MlflowAdapter(Adapter):
             for first in range(0, len(entities), _BATCH):
                 self._client.log_batch(self._id, **{kind: entities[first : first + _BATCH]})
         except MlflowException as error:
-            if error.error_code in _REFUSALS:
+            if error.error_code in {"INVALID_PARAMETER_VALUE", "BAD_REQUEST"}:
                 raise RefusedError(str(error)) from error
             raise
 
@@ -112,9 +102,34 @@ class MlflowAdapter(Adapter):
 
     def close(self, status: Status) -> str:
         """End the run with a status of MLflow's."""
-        self._client.set_terminated(self._id, _STATUS[status])
-        return (
-            f"view it with: mlflow ui --backend-store-uri {self.uri}"
-            if is_local_uri(self.uri)
-            else ""
-        )
+        self._client.set_terminated(self._id, status.upper())
+        if self.options["is_local"]:
+            return f"view it with: mlflow ui --backend-store-uri {self._uri}"
+        return ""
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """One level of names, joined with dots; lists count as levels.
+
+    >>> _flat({"optimizer": {"lr": 0.1}, "folds": [0, {"a": 2}]})
+    {'optimizer.lr': 0.1, 'folds.0': 0, 'folds.1.a': 2}
+    """
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        path = f"{prefix}{name}"
+        items: Any = dict(enumerate(value)) if isinstance(value, list | tuple) else value
+        if isinstance(items, Mapping) and items:
+            flat |= _flat(items, f"{path}.")
+        else:
+            flat[path] = value
+    return flat
+
+
+def _clean_name(name: str) -> str:
+    """A name that MLflow takes: letters, digits, ``_-.: /``, and the shape of a path.
+
+    >>> _clean_name("val dice/2 (%)"), _clean_name("../a//b"), _clean_name("größe")
+    ('val dice/2 ___', 'a/b', 'größe')
+    """
+    parts = re.sub(r"[^\w\-. :/]", "_", name).split("/")
+    return "/".join(part for part in parts if part not in {"", ".", ".."})[:250] or "_"

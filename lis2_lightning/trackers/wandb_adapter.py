@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from lis2_lightning.trackers.adapter import Adapter, Status
-from lis2_lightning.trackers.plain import shortened
 
 _LONGEST_VALUE: Final = 6000
 
@@ -102,4 +101,4 @@ def _shortened(value: Any) -> Any:
         return {str(name): _shortened(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [_shortened(item) for item in value]
-    return shortened(value, _LONGEST_VALUE) if isinstance(value, str) else value
+    return value[:_LONGEST_VALUE] if isinstance(value, str) else value

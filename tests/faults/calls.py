@@ -200,7 +200,6 @@ def every_call(calls: Calls, folder: Path, name: str) -> tuple[list[str], int, l
 def main() -> int:
     """Try everything and print it."""
     torch.set_num_threads(1)
-    files._STEP = 16_384  # type: ignore[misc]  # small files, and the disk begins early all the same
     calls = Calls(sys.argv[1])
     folder = Path(tempfile.mkdtemp(dir=sys.argv[2]))
     told = {}

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lis2_lightning.trackers import CsvRows, read_rows
+from lis2_lightning.trackers.csv_rows import CsvRows, read_rows
 
 
 def test_a_row_an_epoch_with_columns_in_the_order_given(tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ import torch
 
 from lis2_lightning import Trainer
 from lis2_lightning.snapshots import read_snapshot
-from lis2_lightning.trackers import JournalLogger, sync
+from lis2_lightning.trackers.delivery import sync
 from lis2_lightning.trackers.journal import Journal
+from lis2_lightning.trackers.journal_logger import JournalLogger
 
 from .proxy import Mode, Proxy
 

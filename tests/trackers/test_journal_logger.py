@@ -15,10 +15,14 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 
 from lis2_lightning import ConfigError, Trainer
-from lis2_lightning.trackers import CsvLogger, JournalLogger, Mlflow, TensorBoard, Wandb
-from lis2_lightning.trackers.journal_logger import close_all
-from lis2_lightning.trackers.synchronise import sync
-from lis2_lightning.trackers.tracker import journal_logger, start_all
+from lis2_lightning.trackers import CsvLogger, Mlflow, TensorBoard, Wandb
+from lis2_lightning.trackers.delivery import sync
+from lis2_lightning.trackers.journal_logger import (
+    JournalLogger,
+    close_all,
+    journal_logger,
+    start_all,
+)
 
 Make = Callable[..., dict[str, Any]]
 
@@ -80,7 +84,6 @@ def rows_in(path: Path) -> list[int]:
 def test_rows_reach_the_logger_in_order_and_it_is_closed(
     journalled: JournalLogger, logger: Keeps
 ) -> None:
-    journalled.begin()
     journalled.log_hyperparams({"lr": 0.1, "model": {"features": 2}})
     for epoch in range(3):
         journalled.log_metrics({"epoch": epoch, "train_loss": 1.0 / (epoch + 1)}, step=epoch)
@@ -89,13 +92,12 @@ def test_rows_reach_the_logger_in_order_and_it_is_closed(
 
     assert [step for step, _ in logger.rows] == [0, 1, 2]
     assert logger.rows[1][1] == {"epoch": 1.0, "train_loss": 0.5}
-    assert logger.params == {"lr": 0.1, "model.features": 2}
+    assert logger.params == {"lr": 0.1, "model": {"features": 2}}
     assert logger.status == "success"
 
 
 def test_a_logger_is_informed_of_each_checkpoint(journalled: JournalLogger, logger: Keeps) -> None:
     callback = ModelCheckpoint()
-    journalled.begin()
     journalled.after_save_checkpoint(callback)
 
     close_all([journalled], "finished")
@@ -107,7 +109,6 @@ def test_a_logger_that_hangs_delays_neither_a_step_nor_the_end(
     journalled: JournalLogger, logger: Keeps, caplog: pytest.LogCaptureFixture
 ) -> None:
     logger.hangs.clear()
-    journalled.begin()
     began = time.monotonic()
     with caplog.at_level(logging.WARNING, "lis2_lightning"):
         for epoch in range(50):
@@ -127,10 +128,8 @@ def test_a_logger_that_fails_is_switched_off_with_one_warning(
 ) -> None:
     logger.fault = OSError("no route")
     with caplog.at_level(logging.WARNING, "lis2_lightning"):
-        journalled.begin()
         for epoch in range(20):
             journalled.log_metrics({"epoch": epoch}, step=epoch)
-            journalled._next_check = 0.0
             time.sleep(0.05)
         close_all([journalled], "failed")
 
@@ -141,7 +140,6 @@ def test_a_logger_that_fails_is_switched_off_with_one_warning(
 
 def test_a_logger_that_comes_back_gets_every_row(journalled: JournalLogger, logger: Keeps) -> None:
     logger.fault = OSError("no route")
-    journalled.begin()
     journalled.log_metrics({"epoch": 0}, step=0)
     time.sleep(0.1)
     logger.fault = None
@@ -160,7 +158,6 @@ def test_a_folder_that_cannot_be_written_hurts_nothing(
     made = journal_logger(logger, None, tmp_path, "run")
 
     with caplog.at_level(logging.WARNING, "lis2_lightning"):
-        made.begin()
         made.log_metrics({"epoch": 0}, step=0)
         close_all([made], "finished")
 
@@ -171,12 +168,12 @@ def test_a_folder_that_cannot_be_written_hurts_nothing(
 def test_an_epoch_that_is_trained_again_is_not_sent_again(
     journalled: JournalLogger, logger: Keeps
 ) -> None:
-    journalled.begin("key")
+    journalled.version = "key"
     for epoch in range(3):
         journalled.log_metrics({"epoch": epoch, "train_loss": float(epoch)}, step=epoch)
     close_all([journalled], "failed")
 
-    journalled.begin("key")
+    journalled.version = "key"
     for epoch in range(1, 4):
         journalled.log_metrics({"epoch": epoch, "train_loss": float(epoch)}, step=epoch)
     close_all([journalled], "finished")
@@ -201,21 +198,17 @@ def test_two_trackers_of_a_kind_have_files_of_their_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tracker", "wanted"),
-    [
-        (Wandb(), "needs wandb: pip install"),
-        (Mlflow("http://127.0.0.1:1"), 'needs mlflow: pip install "lis2-lightning.mlflow."'),
-        (TensorBoard(), 'needs tensorboard: pip install "lis2-lightning.tensorboard."'),
-    ],
+    ("tracker", "package"),
+    [(Wandb(), "wandb"), (Mlflow(), "mlflow"), (TensorBoard(), "tensorboard")],
     ids=["wandb", "mlflow", "tensorboard"],
 )
 def test_a_missing_package_says_what_to_install(
-    tracker: Any, wanted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tracker: Any, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lis2_lightning.trackers.tracker.find_spec", lambda _: None)
+    monkeypatch.setattr("lis2_lightning.trackers.journal_logger.find_spec", lambda _: None)
 
-    with pytest.raises(ConfigError, match=wanted):
-        tracker.start(tmp_path, "run")
+    with pytest.raises(ConfigError, match=f"pip install {package}"):
+        journal_logger(tracker, None, tmp_path, "run")
 
 
 def test_syncing_a_folder_without_trackers_is_refused(tmp_path: Path) -> None:

@@ -19,9 +19,10 @@ import lightning.pytorch as pl
 import pytest
 
 from lis2_lightning import Trainer
-from lis2_lightning.trackers import JournalLogger, Mlflow, sync
+from lis2_lightning.trackers import Mlflow
+from lis2_lightning.trackers.delivery import sync
 from lis2_lightning.trackers.journal import Journal
-from lis2_lightning.trackers.journal_logger import close_all
+from lis2_lightning.trackers.journal_logger import JournalLogger, close_all, journal_logger
 
 if TYPE_CHECKING:
     from tests.trackers.conftest import MlflowServer
@@ -46,9 +47,7 @@ def tracker(server: MlflowServer, experiment: str, **keys: Any) -> dict[str, Any
 
 
 def logger_of(server: MlflowServer, experiment: str, run_dir: Path) -> JournalLogger:
-    made = Mlflow(server.url, experiment).start(run_dir, "a run")
-    assert isinstance(made, JournalLogger)
-    return made
+    return journal_logger(Mlflow(server.url, experiment), None, run_dir, "a run")
 
 
 def test_configuration_rows_files_and_status_arrive(
@@ -145,7 +144,6 @@ def test_numbers_names_and_texts_of_every_kind_arrive(
     mlflow_server: MlflowServer, tmp_path: Path
 ) -> None:
     made = logger_of(mlflow_server, "kinds", tmp_path / "run")
-    made.begin()
     made.log_hyperparams({"long": "x" * 100_000, "größe": "µ ☉", "a b/c": {"d": [1, None]}})
     values = {"epoch": 0.0, "val dice/2 (%)": math.nan, "größe": 1.5, "up": math.inf}
     made.log_metrics(values, step=0)
@@ -167,8 +165,8 @@ KILLED = """
 import os, sys, time
 from pathlib import Path
 from lis2_lightning.trackers import Mlflow
-made = Mlflow(sys.argv[1], "lost").start(Path(sys.argv[2]), "lost")
-made.begin()
+from lis2_lightning.trackers.journal_logger import journal_logger
+made = journal_logger(Mlflow(sys.argv[1], "lost"), None, Path(sys.argv[2]), "lost")
 for epoch in range(5):
     made.log_metrics({"epoch": epoch, "train_loss": 1.0}, step=epoch)
 os.kill(os.getpid(), 9)
@@ -206,7 +204,7 @@ def test_a_call_that_never_returns_ends_with_its_process(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3600")
     journal = Journal(tmp_path / "run" / "trackers" / "mlflow.jsonl")
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        options = {**Mlflow(f"http://127.0.0.1:{silent.getsockname()[1]}").options}
+        options = vars(Mlflow(f"http://127.0.0.1:{silent.getsockname()[1]}"))
         journal.append("start", key="k", service="mlflow", options=options, run_name="hangs")
         journal.append("row", values={"epoch": 0.0}, step=0)
         words = [sys.executable, "-c", HASTY, str(journal.path)]

@@ -10,9 +10,8 @@ import pytest
 from lightning.pytorch.loggers import CSVLogger
 
 from lis2_lightning import ConfigError, Trainer
-from lis2_lightning.trackers import JournalLogger, sync
-from lis2_lightning.trackers.journal_logger import close_all
-from lis2_lightning.trackers.tracker import journal_logger
+from lis2_lightning.trackers.delivery import sync
+from lis2_lightning.trackers.journal_logger import JournalLogger, close_all, journal_logger
 
 Make = Callable[..., dict[str, Any]]
 THEIRS = "lightning.pytorch.loggers.CSVLogger"
@@ -69,7 +68,7 @@ def test_an_unknown_key_of_a_tracker_is_refused(tiny: Make) -> None:
 def test_rows_of_a_logger_named_by_class_path_are_delivered_later(tmp_path: Path) -> None:
     plain = {"class_path": THEIRS, "init_args": {"save_dir": str(tmp_path), "name": "late"}}
     made = journal_logger(CSVLogger(tmp_path), plain, tmp_path / "run", "run")
-    made.journal.append("start", **{"key": "k", **made._tracker})
+    made.journal.append("start", **{"key": "k", **made.start})
     made.journal.append("row", values={"epoch": 0.0, "loss": 0.5}, step=0, index=0)
 
     (delivery,) = sync(tmp_path / "run")
@@ -84,7 +83,7 @@ def test_rows_of_a_logger_named_by_class_path_are_delivered_later(tmp_path: Path
 )
 def test_a_journal_names_loggers_and_nothing_else(tmp_path: Path, path: str) -> None:
     made = journal_logger(CSVLogger(tmp_path), {"class_path": path}, tmp_path / "run", "run")
-    made.journal.append("start", **{"key": "k", **made._tracker})
+    made.journal.append("start", **{"key": "k", **made.start})
 
     (delivery,) = sync(tmp_path / "run")
 
@@ -100,7 +99,7 @@ def test_a_journal_logger_cannot_be_a_tracker(tiny: Make, tmp_path: Path) -> Non
 
 def test_rows_of_an_object_say_that_nobody_can_make_it_again(tmp_path: Path) -> None:
     made = journal_logger(CSVLogger(tmp_path), None, tmp_path / "run", "run")
-    made.journal.append("start", **{"key": "k", **made._tracker})
+    made.journal.append("start", **{"key": "k", **made.start})
     made.journal.append("row", values={"epoch": 0.0}, step=0, index=0)
 
     (delivery,) = sync(tmp_path / "run")

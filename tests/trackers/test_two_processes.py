@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from lis2_lightning.trackers import read_rows, sync
+from lis2_lightning.trackers.csv_rows import read_rows
+from lis2_lightning.trackers.delivery import sync
 from lis2_lightning.trackers.journal import Journal
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def test_with_two_processes_each_tracker_has_each_row_once(
     run_dir = Path(given["output_dir"]) / "tiny"
     assert all(delivery.left == 0 for delivery in sync(run_dir))
     for name in ("mlflow", "wandb", "tensorboard"):
-        records = [r for r, _ in Journal(run_dir / "trackers" / f"{name}.jsonl").read() if r]
+        records = [r for r, _ in Journal(run_dir / "trackers" / f"{name}.jsonl").read()]
         assert [r["step"] for r in records if r["kind"] == "row"] == [0, 1, 2]
         assert sum(r["kind"] == "start" for r in records) == 1
     (run,) = mlflow_server.runs("two")

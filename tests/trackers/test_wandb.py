@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from lis2_lightning import Trainer
-from lis2_lightning.trackers import JournalLogger, Wandb, sync
-from lis2_lightning.trackers.journal_logger import close_all
+from lis2_lightning.trackers import Wandb
+from lis2_lightning.trackers.delivery import sync
+from lis2_lightning.trackers.journal_logger import close_all, journal_logger
 
 pytestmark = pytest.mark.slow
 Make = Callable[..., dict[str, Any]]
@@ -139,9 +140,7 @@ def test_a_resumed_run_continues_under_the_same_id(tiny: Make) -> None:
 
 
 def test_numbers_names_and_texts_of_every_kind_are_in_the_file(tmp_path: Path) -> None:
-    made = Wandb(offline=True).start(tmp_path / "run", "größe")
-    assert isinstance(made, JournalLogger)
-    made.begin()
+    made = journal_logger(Wandb(offline=True), None, tmp_path / "run", "größe")
     made.log_hyperparams({"long": "x" * 100_000, "größe": "µ ☉", "a b/c": [1, None]})
     made.log_metrics({"epoch": 0.0, "val dice/2 (%)": float("nan"), "größe": 1.5}, step=0)
     close_all([made], "failed")
