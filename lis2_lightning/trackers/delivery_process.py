@@ -6,6 +6,7 @@ wait, and a call that hangs can be ended together with its process.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import subprocess
@@ -18,8 +19,14 @@ from pathlib import Path
 from lis2_lightning.trackers.delivery import LINGER_S, Delivery
 from lis2_lightning.trackers.journal import Journal
 
-# they may outlive their loggers on purpose, of which Python would warn
+# they may outlive their loggers, and this process, on purpose, of which Python would warn
 _processes: list[subprocess.Popen[bytes]] = []
+
+
+@atexit.register
+def _leave_running() -> None:
+    for process in _processes:
+        process.returncode = process.poll() or 0
 
 
 class DeliveryProcess:

@@ -18,12 +18,12 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.trackers.adapter import Status
+from lis2_lightning.trackers.choices import CsvLogger, Tracker
 from lis2_lightning.trackers.csv_rows import CsvRows
 from lis2_lightning.trackers.delivery import LINGER_S, Delivery
 from lis2_lightning.trackers.delivery_process import DeliveryProcess
 from lis2_lightning.trackers.journal import Journal
 from lis2_lightning.trackers.lightning_adapter import LightningAdapter
-from lis2_lightning.trackers.tracker import CsvLogger, Tracker
 
 CLOSE_S = 60.0  # how long the end of a run waits for all trackers together,
 STALL_S = 3.0  # and for one at which nothing arrives
@@ -207,7 +207,8 @@ def journal_logger(
     journal = Journal(run_dir / "trackers" / f"{name}.jsonl")
     if isinstance(tracker, Tracker):
         if find_spec(name) is None:
-            raise ConfigError(f"tracker {name!r} needs the package {name}: pip install {name}")
+            package = name if name == "wandb" else f'"lis2-lightning[{name}]"'
+            raise ConfigError(f"tracker {name!r} needs {name}: pip install {package}")
         options = {"is_local": tracker.is_local, **vars(tracker)}
         return JournalLogger(journal, {"service": name, "options": options, "run_name": run_name})
     is_named = isinstance(plain, Mapping) and "class_path" in plain

@@ -131,7 +131,7 @@ KEYS: list[tuple[str, Any, list[str]]] = [
     ("model.dim", 4, ["model.dim", "1, 2, 3", "4"]),
     ("train_dataset.size", 0, ["train_dataset.", "at least 1 px, not 0"]),
     ("train_dataset.stride", 0, ["train_dataset.stride", "0"]),
-    ("train_dataset.folds", [7], ["train_dataset.num_folds", "no fold 7"]),
+    ("train_dataset.folds", [7], ["train_dataset.folds", "fold 7 does not exist"]),
     ("train_dataset.height", 8, ["train_dataset", "8"]),
     ("loss", {"type": "BCELoss", "reduction": "none "}, ["loss"]),
     ("lightning.precision", "17", ["lightning", "precision", "17"]),
