@@ -217,7 +217,7 @@ class Trainer:
     def fit(self, checkpoint: Path | Snapshot | None = None) -> None:
         """Run Lightning's training loop alone, from a snapshot or from the beginning.
 
-        No evaluation follows, and no result is stored.
+        No evaluation follows, and no result is stored. It raises as :meth:`train` does.
         """
         self._run("fit", checkpoint)
 
@@ -229,6 +229,10 @@ class Trainer:
 
         Returns:
             ``val_loss`` and ``val_<metric>``.
+
+        Raises:
+            ConfigError: There is no validation set.
+            SnapshotError: The snapshot is missing, damaged, or of another network.
         """
         if self.data.val is None:
             raise ConfigError("there is nothing to validate on: set val_dataset")
@@ -238,7 +242,15 @@ class Trainer:
     def test(self, ckpt_path: str | os.PathLike[str] | None = "best") -> dict[str, float]:
         """Measure loss and metrics on the test set, and write ``test_results.csv``.
 
-        ``ckpt_path`` is as for :meth:`validate`; it returns ``test_loss`` and ``test_<metric>``.
+        Args:
+            ckpt_path: As for :meth:`validate`.
+
+        Returns:
+            ``test_loss`` and ``test_<metric>``.
+
+        Raises:
+            ConfigError: There is neither a test nor a validation set.
+            SnapshotError: As for :meth:`validate`.
         """
         if self.data.test is None:
             raise ConfigError("there is nothing to test on: set test_dataset or val_dataset")
@@ -249,8 +261,16 @@ class Trainer:
         """Map the whole image, and write ``prediction.fits`` or ``prediction.npy``.
 
         The image is that of the test set, or of the validation or training set where there is
-        none. Data sets that cut no image give a map for each sample. ``ckpt_path`` is as for
-        :meth:`validate`; the maps are probabilities in [0, 1], ``(C, H, W)`` each.
+        none. Data sets that cut no image give a map for each sample.
+
+        Args:
+            ckpt_path: As for :meth:`validate`.
+
+        Returns:
+            Probabilities in [0, 1], ``(C, H, W)`` each.
+
+        Raises:
+            SnapshotError: As for :meth:`validate`.
         """
         self._run("predict", ckpt_path, return_predictions=False)
         maps = self._built.segmenter.maps
@@ -279,8 +299,9 @@ class Trainer:
         and ``last_model_path`` (null where not written), ``metrics_train`` and ``metrics_val`` of
         the last epoch, and ``metrics_test`` of the best snapshot.
         """
-        info = results.final_info(self._settings, self._built, self._test_scores)
-        return dict(self._result or info)
+        if self._result:
+            return dict(self._result)
+        return results.final_info(self._settings, self._built, self._test_scores)
 
     def plan(self) -> str:
         """Print and return which Lightning object, with which arguments, each key became."""
