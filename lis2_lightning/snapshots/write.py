@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 import torch
-from torch.utils.serialization import config
 
 from lis2_lightning.base.files import atomic, link
 from lis2_lightning.errors import SnapshotError, one_line
@@ -80,16 +79,18 @@ def _check_that_it_reads(written: Path, target: Path) -> None:
 
 def _save(snapshot: Mapping[str, Any], file: IO[bytes]) -> None:
     handled = sys.exception()
+    has_checksums = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(True)  # the program may have switched them off
     try:
-        # the program may have switched checksums off
-        with config.patch({"save.compute_crc32": True}):  # type: ignore[attr-defined]  # made by torch
-            torch.save(snapshot, file)
+        torch.save(snapshot, file)
     except RuntimeError as error:
         # where the file refused the bytes, or Ctrl-C came, torch reports what followed from it
         first: BaseException = error
         while first.__context__ not in {None, handled}:
             first = first.__context__
         raise first from None
+    finally:
+        torch.serialization.set_crc32_options(has_checksums)
 
 
 @contextmanager
