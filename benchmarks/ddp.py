@@ -125,13 +125,13 @@ def measured(world: int, epochs: int) -> dict[str, Any]:
     with socket.socket() as opened:
         opened.bind(("127.0.0.1", 0))
         port = opened.getsockname()[1]
-    found = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world)}
-    found |= {"LOCAL_WORLD_SIZE": str(world), "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "bench"}
+    variables = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world)}
+    variables |= {"LOCAL_WORLD_SIZE": str(world), "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "bench"}
     words = [sys.executable, __file__, "--worker", f"--epochs={epochs}"]
     processes = [
         subprocess.Popen(
             words,
-            env={**os.environ, **found, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            env={**os.environ, **variables, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -158,22 +158,22 @@ def main() -> None:
     if options.worker:
         worker(options.epochs)
         return
-    ratios, costs, shares, each = [], [], [], []
+    ratios, costs, shares, durations = [], [], [], []
     for _ in range(options.rounds):
-        one = [seconds for _, seconds in measured(1, options.epochs)["steps"]]
+        alone = [seconds for _, seconds in measured(1, options.epochs)["steps"]]
         two = measured(2, options.epochs)
         exact, plain = (
             [seconds for is_exact, seconds in two["steps"] if is_exact == kind]
             for kind in (True, False)
         )
         step = statistics.median(exact)
-        ratios.append(statistics.median(one) / step)
+        ratios.append(statistics.median(alone) / step)
         costs.append(step / statistics.median(plain))
         shares.append(100 * two["exchange"] / sum(exact))
-        each.append(1e3 * step)
+        durations.append(1e3 * step)
     print(f"tiles/s, two processes / one with two threads   {spread(ratios)}")
     print(f"step, exact / plain DDP                         {spread(costs)}")
-    print(f"step of {GLOBAL_BATCH} tiles, ms                           {spread(each, 1)}")
+    print(f"step of {GLOBAL_BATCH} tiles, ms                           {spread(durations, 1)}")
     print(f"of it sending off and waiting for counts, %     {spread(shares, 2)}")
 
 

@@ -50,7 +50,7 @@ def snapshot(megabytes: float, num_layers: int = 30) -> dict[str, Any]:
 
 def contestants(content: dict[str, Any], folder: Path) -> dict[str, tuple[str, Callable[[], Any]]]:
     """What is measured: the name of what it is compared with, and how it is done."""
-    plain, one = folder / "plain.pt", folder / "one.pt"
+    plain, ours = folder / "plain.pt", folder / "one.pt"
     best, last, save = (folder / f"{name}.pt" for name in ("best", "last", "save_10"))
 
     def fresh() -> None:
@@ -75,11 +75,11 @@ def contestants(content: dict[str, Any], folder: Path) -> dict[str, tuple[str, C
         "torch.save": ("torch.save", lambda: torch.save(content, plain)),
         "torch.save, no file there": ("torch.save", fresh),
         "torch.save and fsync": ("torch.save", synced),
-        "write_snapshot": ("torch.save", lambda: write_snapshot(content, one)),
+        "write_snapshot": ("torch.save", lambda: write_snapshot(content, ours)),
         "best + last + save": ("torch.save", three),
         "torch.save three times": ("torch.save", three_plain),
         "torch.load": ("torch.load", lambda: torch.load(plain, weights_only=True)),  # noqa: TID251 - the rival
-        "read_snapshot": ("torch.load", lambda: read_snapshot(one)),
+        "read_snapshot": ("torch.load", lambda: read_snapshot(ours)),
     }
 
 

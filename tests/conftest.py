@@ -124,9 +124,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, d
     from lis2_lightning import Trainer
 
     folder = tmp_path_factory.mktemp("finished")
-    given = {**deepcopy(TINY), "output_dir": str(folder), "save_interval": 2, "save_last": True}
+    settings = {**deepcopy(TINY), "output_dir": str(folder), "save_interval": 2, "save_last": True}
     config = folder / "tiny.yaml"
-    config.write_text(yaml.safe_dump({**given, "epochs": 9}), encoding="utf-8")
+    config.write_text(yaml.safe_dump({**settings, "epochs": 9}), encoding="utf-8")
     info = Trainer.from_config(config, epochs=5, **{"optimizer.lr": 0.02}).train()
     before = bytes_of(folder)
     yield folder / "tiny", info

@@ -73,7 +73,7 @@ def test_the_saved_bars_are_those_of_finished_loops(path: Path) -> None:
     bars = [text for text in texts(read(path)) if "|" in text and "%" in text]
     counts = [re.findall(r"\| (\d+)/(\d+) \[", bar) for bar in bars]
     assert bars
-    assert all(found and all(done == total for done, total in found) for found in counts), bars
+    assert all(pairs and all(done == total for done, total in pairs) for pairs in counts), bars
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -91,5 +91,5 @@ def save(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    for each in NOTEBOOKS:
-        save(each)
+    for path in NOTEBOOKS:
+        save(path)

@@ -124,16 +124,16 @@ def test_every_yaml_block_of_a_page_is_a_valid_configuration(page: Path, tmp_pat
     for number, text in enumerate(blocks(page, "yaml")):
         path = tmp_path / f"{number}.yaml"
         path.write_text(text, encoding="utf-8")
-        given = load_config(path)
-        assert set(Schema(Trainer).parse(given, partly=True).config) >= set(to_class_paths(given))
+        config = load_config(path)
+        assert set(Schema(Trainer).parse(config, partly=True).config) >= set(to_class_paths(config))
 
 
 def test_every_key_and_every_name_stands_on_the_page_about_configurations() -> None:
     from lis2_lightning import Trainer
 
-    told = set(re.findall(r"`([^`\n]+)`", (ROOT / "docs/configuration.md").read_text()))
+    documented = set(re.findall(r"`([^`\n]+)`", (ROOT / "docs/configuration.md").read_text()))
     names = {name for table in TABLES.values() for name in table}
-    assert {*Schema(Trainer).keys, *names} - told == set()
+    assert {*Schema(Trainer).keys, *names} - documented == set()
 
 
 def test_the_pictures_are_small_and_each_is_used() -> None:

@@ -46,19 +46,19 @@ class CountsSteps(pl.Callback):
         self.steps += 1
 
 
-def build(given: dict[str, Any], **changes: Any) -> Trainer:
+def build(config: dict[str, Any], **changes: Any) -> Trainer:
     """The trainer of a configuration, in a notebook: of objects, callbacks among them."""
-    built = Trainer.from_config(given)
-    lr = given["optimizer"]["lr"]
+    built = Trainer.from_config(config)
+    lr = config["optimizer"]["lr"]
     objects: dict[str, Any] = {
         "model": built.model,
         "train_dataset": built.data.train,
         "val_dataset": built.data.val,
         "test_dataset": built.data.test,
         "optimizer": partial(torch.optim.Adam, lr=lr),
-        **{key: given[key] for key in ("epochs", "batch_size", "num_workers", "seed")},
+        **{key: config[key] for key in ("epochs", "batch_size", "num_workers", "seed")},
     }
-    return Trainer(given["output_dir"], given["run_name"], **{**objects, **changes})
+    return Trainer(config["output_dir"], config["run_name"], **{**objects, **changes})
 
 
 def test_a_callback_sees_the_losses_and_metrics_of_its_epoch(
@@ -92,8 +92,8 @@ def test_a_callback_may_be_named_in_the_configuration(tiny: Make, tmp_path: Path
 
 def callbacks(trainer: Trainer) -> list[pl.Callback]:
     """The callbacks of a trainer."""
-    found: list[pl.Callback] = trainer.lightning.callbacks  # type: ignore[attr-defined]
-    return found
+    attached: list[pl.Callback] = trainer.lightning.callbacks  # type: ignore[attr-defined]
+    return attached
 
 
 def test_lightnings_own_checkpoint_and_rate_monitor_work_beside_ours(
@@ -140,8 +140,8 @@ def test_clipping_changes_the_training(tiny: Make) -> None:
     for name, clip in (("free", None), ("clipped", 1e-6)):
         lightning = {**QUIET, "gradient_clip_val": clip}
         optimizer = {"type": "SGD", "lr": 0.1}
-        given = tiny(run_name=name, optimizer=optimizer, lightning=lightning)
-        losses.append(Trainer.from_config(given).train()["metrics_train"]["loss"])
+        config = tiny(run_name=name, optimizer=optimizer, lightning=lightning)
+        losses.append(Trainer.from_config(config).train()["metrics_train"]["loss"])
     assert losses[0] < losses[1]
 
 
@@ -149,8 +149,8 @@ def test_validation_every_second_epoch_leaves_the_other_rows_empty(
     tiny: Make, tmp_path: Path, read_log: Log
 ) -> None:
     lightning = {**QUIET, "check_val_every_n_epoch": 2}
-    given = tiny(epochs=4, monitor="val_loss", early_stopper=True, lightning=lightning)
-    info = Trainer.from_config(given).train()
+    config = tiny(epochs=4, monitor="val_loss", early_stopper=True, lightning=lightning)
+    info = Trainer.from_config(config).train()
     rows = read_log(tmp_path / "runs/tiny/logs_train.csv")
     assert [math.isnan(row["val_loss"]) for row in rows] == [True, False, True, False]
     assert [math.isnan(row["val_dice"]) for row in rows] == [True, False, True, False]

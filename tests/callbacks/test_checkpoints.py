@@ -58,8 +58,12 @@ def best_of(trainer: Trainer) -> BestSnapshot:
 
 def test_lightning_has_three_model_checkpoints_and_an_early_stopping(tiny: Make) -> None:
     trainer = Trainer.from_config(tiny(early_stopper=True)).lightning
-    ours = [one for one in trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint)]
-    assert [type(one) for one in ours] == [BestSnapshot, EverySnapshot, LastSnapshot]
+    ours = [
+        callback
+        for callback in trainer.checkpoint_callbacks
+        if isinstance(callback, ModelCheckpoint)
+    ]
+    assert [type(callback) for callback in ours] == [BestSnapshot, EverySnapshot, LastSnapshot]
     assert len(trainer.early_stopping_callbacks) == 1
     assert isinstance(trainer.early_stopping_callback, EarlyStopping)
 
@@ -67,8 +71,8 @@ def test_lightning_has_three_model_checkpoints_and_an_early_stopping(tiny: Make)
 def test_best_model_score_and_path_are_those_of_the_run(
     tiny: Make, tmp_path: Path, read_log: Log
 ) -> None:
-    given = tiny(save_last=True)
-    trainer = Trainer.from_config(given)
+    config = tiny(save_last=True)
+    trainer = Trainer.from_config(config)
     best = best_of(trainer)
     assert (best.best_model_score, best.best_model_path, best.best_loss) == (None, "", math.inf)
     info = trainer.train()
@@ -79,8 +83,8 @@ def test_best_model_score_and_path_are_those_of_the_run(
 
     # a moved folder: nothing in a snapshot says where it was written
     (tmp_path / "runs").rename(tmp_path / "moved")
-    given = {**given, "output_dir": str(tmp_path / "moved"), "epochs": 3, "resume": "auto"}
-    moved = Trainer.from_config(given)
+    config = {**config, "output_dir": str(tmp_path / "moved"), "epochs": 3, "resume": "auto"}
+    moved = Trainer.from_config(config)
     assert best_of(moved).best_model_path == str(tmp_path / "moved/tiny/best.pt")
     moved.fit(tmp_path / "moved/tiny/last.pt")
     assert best_of(moved).best_loss <= info["best_loss"]
@@ -125,15 +129,15 @@ def test_a_name_that_a_crash_left_out_is_made_good(
             raise SnapshotError(str(target))
         link_snapshot(source, target)
 
-    given = tiny(**{**ALL, "epochs": 4}, **ALWAYS_BETTER)
-    crashing = Trainer.from_config(given)
+    config = tiny(**{**ALL, "epochs": 4}, **ALWAYS_BETTER)
+    crashing = Trainer.from_config(config)
     monkeypatch.setattr(io, "link_snapshot", dies)
     with pytest.raises(SnapshotError):
         crashing.train()
     monkeypatch.undo()
     folder = tmp_path / "runs/tiny"
     assert read_snapshot(folder / "last.pt")["LIGHTNING"]["next_epoch"] == 2
-    going_on = Trainer.from_config(given, resume="auto")
+    going_on = Trainer.from_config(config, resume="auto")
     going_on.lightning.limit_train_batches = 0  # nothing more is trained
     going_on.train()
     assert (folder / "last.pt").samefile(folder / "best.pt")
@@ -144,9 +148,9 @@ def test_a_name_that_a_crash_left_out_is_made_good(
 @pytest.mark.parametrize("name", ["best", "last"])
 def test_lightning_finds_best_and_last_itself(tiny: Make, tmp_path: Path, name: str) -> None:
     # by another trainer than the one that has written them
-    given = tiny(**ALL, **NEVER_BETTER)
-    Trainer.from_config(given).train()
-    trainer = Trainer.from_config({**given, "resume": "auto", "epochs": 4})
+    config = tiny(**ALL, **NEVER_BETTER)
+    Trainer.from_config(config).train()
+    trainer = Trainer.from_config({**config, "resume": "auto", "epochs": 4})
     weights = trainer.model.state_dict()
     for loop in (trainer.lightning.validate, trainer.lightning.test):
         loop(trainer.module, datamodule=trainer.data, ckpt_path=name, verbose=False)
@@ -162,7 +166,7 @@ def test_lightning_finds_best_and_last_itself(tiny: Make, tmp_path: Path, name: 
     assert [row.split(",")[0] for row in rows[1:]] == ["0", "1", "2", "3"]
 
 
-def test_loggers_are_told_of_each_file(tiny: Make) -> None:
+def test_loggers_are_notified_of_each_file(tiny: Make) -> None:
     trainer, notes = Trainer.from_config(tiny(**ALL, **ALWAYS_BETTER)), Notes()
     trainer.lightning.loggers.append(notes)
     trainer.train()
@@ -173,22 +177,22 @@ def test_loggers_are_told_of_each_file(tiny: Make) -> None:
 def test_nothing_is_warned_of_and_nothing_removed_where_a_run_is_resumed(
     tiny: Make, tmp_path: Path
 ) -> None:
-    given = tiny(**ALL)
+    config = tiny(**ALL)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        Trainer.from_config(given).train()
+        Trainer.from_config(config).train()
         before = {path.name for path in (tmp_path / "runs/tiny").iterdir()}
-        Trainer.from_config({**given, "resume": "auto", "epochs": 5}).train()
+        Trainer.from_config({**config, "resume": "auto", "epochs": 5}).train()
     after = {path.name for path in (tmp_path / "runs/tiny").iterdir()}
     assert after == before | {"save_4.pt"}
 
 
 def test_another_monitor_begins_with_no_best_value(tiny: Make, tmp_path: Path) -> None:
-    given = tiny(save_last=True, **ALWAYS_BETTER)
-    Trainer.from_config(given).train()
-    other = Trainer.from_config({**given, "resume": "auto", "epochs": 3, "mode": "max"})
+    config = tiny(save_last=True, **ALWAYS_BETTER)
+    Trainer.from_config(config).train()
+    other = Trainer.from_config({**config, "resume": "auto", "epochs": 3, "mode": "max"})
     other.train()
-    assert other.best_loss == 0.25 * given["optimizer"]["lr"]
+    assert other.best_loss == 0.25 * config["optimizer"]["lr"]
     assert read_snapshot(tmp_path / "runs/tiny/best.pt")["LIGHTNING"]["next_epoch"] == 3
 
 

@@ -58,7 +58,7 @@ class TellsEpoch(pl.Callback):
 
 def scripted(folder: Path, losses: Sequence[float], **changes: Any) -> Trainer:
     """A trainer whose validation losses are given."""
-    given: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "model": Scripted(losses),
         "train_dataset": Dark(),
         "val_dataset": Dark(),
@@ -69,7 +69,7 @@ def scripted(folder: Path, losses: Sequence[float], **changes: Any) -> Trainer:
         "num_workers": 0,
         "lightning": {**QUIET, "callbacks": [TellsEpoch()]},
     }
-    return Trainer(folder, "run", **{**given, **changes})
+    return Trainer(folder, "run", **{**arguments, **changes})
 
 
 @pytest.mark.parametrize(

@@ -240,7 +240,7 @@ def test_every_broken_key_is_named_in_full(
 
 
 @pytest.mark.parametrize(("name", "text", "words"), FILES, ids=[name for name, *_ in FILES])
-def test_a_broken_file_is_told_with_its_place(
+def test_a_broken_file_is_reported_with_its_place(
     refused: Refused, name: str, text: bytes, words: list[str]
 ) -> None:
     output = refused(text)
@@ -252,7 +252,7 @@ def test_there_are_at_least_sixty_of_them() -> None:
     assert len(KEYS) + len(FILES) >= 60
 
 
-def test_all_wrong_keys_are_told_at_once(refused: Refused, tiny: Make) -> None:
+def test_all_wrong_keys_are_reported_at_once(refused: Refused, tiny: Make) -> None:
     config = tiny(epochz=3, batch_size="large", loss="BCELos", lightning={"precisionx": 1})
     config["model"] = {"type": "unet", "featuress": 2, "num_blocks": "few"}
     config["val_dataset"] = {"type": "SyntheticDataset", "heightt": 3, "folds": "x"}

@@ -121,7 +121,7 @@ def test_a_later_file_beats_an_earlier_one(file: File, printed: Printed, tmp_pat
     assert output["batch_size"] == 4
 
 
-def test_a_misspelt_variable_is_told_and_does_no_harm(
+def test_a_misspelt_variable_is_reported_and_does_no_harm(
     file: File, printed: Printed, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("LIS2_EPOCHZ", "5")
@@ -172,7 +172,7 @@ def test_callbacks_of_lightning_are_added_to(file: File, printed: Printed) -> No
     words = ["--lightning.callbacks+=LearningRateMonitor"]
     words += ["--lightning.callbacks.logging_interval=epoch", "--lightning.callbacks+=ModelSummary"]
     output = printed("--config", file(), *words)["lightning"]["callbacks"]
-    assert [one["class_path"].rpartition(".")[2] for one in output] == [
+    assert [callback["class_path"].rpartition(".")[2] for callback in output] == [
         "LearningRateMonitor",
         "ModelSummary",
     ]
@@ -189,7 +189,8 @@ def test_a_default_that_no_file_can_say_is_one_sentence(
 def test_augmentations_inside_a_data_set_are_added_to(file: File, printed: Printed) -> None:
     output = printed("--config", file(), "--train_dataset.data_augmentations+=RandomVerticalFlip")
     names = [
-        one["class_path"] for one in output["train_dataset"]["init_args"]["data_augmentations"]
+        augmentation["class_path"]
+        for augmentation in output["train_dataset"]["init_args"]["data_augmentations"]
     ]
     assert [name.rpartition(".")[2] for name in names] == [
         "RandomHorizontalFlip",
@@ -210,7 +211,7 @@ def test_help_of_an_unknown_component_is_one_sentence(capsys: pytest.CaptureFixt
     assert "did you mean 'unet'" in capsys.readouterr().err
 
 
-def test_wrong_flags_are_told_at_once(file: File, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_flags_are_reported_at_once(file: File, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "--config", file(), "--epochz", "3", "--sede=4"]) == 2
     output = capsys.readouterr().err
     assert "'--epochs'" in output

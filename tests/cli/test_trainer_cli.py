@@ -75,10 +75,10 @@ def test_fit_trains_and_leaves_what_python_leaves(config: str, tmp_path: Path) -
     assert {path.name for path in typed.iterdir()} == {path.name for path in called.iterdir()}
     for name in ("logs_train.csv", "test_results.csv"):
         assert (typed / name).read_bytes() == (called / name).read_bytes()
-    one, other = (
+    first, second = (
         yaml.safe_load((folder / "config.yaml").read_text()) for folder in (typed, called)
     )
-    assert {**one, "run_name": ""} == {**other, "run_name": ""}
+    assert {**first, "run_name": ""} == {**second, "run_name": ""}
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -112,8 +112,8 @@ def test_what_print_config_prints_loads_back_to_itself(
     path = tmp_path / "printed.yaml"
     path.write_text(yaml.safe_dump(printed), encoding="utf-8")
     assert printed_config(capsys, "fit", "--config", str(path)) == printed
-    one, other = (Trainer.from_config(source).global_config for source in (config, path))
-    assert one == other
+    original, reloaded = (Trainer.from_config(source).global_config for source in (config, path))
+    assert original == reloaded
 
 
 def test_both_spellings_and_the_short_epoch_are_flags(
@@ -122,10 +122,10 @@ def test_both_spellings_and_the_short_epoch_are_flags(
     file = ["fit", "--config", config]
     short = ["--optimizer", "adamw", "--optimizer.lr", "0.1", "--epoch", "3"]
     long = ["--optimizer.class_path", "torch.optim.AdamW", "--optimizer.init_args.lr", "0.1"]
-    one = printed_config(capsys, *file, *short)
-    other = printed_config(capsys, *file, *long, "--epochs=3")
-    assert one == other
-    assert one["optimizer"]["init_args"]["lr"] == 0.1
+    by_name = printed_config(capsys, *file, *short)
+    by_path = printed_config(capsys, *file, *long, "--epochs=3")
+    assert by_name == by_path
+    assert by_name["optimizer"]["init_args"]["lr"] == 0.1
 
 
 def test_test_repeats_the_figures_of_the_run_exactly(copied: Path) -> None:

@@ -52,14 +52,14 @@ def fill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fill:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_configuration_of_lis2_trains_as_it_is(fill: Fill, name: str) -> None:
     path = fill(name)
-    given = yaml.safe_load(path.read_text())
+    config = yaml.safe_load(path.read_text())
     assert main(["fit", "--config", str(path)]) == 0
-    folder = Path(given["output_dir"]) / given["run_name"]
+    folder = Path(config["output_dir"]) / config["run_name"]
     assert (folder / "best.pt").is_file()
     used = yaml.safe_load((folder / "config.yaml").read_text())
-    assert used["epochs"] == given["epoch"]
-    assert used["optimizer"]["init_args"]["lr"] == given["optimizer"]["lr"]
-    assert used["scheduler"]["init_args"]["milestones"] == given["scheduler"]["milestones"]
+    assert used["epochs"] == config["epoch"]
+    assert used["optimizer"]["init_args"]["lr"] == config["optimizer"]["lr"]
+    assert used["scheduler"]["init_args"]["milestones"] == config["scheduler"]["milestones"]
 
 
 def test_a_component_may_lie_in_a_file_of_its_own(fill: Fill) -> None:
@@ -68,7 +68,7 @@ def test_a_component_may_lie_in_a_file_of_its_own(fill: Fill) -> None:
     assert model["encoder"]["init_args"]["vars_config"][1]["scale"] == 114000
 
 
-def test_what_lis2_ignores_is_told_in_one_line(
+def test_what_lis2_ignores_is_reported_in_one_line(
     fill: Fill, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging.getLogger("lis2_lightning"), "propagate", True)
@@ -81,9 +81,9 @@ def test_what_lis2_ignores_is_told_in_one_line(
 
 
 def test_a_key_that_nobody_knows_is_an_error(fill: Fill) -> None:
-    given = {**load_config(fill("config_no_controller")), "force_device": "cpu"}
+    config = {**load_config(fill("config_no_controller")), "force_device": "cpu"}
     with pytest.raises(ConfigError, match="unknown key 'force_device'"):
-        Trainer.from_config(given)
+        Trainer.from_config(config)
 
 
 def test_corners_that_are_rotated_in_are_unlabelled(fill: Fill) -> None:

@@ -24,7 +24,7 @@ def test_numbers_like_1e_3_are_numbers(tmp_path: Path) -> None:
         (b"\xff\xfe\x00", "is not UTF-8 text"),
     ],
 )
-def test_a_broken_file_is_told_in_one_sentence(
+def test_a_broken_file_is_reported_in_one_sentence(
     tmp_path: Path, content: bytes, message: str
 ) -> None:
     path = tmp_path / "broken.yaml"

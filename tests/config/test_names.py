@@ -49,8 +49,8 @@ def two_steps(
 ) -> tuple[Trainer, dict[str, torch.Tensor], dict[str, Any]]:
     """Train two steps; return trainer, weights before them, and the snapshot, read back."""
     little = {"limit_train_batches": 2, "enable_progress_bar": False, "accelerator": "cpu"}
-    given = tiny(epochs=1, val_dataset=None, test_dataset=None, metrics=[], lightning=little)
-    trainer = Trainer.from_config({**given, **changes})
+    config = tiny(epochs=1, val_dataset=None, test_dataset=None, metrics=[], lightning=little)
+    trainer = Trainer.from_config({**config, **changes})
     before = {key: value.clone() for key, value in trainer.model.state_dict().items()}
     trainer.train()
     return trainer, before, read_snapshot(folder / "runs/tiny/best.pt")
@@ -107,15 +107,15 @@ def test_every_scheduler_of_torch_trains_and_comes_back(
 
 @pytest.mark.parametrize("kind", ["optimizer", "scheduler"])
 def test_both_spellings_of_a_component_mean_the_same(tiny: Make, kind: str) -> None:
-    given: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    components: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         "optimizer": ("RAdam", {"lr": 0.1}),
         "scheduler": ("StepLR", {"step_size": 2}),
     }
-    one, other = (
-        Trainer.from_config(tiny(**{kind: component(kind, *given[kind], spelling)}))
+    lis2, ours = (
+        Trainer.from_config(tiny(**{kind: component(kind, *components[kind], spelling)}))
         for spelling in ("LIS2", "class_path")
     )
-    assert one.global_config == other.global_config
+    assert lis2.global_config == ours.global_config
 
 
 def test_a_bare_name_in_any_case_is_a_component(tiny: Make) -> None:
@@ -129,8 +129,8 @@ def test_a_bare_name_in_any_case_is_a_component(tiny: Make) -> None:
 
 
 def test_a_new_component_keeps_no_argument_of_the_former_one(tiny: Make) -> None:
-    given = tiny(optimizer={"type": "SGD", "lr": 0.1, "momentum": 0.9})
-    trainer = Trainer.from_config(given, optimizer={"type": "AdamW"})
+    config = tiny(optimizer={"type": "SGD", "lr": 0.1, "momentum": 0.9})
+    trainer = Trainer.from_config(config, optimizer={"type": "AdamW"})
     arguments = trainer.global_config["optimizer"]["init_args"]
     assert arguments["lr"] == inspect.signature(torch.optim.AdamW).parameters["lr"].default
     assert arguments["weight_decay"] == 0.01  # AdamW's, not that of the default optimizer Adam
@@ -164,8 +164,8 @@ def registered(kind: str, name: str, folder: Path) -> dict[str, Any]:
     """A configuration's keys that use a name."""
     if kind == "dataset":
         files = {key: str(folder / f"{key}.npy") for key in ("image", "target")}
-        given = {"TileDataset": {**files, "size": 16}, "SyntheticDataset": SYNTHETIC}
-        arguments = given.get(name, {"dataset_path": patches(folder)})
+        datasets = {"TileDataset": {**files, "size": 16}, "SyntheticDataset": SYNTHETIC}
+        arguments = datasets.get(name, {"dataset_path": patches(folder)})
         return {"train_dataset": {**arguments, "type": name}, "val_dataset": None}
     if kind == "encoder":
         turns = [{"index": 0, "angle": 90.0}, {"index": 1, "angle": 90.0}]
@@ -173,8 +173,11 @@ def registered(kind: str, name: str, folder: Path) -> dict[str, Any]:
         encoder = {"type": name, **arguments}
         return {"model": {**NETWORK, "encoder": encoder, "encoder_cat_position": "middle"}}
     if kind == "augmentation":
-        one = {"type": name, **AUGMENTATIONS.get(name, {})}
-        return {"train_dataset": {**SYNTHETIC, "data_augmentations": [one]}, "val_dataset": None}
+        augmentation = {"type": name, **AUGMENTATIONS.get(name, {})}
+        return {
+            "train_dataset": {**SYNTHETIC, "data_augmentations": [augmentation]},
+            "val_dataset": None,
+        }
     mlflow = {"tracking_uri": "http://127.0.0.1:1"} if name == "Mlflow" else {}
     others: dict[str, dict[str, Any]] = {
         "tracker": {"trackers": [{"type": name, **mlflow}]},
@@ -197,8 +200,8 @@ def test_every_registered_name_names_a_class_that_is_there() -> None:
         for name in table:
             path = class_path(kind, name.upper(), key=kind)
             assert path == table[name]
-            module, _, found = path.rpartition(".")
-            assert inspect.isclass(getattr(importlib.import_module(module), found))
+            module, _, class_name = path.rpartition(".")
+            assert inspect.isclass(getattr(importlib.import_module(module), class_name))
 
 
 @pytest.mark.parametrize(("kind", "name"), NAMES, ids=str)

@@ -94,7 +94,9 @@ def test_a_single_metric_or_tracker_needs_no_list() -> None:
         ({"epoch": 1, "epochs": 2}, "the same key"),
     ],
 )
-def test_a_wrong_component_is_told_with_its_place(config: dict[str, object], message: str) -> None:
+def test_a_wrong_component_is_reported_with_its_place(
+    config: dict[str, object], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         to_class_paths(config)
 
@@ -116,8 +118,8 @@ def test_an_override_reaches_inside_a_component_in_either_spelling() -> None:
 
 
 def test_merging_leaves_what_was_given_as_it_was() -> None:
-    given = {"optimizer": {"type": "SGD", "lr": 1.0}}
+    config = {"optimizer": {"type": "SGD", "lr": 1.0}}
 
-    merge(given, {"optimizer.lr": 2.0})
+    merge(config, {"optimizer.lr": 2.0})
 
-    assert given == {"optimizer": {"type": "SGD", "lr": 1.0}}
+    assert config == {"optimizer": {"type": "SGD", "lr": 1.0}}

@@ -236,8 +236,8 @@ def test_a_text_may_be_an_activation(tiny: Make) -> None:
             return Trainer.from_config(config)
 
     for name in ("gelu", "relu"):
-        found = getattr(torch.nn.functional, name)
-        assert build(f"torch.nn.functional.{name}").model.activation is found
+        function = getattr(torch.nn.functional, name)
+        assert build(f"torch.nn.functional.{name}").model.activation is function
     for path in ("os.system", "torch.load", "torch.nn.functional.handle_torch_function"):
         with pytest.raises(ConfigError, match=rf"^last\.pt names '{path}', which is "):
             build(path)

@@ -47,8 +47,10 @@ OLD, NEW = 1, 2
 def snapshot(number: int) -> dict[str, Any]:
     """A small snapshot, all of whose weights are its number."""
     weights = {f"model.{i}": torch.full((NUM_WEIGHTS,), float(number)) for i in range(3)}
-    given = {"state_dict": weights, "optimizer_states": [], "lr_schedulers": [], "loops": {}}
-    return to_snapshot(given, model_config={}, global_config={}, best_loss=0.5, next_epoch=number)
+    checkpoint = {"state_dict": weights, "optimizer_states": [], "lr_schedulers": [], "loops": {}}
+    return to_snapshot(
+        checkpoint, model_config={}, global_config={}, best_loss=0.5, next_epoch=number
+    )
 
 
 def number_of(path: Path) -> int | str | None:
@@ -56,11 +58,11 @@ def number_of(path: Path) -> int | str | None:
     if not path.exists():
         return None
     try:
-        found = read_snapshot(path)
+        content = read_snapshot(path)
     except SnapshotError as error:
         return str(error)
-    values = {float(v) for w in found["MODEL"]["MODEL_STATE"].values() for v in w.unique()}
-    number: int = found["LIGHTNING"]["next_epoch"]
+    values = {float(v) for w in content["MODEL"]["MODEL_STATE"].values() for v in w.unique()}
+    number: int = content["LIGHTNING"]["next_epoch"]
     return number if values == {float(number)} else f"{values} in number {number}"
 
 
@@ -118,16 +120,16 @@ class Calls:
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
-            told: dict[str, Any] = {"error": None}
+            report: dict[str, Any] = {"error": None}
             self._library.arm(os.fsencode(folder), mode, at, code)
             try:
                 work(folder)
             except SnapshotError as error:
-                told["error"] = str(error)
+                report["error"] = str(error)
             except BaseException as error:  # noqa: BLE001 - a child must not return from here
-                told["error"] = f"not ours: {error!r}"
-            told["calls"] = self._library.disarm().decode().split()
-            os.write(writer, json.dumps(told).encode())
+                report["error"] = f"not ours: {error!r}"
+            report["calls"] = self._library.disarm().decode().split()
+            os.write(writer, json.dumps(report).encode())
             os._exit(0)
         os.close(writer)
         with os.fdopen(reader, "rb") as pipe:
@@ -144,7 +146,7 @@ def begin(folder: Path, earlier: tuple[str, ...]) -> None:
 
 
 def found_wrong(
-    folder: Path, earlier: tuple[str, ...], status: int, told: dict[str, Any]
+    folder: Path, earlier: tuple[str, ...], status: int, answer: dict[str, Any]
 ) -> Iterator[str]:
     """What a trial found that must not be."""
     names = {*earlier, *(path.name for path in folder.glob("*.pt"))}
@@ -153,7 +155,7 @@ def found_wrong(
     yield from (f"{name} is {now[name]}" for name in names if now[name] not in allowed[name])
     if status == -signal.SIGKILL:
         return
-    error = told.get("error", "it told nothing")
+    error = answer.get("error", "it told nothing")
     if error is None and set(now.values()) != {NEW}:
         yield f"no error, and there is {now}"
     if error and not (".pt cannot be written: " in error and str(folder) in error):
@@ -179,22 +181,22 @@ def every_call(calls: Calls, folder: Path, name: str) -> tuple[list[str], int, l
     """Every fault at every call of a scenario: the calls, the number of trials, what is wrong."""
     earlier, save = SCENARIOS[name]
     begin(folder, earlier)
-    _, told = calls.run(save, folder)
+    _, trace = calls.run(save, folder)
     wrong, trials = [], 0
-    for at, call in enumerate(told["calls"]):
+    for at, call in enumerate(trace["calls"]):
         for fault, (mode, code) in FAULTS.items():
             if mode == HALF and call != "write":
                 continue
             begin(folder, earlier)
             status, answer = calls.run(save, folder, mode, at, code)
-            found = [*found_wrong(folder, earlier, status, answer)]
+            faults = [*found_wrong(folder, earlier, status, answer)]
             if status == -signal.SIGKILL:
-                found += recover(folder, save_three if "three" in name else save_one)
+                faults += recover(folder, save_three if "three" in name else save_one)
             elif mode != FAIL_FROM and call != "unlink":
-                found += (f"{path.name} is left" for path in folder.glob(".*"))
-            wrong += [f"{name}, call {at} ({call}) {fault}: {text}" for text in found]
+                faults += (f"{path.name} is left" for path in folder.glob(".*"))
+            wrong += [f"{name}, call {at} ({call}) {fault}: {text}" for text in faults]
             trials += 1
-    return told["calls"], trials, wrong
+    return trace["calls"], trials, wrong
 
 
 def main() -> int:
@@ -202,12 +204,12 @@ def main() -> int:
     torch.set_num_threads(1)
     calls = Calls(sys.argv[1])
     folder = Path(tempfile.mkdtemp(dir=sys.argv[2]))
-    told = {}
+    results = {}
     for name in SCENARIOS:
         done, trials, wrong = every_call(calls, folder, name)
-        told[name] = {"calls": done, "trials": trials, "wrong": wrong}
+        results[name] = {"calls": done, "trials": trials, "wrong": wrong}
     shutil.rmtree(folder)
-    sys.stdout.write(json.dumps(told))
+    sys.stdout.write(json.dumps(results))
     return 0
 
 

@@ -204,9 +204,9 @@ def check_same(place: Path, reference: Path) -> None:
     Raises:
         BrokenPromiseError: Something differs.
     """
-    found = [*differing(left_by(reference), left_by(place), "")]
-    if found:
-        raise BrokenPromiseError("; ".join([*found[:6], f"{len(found)} in all"]))
+    differences = [*differing(left_by(reference), left_by(place), "")]
+    if differences:
+        raise BrokenPromiseError("; ".join([*differences[:6], f"{len(differences)} in all"]))
 
 
 def left_by(place: Path) -> dict[str, Any]:
@@ -222,21 +222,21 @@ def left_by(place: Path) -> dict[str, Any]:
     return left
 
 
-def differing(one: Any, other: Any, path: str) -> Iterator[str]:
+def differing(expected: Any, actual: Any, path: str) -> Iterator[str]:
     """Where nested values differ, bit for bit; a NaN is itself."""
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        one, other = dict(enumerate(one)), dict(enumerate(other))
-    if isinstance(one, dict) and isinstance(other, dict):
-        yield from (f"{path}/{key} is in one alone" for key in one.keys() ^ other.keys())
-        common = [key for key in one if key in other and key != NOT_COMPARED]
+    if isinstance(expected, list | tuple) and isinstance(actual, list | tuple):
+        expected, actual = dict(enumerate(expected)), dict(enumerate(actual))
+    if isinstance(expected, dict) and isinstance(actual, dict):
+        yield from (f"{path}/{key} is in one alone" for key in expected.keys() ^ actual.keys())
+        common = [key for key in expected if key in actual and key != NOT_COMPARED]
         for key in common:
-            yield from differing(one[key], other[key], f"{path}/{key}")
-    elif isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
-        kinds = [(t.dtype, t.shape, t.contiguous().numpy().tobytes()) for t in (one, other)]
+            yield from differing(expected[key], actual[key], f"{path}/{key}")
+    elif isinstance(expected, torch.Tensor) and isinstance(actual, torch.Tensor):
+        kinds = [(t.dtype, t.shape, t.contiguous().numpy().tobytes()) for t in (expected, actual)]
         if kinds[0] != kinds[1]:
             yield f"{path} has other values"
-    elif repr(one) != repr(other):
-        yield f"{path} is {other!r} and was {one!r}"[:300]
+    elif repr(expected) != repr(actual):
+        yield f"{path} is {actual!r} and was {expected!r}"[:300]
 
 
 class Soak:
@@ -333,8 +333,8 @@ def main() -> int:
             soak.trial(number)
         except BrokenPromiseError as error:
             failed += 1
-            told = f"seed {options.seed}, trial {number} in {soak._work}: {error}"
-            sys.stdout.write(f"{told}\n")
+            message = f"seed {options.seed}, trial {number} in {soak._work}: {error}"
+            sys.stdout.write(f"{message}\n")
             sys.stdout.flush()
         number += 1
     seconds = round(time.monotonic() - begun, 1)

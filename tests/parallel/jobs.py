@@ -174,7 +174,7 @@ def result(job: Job, folder: Path) -> dict[str, Any]:
         name: rows(folder / job.place / name) for name in ("logs_train.csv", "test_results.csv")
     }
     weights = {name: w.detach().double() for name, w in made.model.state_dict().items()}
-    maps = [torch.from_numpy(each) for each in made.predict(None)] if job.sizes[2] else []
+    maps = [torch.from_numpy(array) for array in made.predict(None)] if job.sizes[2] else []
     path = returned["final_model_path"]
     best = read_snapshot(path)["MODEL"]["MODEL_STATE"] if path else made.model.state_dict()
     return {

@@ -75,7 +75,7 @@ class Signals(pl.Callback):
 def trainer(folder: Path, name: str, world: int, model: nn.Module, **changes: Any) -> Trainer:
     """The trainer of a run; every process builds the same."""
     callbacks = changes.pop("callbacks", [])
-    given = {
+    arguments = {
         "train_dataset": Partly(31),
         "val_dataset": Partly(7, seed=1),
         "batch_size": 6 // world,
@@ -91,7 +91,7 @@ def trainer(folder: Path, name: str, world: int, model: nn.Module, **changes: An
         folder,
         name,
         model=model,
-        **given,
+        **arguments,
         lightning={
             "accelerator": "cpu",
             "devices": world,

@@ -106,13 +106,13 @@ class Ended:
     """How a command ended."""
 
     code: int
-    told: str
+    output: str
     took_s: float
 
     @property
     def sentences(self) -> list[str]:
         """What was told of the end."""
-        lines = self.told.splitlines()
+        lines = self.output.splitlines()
         return [line for line in lines if "resume: auto" in line or "lis2: " in line]
 
 
@@ -160,12 +160,12 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Ended]:
         )
         try:
             # the pipe ends when the last process has closed it
-            _, told = process.communicate(timeout=120)
+            _, output = process.communicate(timeout=120)
             wait_until_gone(process.pid)
             died = mark.stat().st_mtime if death else time.time()
         finally:
             end_all([process])
-        return Ended(process.returncode, told, time.time() - died)
+        return Ended(process.returncode, output, time.time() - died)
 
     return run
 
@@ -195,24 +195,24 @@ def processes() -> Iterator[tuple[int, str, int]]:
 @pytest.fixture
 def undisturbed(command: Command, config: Config) -> Path:
     """The folder of a run in which nothing happened."""
-    given = config("undisturbed")
-    folder = Path(given["output_dir"]) / "undisturbed"
+    settings = config("undisturbed")
+    folder = Path(settings["output_dir"]) / "undisturbed"
     if not (folder / "result.json").is_file():
-        ended = command(given)
-        assert ended.code == 0, ended.told
+        ended = command(settings)
+        assert ended.code == 0, ended.output
     return folder
 
 
-def assert_goes_on(command: Command, given: dict[str, Any], undisturbed: Path) -> None:
+def assert_goes_on(command: Command, settings: dict[str, Any], undisturbed: Path) -> None:
     """The same command once more comes to what the undisturbed run came to, bit for bit."""
-    ended = command(given)
-    assert ended.code == 0, ended.told
-    folder = undisturbed.with_name(given["run_name"])
+    ended = command(settings)
+    assert ended.code == 0, ended.output
+    folder = undisturbed.with_name(settings["run_name"])
     for name in ("logs_train.csv", "test_results.csv"):
         assert (folder / name).read_text() == (undisturbed / name).read_text()
-    one, other = weights(folder), weights(undisturbed)
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    resumed, expected = weights(folder), weights(undisturbed)
+    assert resumed.keys() == expected.keys()
+    assert all(torch.equal(resumed[name], expected[name]) for name in resumed)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -224,11 +224,11 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def assert_ended(ended: Ended, code: int, sentence: str, *, tracebacks: int = 0) -> None:
     """All are gone in time, with this code and this one sentence."""
-    assert ended.code == code, ended.told
-    assert len(ended.sentences) == 1, ended.told
+    assert ended.code == code, ended.output
+    assert len(ended.sentences) == 1, ended.output
     assert sentence in ended.sentences[0]
-    assert ended.told.count("Traceback") == tracebacks, ended.told
-    assert ended.took_s < 10, ended.told
+    assert ended.output.count("Traceback") == tracebacks, ended.output
+    assert ended.took_s < 10, ended.output
 
 
 KILLED = {
@@ -246,12 +246,12 @@ KILLED = {
 def test_when_a_process_is_killed_all_end_and_the_run_goes_on_exactly(
     command: Command, config: Config, undisturbed: Path
 ) -> None:
-    given = config("killed")
+    settings = config("killed")
     for death, (code, sentence) in KILLED.items():
-        ended = command(given, f"kill {death}")
+        ended = command(settings, f"kill {death}")
         assert_ended(ended, code, sentence)
         assert "resume: auto" in ended.sentences[0]
-    assert_goes_on(command, given, undisturbed)
+    assert_goes_on(command, settings, undisturbed)
 
 
 FAILED = {
@@ -268,10 +268,10 @@ FAILED = {
 def test_when_a_process_fails_it_tells_why_and_the_run_goes_on_exactly(
     command: Command, config: Config, undisturbed: Path
 ) -> None:
-    given = config("failed")
+    settings = config("failed")
     for death, (code, sentence, tracebacks) in FAILED.items():
-        assert_ended(command(given, death), code, sentence, tracebacks=tracebacks)
-    assert_goes_on(command, given, undisturbed)
+        assert_ended(command(settings, death), code, sentence, tracebacks=tracebacks)
+    assert_goes_on(command, settings, undisturbed)
 
 
 ASKED = {
@@ -290,10 +290,10 @@ ASKED = {
 def test_when_a_process_is_asked_to_end_all_end_and_the_run_goes_on_exactly(
     command: Command, config: Config, undisturbed: Path
 ) -> None:
-    given = config("asked")
+    settings = config("asked")
     for death, sentence in ASKED.items():
-        ended = command(given, f"term {death}")
+        ended = command(settings, f"term {death}")
         assert_ended(ended, 128 + signal.SIGTERM, sentence)
         assert "SIGTERM" in ended.sentences[0]
         assert "the same command with resume: auto" in ended.sentences[0]
-    assert_goes_on(command, given, undisturbed)
+    assert_goes_on(command, settings, undisturbed)

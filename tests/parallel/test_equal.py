@@ -36,7 +36,7 @@ def came(tmp_path_factory: pytest.TempPathFactory, together: Any) -> Callable[[s
     return all_of
 
 
-def one(job: jobs.Job) -> jobs.Job:
+def on_one_process(job: jobs.Job) -> jobs.Job:
     """The same job for one process."""
     return jobs.Job(job.name, 1, 1, jobs.JOINT, job.keys, job.lightning, job.sizes)
 
@@ -54,7 +54,7 @@ def test_an_optimizer_step_is_that_of_one_process_on_the_joined_batch(
     came: Callable[[str], Load], job: jobs.Job, record_property: Callable[[str, object], None]
 ) -> None:
     load = came("steps")
-    shared, alone = load(job), load(one(job))
+    shared, alone = load(job), load(on_one_process(job))
     difference = largest_difference(shared, alone)
     record_property("difference", difference)
     assert 0 <= difference <= TOLERANCE[job.lightning["precision"]]

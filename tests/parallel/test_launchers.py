@@ -66,17 +66,17 @@ class World:
 def world(tiny: Make, tmp_path: Path, started: list[Process]) -> World:
     """A run of sixteen samples in an epoch, four at a time in each of two processes."""
     (tmp_path / "plain_network.py").write_text(PLAIN, encoding="utf-8")
-    given = tiny(
+    config = tiny(
         model={"class_path": "plain_network.Plain"},
         optimizer={"type": "SGD", "lr": 0.5},
         epochs=3,
         save_last=True,
     )
     # the larger fold, of which sixteen samples are taken: no batch is cut short
-    given["train_dataset"], given["val_dataset"] = given["val_dataset"], given["train_dataset"]
-    given["val_dataset"].pop("data_augmentations")
-    given["lightning"]["limit_train_batches"] = 2
-    (tmp_path / "plain.yaml").write_text(yaml.safe_dump(given), encoding="utf-8")
+    config["train_dataset"], config["val_dataset"] = config["val_dataset"], config["train_dataset"]
+    config["val_dataset"].pop("data_augmentations")
+    config["lightning"]["limit_train_batches"] = 2
+    (tmp_path / "plain.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     return World(tmp_path, started)
 
 
@@ -150,9 +150,9 @@ def on_two_hosts(
 
 def ended(*processes: Process) -> list[str]:
     """What processes have told, when all of them are at their end without a failure."""
-    told = [process.communicate(timeout=ENDS_WITHIN_S)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0] * len(processes), "\n".join(told)
-    return told
+    outputs = [process.communicate(timeout=ENDS_WITHIN_S)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes), "\n".join(outputs)
+    return outputs
 
 
 def assert_same_run(world: World, name: str, other: str) -> None:
@@ -180,13 +180,13 @@ def test_torchrun_over_two_hosts_trains_what_one_process_trains(
         words = ("--standalone", "--nproc-per-node=2", "-m", *world.fit("launched"))
         ended(world.start("torch.distributed.run", *words))
     else:
-        told = ended(*on_two_hosts(world, hosts, world.fit("launched")))
-        assert "best train_loss" in "".join(told)
-        assert sum("best train_loss" in each for each in told) == 1
+        outputs = ended(*on_two_hosts(world, hosts, world.fit("launched")))
+        assert "best train_loss" in "".join(outputs)
+        assert sum("best train_loss" in output for output in outputs) == 1
     assert_is_what_one_and_two_processes_train(world, "launched")
 
 
-def test_hosts_that_share_no_folder_are_told_so_in_a_sentence(
+def test_hosts_that_share_no_folder_are_reported_in_a_sentence(
     world: World, hosts: Hosts | None
 ) -> None:
     if hosts is None or shutil.which("unshare") is None:
@@ -194,12 +194,12 @@ def test_hosts_that_share_no_folder_are_told_so_in_a_sentence(
     runs = world.folder / "runs"
     runs.mkdir()
     started = on_two_hosts(world, hosts, world.fit("apart"), unshared=runs)
-    told = "".join(process.communicate(timeout=ENDS_WITHIN_S)[0] for process in started)
+    output = "".join(process.communicate(timeout=ENDS_WITHIN_S)[0] for process in started)
     assert all(process.returncode for process in started)
-    sentences = [line for line in told.splitlines() if line.startswith("lis2: ")]
+    sentences = [line for line in output.splitlines() if line.startswith("lis2: ")]
     there = f"is not visible on {socket.gethostname()}: set output_dir to a folder that all"
     assert sentences
-    assert all(there in sentence for sentence in sentences), told
+    assert all(there in sentence for sentence in sentences), output
     assert [path.name for path in (runs / "apart").iterdir() if path.name != ".lock"] == []
 
 
@@ -234,9 +234,9 @@ def test_two_tasks_of_slurm_train_what_one_process_trains(world: World) -> None:
 
 def test_a_contradiction_to_the_launcher_is_a_sentence_and_code_2(world: World) -> None:
     main, other = srun(world, "wrong", "--lightning.devices=4")
-    told = main.communicate(timeout=ENDS_WITHIN_S)[0]
+    output = main.communicate(timeout=ENDS_WITHIN_S)[0]
     assert (main.returncode, other.wait(ENDS_WITHIN_S)) == (2, 2)
-    assert told.splitlines() == [
+    assert output.splitlines() == [
         "lis2: SLURM has started processes for devices: 2 and num_nodes: 1, and lightning has "
         "devices: 4 and num_nodes: 1: leave both out, or start as many"
     ]
@@ -246,9 +246,9 @@ def test_a_batch_script_without_srun_waits_for_nobody(world: World) -> None:
     job = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "filaments", "SLURM_SUBMIT_DIR": "/"}
     tasks = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_PROCID": "0"}
     script = world.start(*world.fit("waiting"), **job, **tasks)
-    told = script.communicate(timeout=ENDS_WITHIN_S)[0]
+    output = script.communicate(timeout=ENDS_WITHIN_S)[0]
     assert script.returncode == 2
-    assert told == (
+    assert output == (
         "lis2: SLURM has reserved 2 tasks, and srun has started none of them: put srun before the "
         "command, or set SLURM_NTASKS=1 to train in this process alone\n"
     )

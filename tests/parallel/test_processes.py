@@ -56,15 +56,15 @@ def variables(monkeypatch: pytest.MonkeyPatch) -> Set:
         if name in NAMES or name.startswith(PREFIXES):
             monkeypatch.delenv(name)
 
-    def put(**given: str) -> None:
-        for name, value in given.items():
+    def put(**values: str) -> None:
+        for name, value in values.items():
             monkeypatch.setenv(name, value)
 
     return put
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("environment", "expected"),
     [
         ({}, None),
         (TORCHRUN, Launch("torchrun", 2, 1)),
@@ -81,14 +81,14 @@ def variables(monkeypatch: pytest.MonkeyPatch) -> Set:
     ],
 )
 def test_what_was_started_is_read_from_the_launchers_variables(
-    variables: Set, given: dict[str, str], expected: Launch | None
+    variables: Set, environment: dict[str, str], expected: Launch | None
 ) -> None:
-    variables(**given)
+    variables(**environment)
     assert launched() == expected
 
 
 @pytest.mark.parametrize(
-    ("given", "sentence"),
+    ("environment", "sentence"),
     [
         ({**TORCHRUN, "WORLD_SIZE": "3", "GROUP_WORLD_SIZE": "2"}, "same --nproc-per-node"),
         (BATCH_SCRIPT, "reserved 4 tasks, and srun has started none of them: put srun before"),
@@ -103,15 +103,15 @@ def test_what_was_started_is_read_from_the_launchers_variables(
     ],
 )
 def test_processes_that_would_wait_or_train_apart_are_refused_in_a_sentence(
-    variables: Set, given: dict[str, str], sentence: str
+    variables: Set, environment: dict[str, str], sentence: str
 ) -> None:
-    variables(**given)
+    variables(**environment)
     with pytest.raises(ConfigError, match=sentence):
         launched()
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("environment", "expected"),
     [
         ({}, True),
         (TORCHRUN, False),
@@ -125,9 +125,9 @@ def test_processes_that_would_wait_or_train_apart_are_refused_in_a_sentence(
     ],
 )
 def test_one_process_of_a_run_is_the_main_one(
-    variables: Set, given: dict[str, str], *, expected: bool
+    variables: Set, environment: dict[str, str], *, expected: bool
 ) -> None:
-    variables(**given)
+    variables(**environment)
     assert is_main() == expected
 
 
@@ -202,7 +202,7 @@ def objects(tiny: Make) -> dict[str, Any]:
 
     from lis2_lightning.data import SyntheticDataset
 
-    given = tiny()
+    config = tiny()
     dataset = SyntheticDataset(height=64, width=64, size=16)
-    chosen = {key: given[key] for key in ("output_dir", "run_name")}
+    chosen = {key: config[key] for key in ("output_dir", "run_name")}
     return {**chosen, "model": nn.Conv2d(1, 1, 1), "train_dataset": dataset}

@@ -41,10 +41,10 @@ def test_a_signal_to_one_process_ends_both_and_they_go_on_exactly(
     assert parts.keys() == whole.keys()
     for name in ("logs_train.csv", "test_results.csv"):
         assert parts[name] == whole[name]
-    one, other = (read_snapshot(folder / name / "last.pt") for name in names)
-    for name, weight in other["MODEL"]["MODEL_STATE"].items():
-        assert torch.equal(one["MODEL"]["MODEL_STATE"][name], weight)
-    assert str(one["TRAIN_INFO"]) == str(other["TRAIN_INFO"])
+    first, second = (read_snapshot(folder / name / "last.pt") for name in names)
+    for name, weight in second["MODEL"]["MODEL_STATE"].items():
+        assert torch.equal(first["MODEL"]["MODEL_STATE"][name], weight)
+    assert str(first["TRAIN_INFO"]) == str(second["TRAIN_INFO"])
 
 
 @pytest.mark.parametrize("world", [1, 3])
@@ -58,9 +58,9 @@ def test_another_number_of_processes_goes_on_between_epochs(
         shutil.copytree(folder / "two", tmp_path / "one")
         resuming.trainer(tmp_path, "one", 1, jobs.network()).train()
     place = tmp_path / "one" if world == 1 else folder / "three"
-    found = read_snapshot(place / "last.pt")["MODEL"]["MODEL_STATE"]
+    weights = read_snapshot(place / "last.pt")["MODEL"]["MODEL_STATE"]
     for name, weight in expected.items():
-        torch.testing.assert_close(found[name], weight, rtol=0, atol=1e-6)
+        torch.testing.assert_close(weights[name], weight, rtol=0, atol=1e-6)
     rows = jobs.rows(place / "logs_train.csv")
     assert [row["epoch"] for row in rows] == [0, 1, 2]
     for row, other in zip(rows, jobs.rows(tmp_path / "whole/logs_train.csv"), strict=True):

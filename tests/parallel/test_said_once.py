@@ -58,7 +58,7 @@ def config(tiny: Make, tmp_path: Path) -> Path:
     """The configuration of a run with bars, a tracker, snapshots and a test."""
     (tmp_path / "chatty_network.py").write_text(CHATTY, encoding="utf-8")
     data = "chatty_network.ChattyData"
-    given = tiny(
+    settings = tiny(
         model={"class_path": "chatty_network.Chatty"},
         **{
             f"{split}_dataset": {"class_path": data, "init_args": {"folds": [fold]}}
@@ -70,7 +70,7 @@ def config(tiny: Make, tmp_path: Path) -> Path:
         save_interval=1,
     )
     path = tmp_path / "chatty.yaml"
-    path.write_text(yaml.safe_dump(given), encoding="utf-8")
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
     return path
 
 
@@ -110,21 +110,21 @@ def _all_of(terminal: int) -> bytes:
     return b"".join(parts)
 
 
-def plain(told: str) -> list[str]:
+def plain(output: str) -> list[str]:
     """The lines that are told, without the numbers that no two runs share."""
-    lines = (re.sub(r"[\d.]+", "#", line).strip() for line in told.splitlines())
+    lines = (re.sub(r"[\d.]+", "#", line).strip() for line in output.splitlines())
     return sorted({line for line in lines if line})
 
 
-def repeated_lines(told: str) -> dict[str, int]:
+def repeated_lines(output: str) -> dict[str, int]:
     """What is told more than once."""
-    return {line: num for line, num in Counter(told.splitlines()).items() if line and num > 1}
+    return {line: num for line, num in Counter(output.splitlines()).items() if line and num > 1}
 
 
 def files(folder: Path) -> Counter[str]:
     """The files of a run, without the time and the process in their names."""
-    found = (str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    return Counter(re.sub(r"tfevents\..*", "tfevents", name) for name in found)
+    names = (str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    return Counter(re.sub(r"tfevents\..*", "tfevents", name) for name in names)
 
 
 def fit(config: Path, name: str) -> list[str]:
@@ -138,12 +138,12 @@ def fit(config: Path, name: str) -> list[str]:
 def test_two_processes_tell_and_write_what_one_does(
     config: Path, tmp_path: Path, before: tuple[str, ...], after: tuple[str, ...]
 ) -> None:
-    one = run(config, *fit(config, "run"))
+    alone = run(config, *fit(config, "run"))
     (tmp_path / "runs").rename(tmp_path / "alone")
     two = run(config, *before, *fit(config, "run"), *after)
 
     assert repeated_lines(two) == {}, two
-    assert plain(two) == plain(one)
+    assert plain(two) == plain(alone)
     assert "the module warns as it is imported" in two
     assert "the network warns as it is used" in two
     assert "the data warn of folds [0]" in two
@@ -155,14 +155,14 @@ def test_two_processes_give_one_answer(config: Path) -> None:
     answers = {"validate": "val_dice", "test": "test_dice", "predict": "", "plan": "lightning.dev"}
     for command, answer in answers.items():
         words = [command, "--config", str(config), "--run_name", "run"]
-        told = run(config, *TORCHRUN, "lis2_lightning", *words)
-        assert answer in told
-        assert repeated_lines(told) == {}, told
+        output = run(config, *TORCHRUN, "lis2_lightning", *words)
+        assert answer in output
+        assert repeated_lines(output) == {}, output
 
 
 def test_only_the_main_process_draws_bars(config: Path) -> None:
-    one = run(config, *fit(config, "one"), on_terminal=True)
+    alone = run(config, *fit(config, "one"), on_terminal=True)
     two = run(config, *fit(config, "two"), *DEVICES, on_terminal=True)
     # a bar that is done stays, drawn a last time; another process would leave one of its own
     done = re.compile(r"epochs: 100%[^\r\n]*2/2 ")
-    assert len(done.findall(one)) == len(done.findall(two)) > 0
+    assert len(done.findall(alone)) == len(done.findall(two)) > 0

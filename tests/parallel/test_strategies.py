@@ -43,9 +43,9 @@ def test_several_devices_take_ddp_unless_told_otherwise(
     assert type(built(tiny, **lightning).lightning.strategy) is expected
 
 
-@pytest.mark.parametrize("given", ["ddp", "ddp_find_unused_parameters_true", DDPStrategy()])
-def test_every_form_of_ddp_is_supported(tiny: Make, given: Any) -> None:
-    lightning = {"accelerator": "cpu", "devices": 2, "strategy": given}
+@pytest.mark.parametrize("strategy", ["ddp", "ddp_find_unused_parameters_true", DDPStrategy()])
+def test_every_form_of_ddp_is_supported(tiny: Make, strategy: Any) -> None:
+    lightning = {"accelerator": "cpu", "devices": 2, "strategy": strategy}
     made = Trainer.from_config(tiny(), lightning=lightning).lightning.strategy
     assert isinstance(made, DDPStrategy)
 
@@ -145,8 +145,10 @@ def test_on_a_cpu_one_line_tells_that_they_are_not(caplog: pytest.LogCaptureFixt
         logging.getLogger("lis2_lightning").propagate = True
         for _ in range(2):
             plugin.revert(plugin.apply(module))
-    (told,) = caplog.messages
-    assert told.startswith("on cpu batch normalisation cannot be synchronised: each of the 2 pro")
+    (message,) = caplog.messages
+    assert message.startswith(
+        "on cpu batch normalisation cannot be synchronised: each of the 2 pro"
+    )
     assert type(layer(module)) is nn.BatchNorm2d
 
 
@@ -158,7 +160,7 @@ def test_on_a_cpu_one_line_tells_that_they_are_not(caplog: pytest.LogCaptureFixt
         {"device": "cpu", "num_processes": 2, "is_main": False},
     ],
 )
-def test_nothing_is_told_where_there_is_nothing_to_tell(
+def test_nothing_is_reported_where_there_is_nothing_to_report(
     setup: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     module = normalised(**setup)

@@ -126,13 +126,13 @@ class CountsBatches(pl.Callback):
         self.batches[trainer.current_epoch, args[-1]] += 1
 
 
-def same(one: Any, other: Any) -> bool:
+def same(first: Any, second: Any) -> bool:
     """Whether nested values are equal bit for bit."""
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(same, one, other))
-    return torch.equal(one, other) if isinstance(one, torch.Tensor) else bool(one == other)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(same(first[key], second[key]) for key in first)
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(map(same, first, second))
+    return torch.equal(first, second) if isinstance(first, torch.Tensor) else bool(first == second)
 
 
 def without_places(info: dict[str, Any]) -> dict[str, Any]:
@@ -143,18 +143,18 @@ def without_places(info: dict[str, Any]) -> dict[str, Any]:
     return {**info, **renamed, "run_name": ""}
 
 
-def interrupted(given: dict[str, Any], place: Place, code: int = 143) -> None:
+def interrupted(config: dict[str, Any], place: Place, code: int = 143) -> None:
     """Train until a signal ends the run."""
-    trainer = Trainer.from_config(given)
+    trainer = Trainer.from_config(config)
     trainer.lightning.callbacks.insert(0, SendsSignal(place))  # type: ignore[attr-defined]
     with pytest.raises(SystemExit) as ended:
         trainer.train()
     assert ended.value.code == code
 
 
-def go_on(given: dict[str, Any]) -> tuple[dict[str, Any], Counter[tuple[int, int]]]:
+def go_on(config: dict[str, Any]) -> tuple[dict[str, Any], Counter[tuple[int, int]]]:
     """Train to the end, and count the batches."""
-    trainer = Trainer.from_config(given, resume="auto")
+    trainer = Trainer.from_config(config, resume="auto")
     counts = CountsBatches()
     trainer.lightning.callbacks.insert(0, counts)  # type: ignore[attr-defined]
     return trainer.train(), counts.batches
@@ -163,9 +163,9 @@ def go_on(given: dict[str, Any]) -> tuple[dict[str, Any], Counter[tuple[int, int
 def assert_equal(folder: Path, other: Path, names: tuple[str, ...]) -> None:
     """Hold two runs against each other, bit for bit."""
     for name in names:
-        one, two = read_snapshot(folder / name), read_snapshot(other / name)
-        assert same(one["MODEL"]["MODEL_STATE"], two["MODEL"]["MODEL_STATE"]), name
-        assert same(one["TRAIN_INFO"], two["TRAIN_INFO"]), name
+        first, second = read_snapshot(folder / name), read_snapshot(other / name)
+        assert same(first["MODEL"]["MODEL_STATE"], second["MODEL"]["MODEL_STATE"]), name
+        assert same(first["TRAIN_INFO"], second["TRAIN_INFO"]), name
     for name in ("logs_train.csv", "test_results.csv"):
         assert (folder / name).read_text() == (other / name).read_text()
     assert {p.name for p in folder.iterdir()} == {p.name for p in other.iterdir()}
@@ -178,19 +178,19 @@ def both(tiny: Make, networks: str, tmp_path: Path) -> Callable[..., None]:
     def compare(place: Place, **changes: Any) -> None:
         lightning = {**tiny()["lightning"], **changes.pop("lightning", {})}
         workers = changes.pop("then_workers", 0)
-        given = tiny(
+        config = tiny(
             **{"model": {"class_path": f"{networks}.Droppy"}, "epochs": 4, "batch_size": 2}
             | {"lightning": lightning, **changes}
         )
-        whole = Trainer.from_config(given, run_name="whole").train()
-        interrupted({**given, "run_name": "parts"}, place)
+        whole = Trainer.from_config(config, run_name="whole").train()
+        interrupted({**config, "run_name": "parts"}, place)
         last = read_snapshot(tmp_path / "runs/parts/last.pt")["LIGHTNING"]
-        parts, batches = go_on({**given, "run_name": "parts", "num_workers": workers})
+        parts, batches = go_on({**config, "run_name": "parts", "num_workers": workers})
         assert without_places(parts) == without_places(whole)
         first = last["next_epoch"], last["next_batch"]
         assert all(count == 1 for count in batches.values())
         assert min(batches, default=first) == first or last["next_batch"] > 0
-        names = ("best.pt", "last.pt") if given.get("save_last") else ("best.pt",)
+        names = ("best.pt", "last.pt") if config.get("save_last") else ("best.pt",)
         assert_equal(tmp_path / "runs/parts", tmp_path / "runs/whole", names)
 
     return compare
@@ -229,9 +229,9 @@ def test_a_run_goes_on_exactly_with_any_number_of_workers(
 def test_a_run_that_is_interrupted_again_and_again_goes_on_exactly(
     tiny: Make, networks: str, tmp_path: Path
 ) -> None:
-    given = tiny(model={"class_path": f"{networks}.Droppy"}, batch_size=2, epochs=3)
-    whole = Trainer.from_config(given, run_name="whole").train()
-    parts = {**given, "run_name": "parts", "resume": "auto"}
+    config = tiny(model={"class_path": f"{networks}.Droppy"}, batch_size=2, epochs=3)
+    whole = Trainer.from_config(config, run_name="whole").train()
+    parts = {**config, "run_name": "parts", "resume": "auto"}
     for epoch in range(3):
         for batch in (0, 3, LAST):
             interrupted(parts, ("on_train_batch_start", epoch, batch))
@@ -278,15 +278,15 @@ def test_a_signal_during_a_prediction_leaves_the_run_as_it_is(
 def test_a_compiled_network_has_plain_names_in_its_snapshot_and_goes_on(
     tiny: Make, tmp_path: Path, how: str
 ) -> None:
-    given = tiny(save_last=True)
-    names = set(Trainer.from_config(given).model.state_dict())
+    config = tiny(save_last=True)
+    names = set(Trainer.from_config(config).model.state_dict())
     for changes in ({}, {"resume": "auto", "epochs": 3}):
         compiled: dict[str, Any] = {"compile": True}
         if how == "torch.compile":
-            compiled = {"model": torch.compile(Trainer.from_config(given).model)}
+            compiled = {"model": torch.compile(Trainer.from_config(config).model)}
         # what matters is how the weights are named; building machine code would take a minute
         with torch.compiler.set_stance("force_eager"):
-            Trainer.from_config({**given, **changes, **compiled}).train()
+            Trainer.from_config({**config, **changes, **compiled}).train()
     last = read_snapshot(tmp_path / "runs/tiny/last.pt")
     assert set(last["MODEL"]["MODEL_STATE"]) == names
     assert last["TRAIN_INFO"]["EPOCHS_RUN"] == 2

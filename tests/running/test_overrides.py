@@ -43,7 +43,7 @@ class Sees(pl.Callback):
 
 
 @pytest.fixture
-def told(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], str]]:
+def message(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], str]]:
     """The one line that says where a run goes on."""
     logger = logging.getLogger("lis2_lightning")
     logger.addHandler(caplog.handler)
@@ -55,8 +55,8 @@ def told(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], str]]:
 @pytest.fixture
 def halfway(tiny: Make, tmp_path: Path) -> Path:
     """The snapshot of a run which a signal ended before the third batch of its second epoch."""
-    given = tiny(scheduler={"type": "StepLR", "step_size": 1, "gamma": 0.5}, epochs=3)
-    trainer = Trainer.from_config(given)
+    config = tiny(scheduler={"type": "StepLR", "step_size": 1, "gamma": 0.5}, epochs=3)
+    trainer = Trainer.from_config(config)
     trainer.lightning.callbacks.insert(0, Ends(1, 2))  # type: ignore[attr-defined]
     with pytest.raises(SystemExit):
         trainer.train()
@@ -71,17 +71,17 @@ def go_on(path: Path, **overrides: Any) -> tuple[Trainer, Sees]:
     return trainer, sees
 
 
-def test_the_same_values_are_not_worth_a_word(halfway: Path, told: Callable[[], str]) -> None:
+def test_the_same_values_are_not_worth_a_word(halfway: Path, message: Callable[[], str]) -> None:
     _, sees = go_on(halfway)
-    assert told() == f"resuming from {halfway} at epoch 1, batch 2"
+    assert message() == f"resuming from {halfway} at epoch 1, batch 2"
     assert sees.batches[0][:2] == (1, 2)
 
 
 def test_another_learning_rate_wins_and_the_schedule_keeps_its_course(
-    halfway: Path, told: Callable[[], str], read_log: Log
+    halfway: Path, message: Callable[[], str], read_log: Log
 ) -> None:
     trainer, sees = go_on(halfway, **{"optimizer.lr": 0.1})
-    assert "optimizer.lr is 0.1, was 0.01" in told()
+    assert "optimizer.lr is 0.1, was 0.01" in message()
     rates = [row["lr"] for row in read_log(halfway.with_name("logs_train.csv"))]
     assert rates == pytest.approx([0.01, 0.005, 0.025])
     assert sees.batches[0][:2] == (1, 2)
@@ -89,33 +89,33 @@ def test_another_learning_rate_wins_and_the_schedule_keeps_its_course(
     assert trainer.optimizer.param_groups[0]["initial_lr"] == 0.1
 
 
-def test_another_argument_of_the_optimizer_wins(halfway: Path, told: Callable[[], str]) -> None:
+def test_another_argument_of_the_optimizer_wins(halfway: Path, message: Callable[[], str]) -> None:
     trainer, _ = go_on(halfway, **{"optimizer.weight_decay": 0.25})
-    assert "optimizer.weight_decay is 0.25, was 0" in told()
+    assert "optimizer.weight_decay is 0.25, was 0" in message()
     assert trainer.optimizer is not None
     assert trainer.optimizer.param_groups[0]["weight_decay"] == 0.25
 
 
-def test_another_optimizer_begins_afresh(halfway: Path, told: Callable[[], str]) -> None:
+def test_another_optimizer_begins_afresh(halfway: Path, message: Callable[[], str]) -> None:
     trainer, _ = go_on(halfway, optimizer={"type": "SGD", "lr": 0.1})
-    assert "another optimizer: it starts anew" in told()
+    assert "another optimizer: it starts anew" in message()
     assert isinstance(trainer.optimizer, torch.optim.SGD)
 
 
 def test_another_scheduler_begins_afresh(
-    halfway: Path, told: Callable[[], str], read_log: Log
+    halfway: Path, message: Callable[[], str], read_log: Log
 ) -> None:
     go_on(halfway, scheduler={"type": "StepLR", "step_size": 1, "gamma": 0.1})
-    assert "another scheduler: it starts anew" in told()
+    assert "another scheduler: it starts anew" in message()
     rates = [row["lr"] for row in read_log(halfway.with_name("logs_train.csv"))]
     assert rates == pytest.approx([0.01, 0.005, 0.0005])
 
 
 def test_an_epoch_begins_again_where_its_batches_are_others(
-    halfway: Path, told: Callable[[], str]
+    halfway: Path, message: Callable[[], str]
 ) -> None:
     _, sees = go_on(halfway, batch_size=5)
-    assert "batch_size is 5, was 4" in told()
+    assert "batch_size is 5, was 4" in message()
     assert [batch for batch in sees.batches if batch[0] == 1] == [(1, 0, 5), (1, 1, 5), (1, 2, 3)]
 
 
@@ -154,10 +154,10 @@ def test_fewer_epochs_than_are_done_are_refused(tiny: Make, tmp_path: Path) -> N
 
 
 def test_a_run_without_a_seed_goes_on_with_the_one_it_drew(tiny: Make, tmp_path: Path) -> None:
-    given = tiny(seed=None, save_last=True, resume="auto")
-    Trainer.from_config(given).train()
+    config = tiny(seed=None, save_last=True, resume="auto")
+    Trainer.from_config(config).train()
     drawn = read_snapshot(tmp_path / "runs/tiny/last.pt")["GLOBAL_CONFIG"]["seed"]
-    trainer = Trainer.from_config(given, epochs=3)
+    trainer = Trainer.from_config(config, epochs=3)
     assert trainer.data.seed == drawn
     trainer.train()
     assert read_snapshot(tmp_path / "runs/tiny/last.pt")["GLOBAL_CONFIG"]["seed"] == drawn

@@ -45,13 +45,13 @@ def counted(trainer: Trainer) -> tuple[dict[str, Any], dict[int, int]]:
     return info, dict(counts.batches)
 
 
-def same(one: Any, other: Any) -> bool:
+def same(first: Any, second: Any) -> bool:
     """Whether nested values are equal bit for bit."""
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(same, one, other))
-    return torch.equal(one, other) if isinstance(one, torch.Tensor) else bool(one == other)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(same(first[key], second[key]) for key in first)
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(map(same, first, second))
+    return torch.equal(first, second) if isinstance(first, torch.Tensor) else bool(first == second)
 
 
 def without_places(info: dict[str, Any]) -> dict[str, Any]:
@@ -65,25 +65,27 @@ def without_places(info: dict[str, Any]) -> dict[str, Any]:
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     tiny: Make, networks: str, tmp_path: Path, scheduler: str
 ) -> None:
-    given = tiny(
+    config = tiny(
         model={"class_path": f"{networks}.Droppy"},
         scheduler=SCHEDULERS[scheduler],
         early_stopper=True,
         save_last=True,
     )
-    whole = Trainer.from_config(given, run_name="whole", epochs=4).train()
-    Trainer.from_config(given, run_name="parts", epochs=2).train()
+    whole = Trainer.from_config(config, run_name="whole", epochs=4).train()
+    Trainer.from_config(config, run_name="parts", epochs=2).train()
     torch.rand(7)  # whatever was drawn in between must not matter
     last = tmp_path / "runs/parts/last.pt"
     resumed, batches = counted(Trainer.from_snapshot(last, epochs=4))
 
-    num_batches = -(-len(Trainer.from_config(given).data.train) // 4)  # type: ignore[arg-type]
+    num_batches = -(-len(Trainer.from_config(config).data.train) // 4)  # type: ignore[arg-type]
     assert batches == {2: num_batches, 3: num_batches}
     assert without_places(resumed) == without_places(whole)
     for name in ("last.pt", "best.pt"):
-        one, other = (read_snapshot(tmp_path / "runs" / run / name) for run in ("whole", "parts"))
-        assert same(one["MODEL"]["MODEL_STATE"], other["MODEL"]["MODEL_STATE"])
-        assert same(one["TRAIN_INFO"], other["TRAIN_INFO"])
+        first, second = (
+            read_snapshot(tmp_path / "runs" / run / name) for run in ("whole", "parts")
+        )
+        assert same(first["MODEL"]["MODEL_STATE"], second["MODEL"]["MODEL_STATE"])
+        assert same(first["TRAIN_INFO"], second["TRAIN_INFO"])
     for name in ("logs_train.csv", "test_results.csv"):
         one_file, other_file = (tmp_path / "runs" / run / name for run in ("whole", "parts"))
         assert one_file.read_bytes() == other_file.read_bytes()
@@ -91,17 +93,17 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
 
 def test_another_seed_gives_another_run(tiny: Make, networks: str) -> None:
     # or the test above could not fail: order, dropout and augmentation do matter here
-    given = tiny(model={"class_path": f"{networks}.Droppy"})
-    runs = [Trainer.from_config(given, run_name=f"run{s}", seed=s).train() for s in (1, 2)]
-    again = Trainer.from_config(given, run_name="again", seed=1).train()
+    config = tiny(model={"class_path": f"{networks}.Droppy"})
+    runs = [Trainer.from_config(config, run_name=f"run{s}", seed=s).train() for s in (1, 2)]
+    again = Trainer.from_config(config, run_name="again", seed=1).train()
     assert without_places(runs[0]) != without_places(runs[1])
     assert without_places(runs[0]) == without_places(again)
 
 
 def test_the_early_stopper_remembers_across_a_resume(tiny: Make, tmp_path: Path) -> None:
     stopper = {"type": "LossEarlyStopping", "patience": 4, "min_delta": 10.0}
-    given = tiny(early_stopper=stopper, save_last=True)
-    Trainer.from_config(given, epochs=2).train()
+    config = tiny(early_stopper=stopper, save_last=True)
+    Trainer.from_config(config, epochs=2).train()
     info, batches = counted(Trainer.from_snapshot(tmp_path / "runs/tiny/last.pt", epochs=20))
     assert info["epochs_run"] == 5  # the first is the best, four follow
     assert sorted(batches) == [2, 3, 4]
@@ -121,11 +123,11 @@ def test_an_early_stopped_run_trains_nothing_however_many_epochs_are_asked_for(
     tiny: Make, tmp_path: Path, contents: Contents
 ) -> None:
     stopper = {"type": "LossEarlyStopping", "patience": 1, "min_delta": 10.0}
-    given = tiny(early_stopper=stopper, save_last=True, epochs=9)
-    info = Trainer.from_config(given).train()
+    config = tiny(early_stopper=stopper, save_last=True, epochs=9)
+    info = Trainer.from_config(config).train()
     assert info["epochs_run"] == 2
     before = contents(tmp_path)
-    again = Trainer.from_config(given, resume="auto", epochs=30)
+    again = Trainer.from_config(config, resume="auto", epochs=30)
     assert counted(again) == (info, {})
     from_file = Trainer.from_snapshot(tmp_path / "runs/tiny/last.pt", epochs=30)
     assert counted(from_file) == (info, {})
@@ -136,42 +138,42 @@ def test_an_early_stopped_run_whose_result_is_lost_still_trains_nothing(
     tiny: Make, tmp_path: Path
 ) -> None:
     stopper = {"type": "LossEarlyStopping", "patience": 1, "min_delta": 10.0}
-    given = tiny(early_stopper=stopper, save_last=True, epochs=9)
-    info = Trainer.from_config(given).train()
+    config = tiny(early_stopper=stopper, save_last=True, epochs=9)
+    info = Trainer.from_config(config).train()
     (tmp_path / "runs/tiny/result.json").unlink()  # the machine died between fit and the result
-    again, batches = counted(Trainer.from_config(given, resume="auto"))
+    again, batches = counted(Trainer.from_config(config, resume="auto"))
     assert batches == {}
     assert without_places(again) == without_places(info)
 
 
 def test_resume_auto_starts_afresh_and_then_goes_on(tiny: Make) -> None:
-    given = tiny(resume="auto", save_last=True)
-    first, batches = counted(Trainer.from_config(given, epochs=1))
+    config = tiny(resume="auto", save_last=True)
+    first, batches = counted(Trainer.from_config(config, epochs=1))
     assert sorted(batches) == [0]
     assert first["epochs_run"] == 1
-    second, batches = counted(Trainer.from_config(given, epochs=3))
+    second, batches = counted(Trainer.from_config(config, epochs=3))
     assert sorted(batches) == [1, 2]
     assert second["epochs_run"] == 3
-    third, batches = counted(Trainer.from_config(given, epochs=3))
+    third, batches = counted(Trainer.from_config(config, epochs=3))
     assert (third, batches) == (second, {})
 
 
 def test_resume_auto_passes_over_damaged_snapshots(tiny: Make, tmp_path: Path) -> None:
-    given = tiny(save_last=True, save_interval=1, epochs=3)
-    Trainer.from_config(given).train()
+    config = tiny(save_last=True, save_interval=1, epochs=3)
+    Trainer.from_config(config).train()
     folder = tmp_path / "runs/tiny"
     for name in ("last.pt", "save_2.pt", "best.pt"):
         (folder / name).unlink()
         (folder / name).write_bytes(b"torn")
-    _, batches = counted(Trainer.from_config(given, resume="auto", epochs=4))
+    _, batches = counted(Trainer.from_config(config, resume="auto", epochs=4))
     assert sorted(batches) == [2, 3]
 
 
 def test_a_snapshot_is_read_once_on_the_way_to_the_first_batch(
     tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = tiny(save_last=True, save_interval=1, epochs=3)
-    Trainer.from_config(given).train()
+    config = tiny(save_last=True, save_interval=1, epochs=3)
+    Trainer.from_config(config).train()
     (tmp_path / "runs/tiny/best.pt").unlink()  # a name that is to be given again
     calls: list[None] = []
     real = torch.load  # noqa: TID251 - what is counted
@@ -187,7 +189,7 @@ def test_a_snapshot_is_read_once_on_the_way_to_the_first_batch(
     monkeypatch.setattr(torch, "load", load)
     last = tmp_path / "runs/tiny/last.pt"
     for trainer in (
-        Trainer.from_config(given, resume="auto", epochs=4),
+        Trainer.from_config(config, resume="auto", epochs=4),
         Trainer.from_snapshot(last, epochs=5),
     ):
         calls.clear()
@@ -198,8 +200,8 @@ def test_a_snapshot_is_read_once_on_the_way_to_the_first_batch(
 
 
 def test_resuming_from_an_earlier_snapshot_cuts_the_log_back(tiny: Make, tmp_path: Path) -> None:
-    given = tiny(save_interval=1, epochs=4)
-    Trainer.from_config(given).train()
+    config = tiny(save_interval=1, epochs=4)
+    Trainer.from_config(config).train()
     log = tmp_path / "runs/tiny/logs_train.csv"
     before = log.read_bytes()
     trainer = Trainer.from_snapshot(tmp_path / "runs/tiny/save_1.pt", epochs=5)

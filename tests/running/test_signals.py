@@ -47,9 +47,9 @@ class Slow(nn.Conv2d):
 def config(tiny: Make, tmp_path: Path) -> Path:
     """The configuration of a run of many seconds."""
     (tmp_path / "slow_network.py").write_text(SLOW, encoding="utf-8")
-    given = tiny(model={"class_path": "slow_network.Slow"}, epochs=50, resume="auto")
+    settings = tiny(model={"class_path": "slow_network.Slow"}, epochs=50, resume="auto")
     path = tmp_path / "slow.yaml"
-    path.write_text(yaml.safe_dump(given), encoding="utf-8")
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
     return path
 
 
@@ -78,13 +78,13 @@ def wait_for_rows(folder: Path, num: int = 1) -> None:
 
 def assert_stopped(process: subprocess.Popen[str], number: int, folder: Path) -> None:
     """The process ended with the signal's code and one sentence, and left a whole snapshot."""
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == 128 + number, told
+    _, output = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, output
     name = signal.Signals(number).name
-    sentences = [line for line in told.splitlines() if name in line]
+    sentences = [line for line in output.splitlines() if name in line]
     assert len(sentences) == 1
     assert "last.pt. Run the same command with resume: auto to continue" in sentences[0]
-    assert "Traceback" not in told
+    assert "Traceback" not in output
     assert read_snapshot(folder / "last.pt")["LIGHTNING"]["next_epoch"] >= 1
 
 
@@ -113,8 +113,8 @@ def test_the_same_command_goes_on_to_the_result_of_an_undisturbed_run(
         process.send_signal(signal.SIGTERM)
         assert_stopped(process, signal.SIGTERM, folder)
     process = start(*words)
-    _, told = process.communicate(timeout=120)
-    assert process.returncode == 0, told
+    _, output = process.communicate(timeout=120)
+    assert process.returncode == 0, output
     monkeypatch.syspath_prepend(str(tmp_path))
     Trainer.from_config(config, epochs=6, run_name="whole").train()
     for name in ("logs_train.csv", "test_results.csv"):
@@ -163,9 +163,9 @@ def test_slurm_is_asked_to_start_the_job_again_and_it_goes_on_by_itself(
     assert asked.read_text(encoding="utf-8") == "requeue 4711\n"
 
     process = start(*words, **job, SLURM_RESTART_COUNT="1")
-    _, told = process.communicate(timeout=120)
-    assert process.returncode == 0, told
-    assert "resuming from" in told
+    _, output = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert "resuming from" in output
     rows = (tmp_path / "runs/tiny/logs_train.csv").read_text(encoding="utf-8").splitlines()
     assert [row.split(",")[0] for row in rows] == ["epoch", "0", "1", "2", "3"]
 
@@ -183,8 +183,8 @@ def test_a_signal_during_a_prediction_ends_it_with_its_code(
     while not mark.exists() and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    _, told = process.communicate(timeout=60)
+    _, output = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
-    assert "SIGTERM during predict: the files written so far are whole" in told
+    assert "SIGTERM during predict: the files written so far are whole" in output
     assert written.stat().st_mtime_ns == before
     assert read_snapshot(tmp_path / "runs/tiny/best.pt")["LIGHTNING"]["next_epoch"] == 1

@@ -38,9 +38,9 @@ class Watches(pl.Callback):
             raise MemoryError
 
 
-def watched(given: dict[str, Any], folder: Path, **options: Any) -> tuple[Trainer, Watches]:
+def watched(config: dict[str, Any], folder: Path, **options: Any) -> tuple[Trainer, Watches]:
     """A trainer with a watcher."""
-    trainer, watches = Trainer.from_config(given), Watches(folder, **options)
+    trainer, watches = Trainer.from_config(config), Watches(folder, **options)
     trainer.lightning.callbacks.insert(0, watches)  # type: ignore[attr-defined]
     return trainer, watches
 
@@ -51,27 +51,27 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def assert_same_run(one: Path, other: Path) -> None:
+def assert_same_run(folder: Path, other: Path) -> None:
     """Two run folders agree in the best weights and in every row."""
-    first, second = weights(one / "best.pt"), weights(other / "best.pt")
+    first, second = weights(folder / "best.pt"), weights(other / "best.pt")
     assert all(torch.equal(first[name], second[name]) for name in first)
     for name in ("logs_train.csv", "test_results.csv"):
-        assert (one / name).read_text() == (other / name).read_text()
+        assert (folder / name).read_text() == (other / name).read_text()
 
 
 def test_last_pt_is_written_every_n_steps_and_a_crash_costs_no_more(
     tiny: Make, tmp_path: Path
 ) -> None:
-    given = tiny(batch_size=2, save_every_n_steps=3)
-    whole, seen = watched({**given, "run_name": "whole"}, tmp_path / "runs/whole")
+    config = tiny(batch_size=2, save_every_n_steps=3)
+    whole, seen = watched({**config, "run_name": "whole"}, tmp_path / "runs/whole")
     whole.train()
     every_third = [(0, 0), (0, 3), (0, 6), (1, 2), (1, 5)]
     assert list(dict.fromkeys([(0, 0), *seen.positions])) == every_third
 
-    crashing, _ = watched(given, tmp_path / "runs/tiny", crash_at=(1, 4))
+    crashing, _ = watched(config, tmp_path / "runs/tiny", crash_at=(1, 4))
     with pytest.raises(MemoryError):
         crashing.train()
-    going_on, after = watched({**given, "resume": "auto"}, tmp_path / "runs/tiny")
+    going_on, after = watched({**config, "resume": "auto"}, tmp_path / "runs/tiny")
     going_on.train()
     assert sorted(after.batches) == [(1, batch) for batch in range(2, NUM_BATCHES)]
     assert_same_run(tmp_path / "runs/tiny", tmp_path / "runs/whole")
@@ -99,9 +99,9 @@ def test_last_pt_is_written_every_few_minutes(tiny: Make, tmp_path: Path) -> Non
 def test_snapshots_inside_an_epoch_wait_for_the_accumulated_step(
     tiny: Make, tmp_path: Path
 ) -> None:
-    given = tiny(batch_size=2, save_every_n_steps=1)
-    given["lightning"] = {**given["lightning"], "accumulate_grad_batches": 3}
-    trainer, seen = watched(given, tmp_path / "runs/tiny")
+    config = tiny(batch_size=2, save_every_n_steps=1)
+    config["lightning"] = {**config["lightning"], "accumulate_grad_batches": 3}
+    trainer, seen = watched(config, tmp_path / "runs/tiny")
     trainer.train()
     assert set(seen.positions) == {(0, 3), (0, 6), (1, 0), (1, 3), (1, 6)}
 
@@ -110,16 +110,16 @@ def test_snapshots_inside_an_epoch_wait_for_the_accumulated_step(
 def test_a_run_that_a_limit_ended_inside_an_epoch_goes_on_there(
     tiny: Make, networks: str, tmp_path: Path, limit: dict[str, Any]
 ) -> None:
-    given = tiny(model={"class_path": f"{networks}.Droppy"}, batch_size=2, early_stopper=True)
-    Trainer.from_config(given, run_name="whole").train()
-    lightning = given["lightning"]
-    short = Trainer.from_config(given, lightning={**lightning, **limit})
+    config = tiny(model={"class_path": f"{networks}.Droppy"}, batch_size=2, early_stopper=True)
+    Trainer.from_config(config, run_name="whole").train()
+    lightning = config["lightning"]
+    short = Trainer.from_config(config, lightning={**lightning, **limit})
     info = short.train()
     done = int(short.lightning.global_step)
     assert info["epochs_run"] == done // NUM_BATCHES
 
     longer, seen = watched(
-        {**given, "resume": "auto", "lightning": {**lightning, "max_time": None}},
+        {**config, "resume": "auto", "lightning": {**lightning, "max_time": None}},
         tmp_path / "runs/tiny",
     )
     longer.train()
@@ -136,8 +136,8 @@ def test_a_network_with_a_bad_weight_is_not_written_inside_an_epoch_either(
             if args[-1] == 3:
                 next(module.parameters()).data.fill_(float("inf"))
 
-    given = tiny(batch_size=2, save_every_n_steps=2)
-    trainer = Trainer.from_config(given)
+    config = tiny(batch_size=2, save_every_n_steps=2)
+    trainer = Trainer.from_config(config)
     trainer.lightning.callbacks.insert(0, Breaks())  # type: ignore[attr-defined]
     with pytest.raises(TrainingError, match="weight became NaN or infinite in epoch 0"):
         trainer.train()

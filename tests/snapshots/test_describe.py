@@ -86,7 +86,7 @@ def test_what_the_configuration_does_not_name_is_null(tmp_path: Path) -> None:
     assert facts["scheduler"] is None
 
 
-def test_a_snapshot_of_lis2_is_told_as_such(tmp_path: Path) -> None:
+def test_a_snapshot_of_lis2_is_described_as_such(tmp_path: Path) -> None:
     path = tmp_path / "theirs.pt"
     info = {"EPOCHS_RUN": 4, "BEST_LOSS": torch.tensor(0.5), "SCHEDULER_STATE": None}
     theirs = {
@@ -115,7 +115,7 @@ def test_the_text_is_narrow_and_is_the_summary_as_yaml(
     assert shown["size"].endswith("kB")
 
 
-def test_a_terminal_is_told_nothing_but_text(tmp_path: Path) -> None:
+def test_a_terminal_is_shown_nothing_but_text(tmp_path: Path) -> None:
     evil = {"monitor": "\x1b[31m", "optimizer": {"type": "\x1b]0;x\x07"}, "\x1b[2J": "\x1b[0m"}
     first = written(tmp_path / "one.pt", torch.optim.SGD, evil)
     other = written(tmp_path / "other.pt", torch.optim.SGD, {"\x1b[2J": "\x1b[1m", "tall": "\n"})

@@ -167,7 +167,7 @@ WRONG: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("place", WRONG)
-def test_an_entry_of_another_kind_or_none_is_told_in_one_sentence(
+def test_an_entry_of_another_kind_or_none_is_reported_in_one_sentence(
     place: str, snapshot: Make, tmp_path: Path
 ) -> None:
     *outer, last = place.split(".")

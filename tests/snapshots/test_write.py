@@ -101,7 +101,7 @@ LIMITS = pytest.mark.parametrize("limit", [0, 100, 4000, 100_000, 399_000])
 
 
 @LIMITS
-def test_a_file_that_takes_no_more_bytes_is_told_by_its_own_error(
+def test_a_file_that_takes_no_more_bytes_is_reported_by_its_own_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int
 ) -> None:
     # torch's writer would tell of positions in the file that it did not expect
@@ -132,7 +132,7 @@ def test_an_interrupt_while_torch_writes_is_not_taken_for_a_failed_write(
     assert next_epoch(tmp_path / "last.pt") == 1
 
 
-def test_what_torch_cannot_write_is_told_and_leaves_the_earlier_file(tmp_path: Path) -> None:
+def test_what_torch_cannot_write_is_reported_and_leaves_the_earlier_file(tmp_path: Path) -> None:
     write_snapshot(snapshot(1), tmp_path / "last.pt")
     changed = snapshot(2)
     weight = changed["MODEL"]["MODEL_STATE"]["weight"]
@@ -163,7 +163,7 @@ def test_a_second_name_outlives_a_new_file_under_the_first(tmp_path: Path) -> No
     assert (next_epoch(last), next_epoch(best)) == (1, 2)
 
 
-def test_a_second_name_that_cannot_be_given_is_told(
+def test_a_second_name_that_cannot_be_given_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_snapshot(snapshot(1), tmp_path / "last.pt")

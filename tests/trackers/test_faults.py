@@ -85,26 +85,26 @@ def proxied(mlflow_server: MlflowServer) -> Iterator[Callable[[Mode], Proxy]]:
 Weights = dict[str, torch.Tensor]
 
 
-def train(given: dict[str, Any], at: At | None = None) -> tuple[float, Weights]:
+def train(config: dict[str, Any], at: At | None = None) -> tuple[float, Weights]:
     """Train; how long it took without the test's own actions, and the weights."""
     at = at or At()
     began = time.monotonic()
-    trainer = Trainer.from_config(given, **{"lightning.callbacks": [at]})
+    trainer = Trainer.from_config(config, **{"lightning.callbacks": [at]})
     info = trainer.train()
     seconds = time.monotonic() - began - at.seconds
     return seconds, read_snapshot(Path(info["last_model_path"]))["MODEL"]["MODEL_STATE"]
 
 
-def assert_unhurt(given: dict[str, Any], trackers: Any, waits: list[float], at: At) -> Path:
+def assert_unhurt(config: dict[str, Any], trackers: Any, waits: list[float], at: At) -> Path:
     """Train with and without trackers: the same weights, in nearly the same time."""
-    plain_s, plain = train({**given, "run_name": "plain"})
-    seconds, weights = train({**given, "run_name": "tracked", "trackers": trackers}, at)
+    plain_s, plain = train({**config, "run_name": "plain"})
+    seconds, weights = train({**config, "run_name": "tracked", "trackers": trackers}, at)
     assert plain.keys() == weights.keys()
     assert all(torch.equal(plain[name], weights[name]) for name in plain)
     assert seconds < plain_s + LONGER_S, f"{seconds:.1f} s instead of {plain_s:.1f} s"
     assert len(waits) >= EPOCHS
     assert max(waits) < LONGEST_WAIT_S
-    return Path(given["output_dir"]) / "tracked"
+    return Path(config["output_dir"]) / "tracked"
 
 
 def assert_all_there(server: MlflowServer, experiment: str, log: list[dict[str, float]]) -> None:
@@ -131,9 +131,9 @@ def test_a_server_that_never_works_hurts_nothing_and_gets_every_row_later(  # no
     read_log: Log,
 ) -> None:
     proxy = proxied(mode)
-    given = tiny(epochs=EPOCHS, save_last=True)
+    config = tiny(epochs=EPOCHS, save_last=True)
 
-    run_dir = assert_unhurt(given, mlflow(proxy.url, f"never {mode}"), waits, At())
+    run_dir = assert_unhurt(config, mlflow(proxy.url, f"never {mode}"), waits, At())
     proxy.turn("forward")
     (delivery,) = sync(run_dir)
 
@@ -165,11 +165,11 @@ def test_a_server_that_breaks_in_the_middle_hurts_nothing_and_gets_every_row_lat
     read_log: Log,
 ) -> None:
     proxy = proxied("forward")
-    given = tiny(epochs=EPOCHS, save_last=True)
-    wait = until_connected(Path(given["output_dir"]) / "tracked")
+    config = tiny(epochs=EPOCHS, save_last=True)
+    wait = until_connected(Path(config["output_dir"]) / "tracked")
     at = At(epoch_2=wait, epoch_3=lambda: proxy.turn(mode))
 
-    run_dir = assert_unhurt(given, mlflow(proxy.url, f"breaks {mode}"), waits, at)
+    run_dir = assert_unhurt(config, mlflow(proxy.url, f"breaks {mode}"), waits, at)
     proxy.turn("forward")
     (delivery,) = sync(run_dir)
 
@@ -180,11 +180,11 @@ def test_a_server_that_breaks_in_the_middle_hurts_nothing_and_gets_every_row_lat
 def test_a_server_that_is_killed_and_comes_back_gets_every_row_without_a_sync(
     mlflow_server: MlflowServer, tiny: Make, waits: list[float], read_log: Log
 ) -> None:
-    given = tiny(epochs=EPOCHS, save_last=True)
-    wait = until_connected(Path(given["output_dir"]) / "tracked")
+    config = tiny(epochs=EPOCHS, save_last=True)
+    wait = until_connected(Path(config["output_dir"]) / "tracked")
     at = At(epoch_2=wait, epoch_3=mlflow_server.kill, epoch_6=mlflow_server.start)
 
-    run_dir = assert_unhurt(given, mlflow(mlflow_server.url, "comes back"), waits, at)
+    run_dir = assert_unhurt(config, mlflow(mlflow_server.url, "comes back"), waits, at)
 
     journal = Journal(run_dir / "trackers" / "mlflow.jsonl")
     assert journal.mark().offset == journal.size

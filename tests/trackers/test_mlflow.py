@@ -32,9 +32,9 @@ Make = Callable[..., dict[str, Any]]
 Log = Callable[[Path], list[dict[str, float]]]
 
 
-def settle(given: dict[str, Any], name: str = "tiny") -> None:
+def settle(config: dict[str, Any], name: str = "tiny") -> None:
     """Wait for what is still uploading after a run that was shorter than an import of mlflow."""
-    sync(Path(given["output_dir"]) / name)
+    sync(Path(config["output_dir"]) / name)
 
 
 def tracker(server: MlflowServer, experiment: str, **keys: Any) -> dict[str, Any]:
@@ -53,11 +53,11 @@ def logger_of(server: MlflowServer, experiment: str, run_dir: Path) -> JournalLo
 def test_configuration_rows_files_and_status_arrive(
     mlflow_server: MlflowServer, tiny: Make, read_log: Log
 ) -> None:
-    given = tiny(epochs=3, trackers=tracker(mlflow_server, "whole", log_model=True))
-    trainer = Trainer.from_config(given)
+    config = tiny(epochs=3, trackers=tracker(mlflow_server, "whole", log_model=True))
+    trainer = Trainer.from_config(config)
 
     info = trainer.train()
-    settle(given)
+    settle(config)
 
     (run,) = mlflow_server.runs("whole")
     parameters = {item["key"]: item["value"] for item in run["data"]["params"]}
@@ -85,16 +85,16 @@ def test_configuration_rows_files_and_status_arrive(
 
 @pytest.mark.usefixtures("no_pictures")
 def test_a_resumed_run_continues_the_same_run(mlflow_server: MlflowServer, tiny: Make) -> None:
-    given = tiny(save_last=True, trackers=tracker(mlflow_server, "resumed"))
-    Trainer.from_config(given).train()
-    settle(given)
+    config = tiny(save_last=True, trackers=tracker(mlflow_server, "resumed"))
+    Trainer.from_config(config).train()
+    settle(config)
     (first,) = mlflow_server.runs("resumed")
 
-    Trainer.from_config({**given, "resume": "auto", "epochs": 4}).train()
-    last = Path(given["output_dir"]) / "tiny" / "last.pt"
+    Trainer.from_config({**config, "resume": "auto", "epochs": 4}).train()
+    last = Path(config["output_dir"]) / "tiny" / "last.pt"
     Trainer.from_snapshot(last, run_name="elsewhere", epochs=5).train()
-    settle(given)
-    settle(given, "elsewhere")
+    settle(config)
+    settle(config, "elsewhere")
 
     (run,) = mlflow_server.runs("resumed")
     tags = {item["key"]: item["value"] for item in run["data"]["tags"]}
@@ -115,11 +115,11 @@ class Stops(pl.Callback):
 @pytest.mark.usefixtures("no_pictures")
 def test_a_run_that_a_signal_ends_is_killed_there(mlflow_server: MlflowServer, tiny: Make) -> None:
     quiet = {"enable_progress_bar": False, "accelerator": "cpu", "callbacks": [Stops()]}
-    given = tiny(trackers=tracker(mlflow_server, "stopped"), lightning=quiet)
+    config = tiny(trackers=tracker(mlflow_server, "stopped"), lightning=quiet)
 
     with pytest.raises(SystemExit):
-        Trainer.from_config(given).train()
-    settle(given)
+        Trainer.from_config(config).train()
+    settle(config)
 
     (run,) = mlflow_server.runs("stopped")
     assert run["info"]["status"] == "KILLED"
@@ -130,11 +130,11 @@ def test_a_run_that_fails_is_failed_there(
     mlflow_server: MlflowServer, tiny: Make, networks: str
 ) -> None:
     model = {"class_path": f"{networks}.Diverges"}
-    given = tiny(trackers=tracker(mlflow_server, "failed"), model=model)
+    config = tiny(trackers=tracker(mlflow_server, "failed"), model=model)
 
     with pytest.raises(Exception, match="loss"):
-        Trainer.from_config(given).train()
-    settle(given)
+        Trainer.from_config(config).train()
+    settle(config)
 
     (run,) = mlflow_server.runs("failed")
     assert run["info"]["status"] == "FAILED"
@@ -216,13 +216,13 @@ def test_a_call_that_never_returns_ends_with_its_process(
 
 @pytest.mark.usefixtures("no_pictures")
 def test_without_a_server_the_runs_lie_in_a_file_beside_their_folders(tiny: Make) -> None:
-    given = tiny(trackers=["mlflow"])
+    config = tiny(trackers=["mlflow"])
 
-    Trainer.from_config(given).train()
+    Trainer.from_config(config).train()
 
-    with closing(sqlite3.connect(Path(given["output_dir"]) / "mlflow.db")) as store:
+    with closing(sqlite3.connect(Path(config["output_dir"]) / "mlflow.db")) as store:
         steps = store.execute("SELECT step FROM metrics WHERE key = 'train_loss'").fetchall()
         runs = store.execute("SELECT name, status FROM runs").fetchall()
     assert sorted(steps) == [(0,), (1,)]
     assert runs == [("tiny", "FINISHED")]
-    assert (Path(given["output_dir"]) / "mlflow-artifacts").is_dir()
+    assert (Path(config["output_dir"]) / "mlflow-artifacts").is_dir()

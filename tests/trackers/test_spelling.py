@@ -53,9 +53,9 @@ def test_an_object_is_taken_as_it_is(tiny: Make, tmp_path: Path) -> None:
 
 
 def test_the_csv_file_goes_where_output_run_says(tiny: Make, tmp_path: Path) -> None:
-    given = tiny(trackers={"type": "CsvLogger", "output_run": str(tmp_path / "logs")})
+    config = tiny(trackers={"type": "CsvLogger", "output_run": str(tmp_path / "logs")})
 
-    logger = Trainer.from_config(given).tracker[0]
+    logger = Trainer.from_config(config).tracker[0]
 
     assert getattr(logger, "path", None) == tmp_path / "logs" / "logs_train.csv"
 

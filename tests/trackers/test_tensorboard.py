@@ -30,11 +30,11 @@ def steps(events: Any, tag: str) -> list[int]:
 
 @pytest.mark.usefixtures("no_pictures")
 def test_rows_scores_texts_and_tiles_are_in_the_event_file(tiny: Make) -> None:
-    given = tiny(trackers="tensorboard")
+    config = tiny(trackers="tensorboard")
 
-    info = Trainer.from_config(given).train()
+    info = Trainer.from_config(config).train()
 
-    events = read(Path(given["output_dir"]) / "tiny")
+    events = read(Path(config["output_dir"]) / "tiny")
     assert steps(events, "train_loss") == steps(events, "val_dice") == [0, 1]
     (score,) = events.Scalars("summary/test_dice")
     assert score.value == pytest.approx(info["metrics_test"]["dice"])
@@ -61,11 +61,11 @@ def test_an_epoch_that_is_trained_again_takes_the_former_ones_place(tmp_path: Pa
 
 @pytest.mark.slow
 def test_curves_and_map_are_shown(tiny: Make) -> None:
-    given = tiny(trackers="tensorboard")
+    config = tiny(trackers="tensorboard")
 
-    Trainer.from_config(given).train()
+    Trainer.from_config(config).train()
 
-    events = read(Path(given["output_dir"]) / "tiny")
+    events = read(Path(config["output_dir"]) / "tiny")
     assert events.Images("curves")
     assert events.Images("prediction")
 
@@ -76,8 +76,8 @@ def test_pictures_of_tiles_do_not_change_what_is_trained(tiny: Make) -> None:
 
     logs = []
     for name, trackers in (("without", []), ("with", ["tensorboard"])):
-        given = tiny(run_name=name, trackers=trackers)
-        Trainer.from_config(given).train()
-        logs.append(read_rows(Path(given["output_dir"]) / name / "logs_train.csv"))
+        config = tiny(run_name=name, trackers=trackers)
+        Trainer.from_config(config).train()
+        logs.append(read_rows(Path(config["output_dir"]) / name / "logs_train.csv"))
 
     assert logs[0] == logs[1]

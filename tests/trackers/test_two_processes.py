@@ -27,18 +27,18 @@ def test_with_two_processes_each_tracker_has_each_row_once(
     mlflow = {"type": "Mlflow", "tracking_uri": mlflow_server.url, "experiment_name": "two"}
     offline = {"type": "Wandb", "offline": True}
     lightning = {"accelerator": "cpu", "devices": 2, "strategy": "ddp"}
-    given = tiny(
+    config = tiny(
         epochs=3,
         trackers=[mlflow, offline, "tensorboard"],
         lightning={**lightning, "enable_progress_bar": False},
     )
-    (tmp_path / "two.yaml").write_text(yaml.safe_dump(given), encoding="utf-8")
+    (tmp_path / "two.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
 
     words = [sys.executable, "-m", "lis2_lightning", "fit", "--config", str(tmp_path / "two.yaml")]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=300)
 
     assert done.returncode == 0, done.stderr
-    run_dir = Path(given["output_dir"]) / "tiny"
+    run_dir = Path(config["output_dir"]) / "tiny"
     assert all(delivery.left == 0 for delivery in sync(run_dir))
     for name in ("mlflow", "wandb", "tensorboard"):
         records = [r for r, _ in Journal(run_dir / "trackers" / f"{name}.jsonl").read()]

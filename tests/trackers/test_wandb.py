@@ -86,12 +86,12 @@ def offline(project: str = "tests") -> dict[str, Any]:
 def test_history_configuration_summary_and_files_are_in_the_offline_file(
     tiny: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
-    given = tiny(epochs=3, trackers=offline())
+    config = tiny(epochs=3, trackers=offline())
 
     with caplog.at_level(logging.INFO, "lis2_lightning"):
-        info = Trainer.from_config(given).train()
+        info = Trainer.from_config(config).train()
 
-    run = Run(Path(given["output_dir"]) / "tiny")
+    run = Run(Path(config["output_dir"]) / "tiny")
     assert [row["epoch"] for row in run.history] == [0, 1, 2]
     assert [row["_step"] for row in run.history] == [0, 1, 2]
     assert run.history[-1]["train_loss"] == info["metrics_train"]["loss"]
@@ -117,24 +117,24 @@ def test_without_a_login_the_run_is_kept_offline(
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path))
-    given = tiny(trackers=["wandb"])
+    config = tiny(trackers=["wandb"])
 
-    Trainer.from_config(given).train()
-    (delivery,) = sync(Path(given["output_dir"]) / "tiny")
+    Trainer.from_config(config).train()
+    (delivery,) = sync(Path(config["output_dir"]) / "tiny")
 
-    run = Run(Path(given["output_dir"]) / "tiny")
+    run = Run(Path(config["output_dir"]) / "tiny")
     assert [row["epoch"] for row in run.history] == [0, 1]
     assert delivery.left == 0
 
 
 @pytest.mark.usefixtures("no_pictures")
 def test_a_resumed_run_continues_under_the_same_id(tiny: Make) -> None:
-    given = tiny(save_last=True, trackers=offline())
-    Trainer.from_config(given).train()
+    config = tiny(save_last=True, trackers=offline())
+    Trainer.from_config(config).train()
 
-    Trainer.from_config({**given, "resume": "auto", "epochs": 4}).train()
+    Trainer.from_config({**config, "resume": "auto", "epochs": 4}).train()
 
-    run = Run(Path(given["output_dir"]) / "tiny")
+    run = Run(Path(config["output_dir"]) / "tiny")
     assert len(run.ids) == 1
     assert [row["epoch"] for row in run.history] == [0, 1, 2, 3]
 

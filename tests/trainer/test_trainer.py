@@ -116,10 +116,10 @@ def test_the_stored_configuration_loads_back_to_itself(finished: Finished) -> No
     assert read_snapshot(folder / "last.pt")["GLOBAL_CONFIG"] == stored
 
 
-def test_the_environment_is_told(finished: Finished) -> None:
-    told = json.loads((finished[0] / "environment.json").read_text(encoding="utf-8"))
-    assert told["packages"]["torch"] == torch.__version__
-    assert {"command", "python", "cores", "git_commit", "world_size"} <= set(told)
+def test_the_environment_is_recorded(finished: Finished) -> None:
+    environment = json.loads((finished[0] / "environment.json").read_text(encoding="utf-8"))
+    assert environment["packages"]["torch"] == torch.__version__
+    assert {"command", "python", "cores", "git_commit", "world_size"} <= set(environment)
 
 
 def test_the_snapshots_are_those_of_their_epochs(finished: Finished, read_log: Log) -> None:
@@ -131,9 +131,9 @@ def test_the_snapshots_are_those_of_their_epochs(finished: Finished, read_log: L
         ("last", 4),
         ("best", int(np.argmin(losses))),
     ):
-        told = read_snapshot(folder / f"{name}.pt")["TRAIN_INFO"]
-        assert told["EPOCHS_RUN"] == epoch
-        assert told["BEST_LOSS"] == pytest.approx(min(losses[: epoch + 1]), rel=1e-6)
+        train_info = read_snapshot(folder / f"{name}.pt")["TRAIN_INFO"]
+        assert train_info["EPOCHS_RUN"] == epoch
+        assert train_info["BEST_LOSS"] == pytest.approx(min(losses[: epoch + 1]), rel=1e-6)
     assert info["best_loss"] == pytest.approx(min(losses), rel=1e-6)
 
 
@@ -175,12 +175,12 @@ def test_a_trainer_of_objects_trains(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("no_pictures")
 def test_objects_and_a_configuration_give_the_same_run(tiny: Make, tmp_path: Path) -> None:
-    given = tiny(epochs=1)
+    config = tiny(epochs=1)
     torch.manual_seed(9)
     weights = UNet(features=2, num_blocks=1).state_dict()
     runs = []
     for name in ("mapping", "objects"):
-        built = Trainer.from_config(given, run_name=name)
+        built = Trainer.from_config(config, run_name=name)
         if name == "objects":
             built = Trainer(
                 tmp_path / "runs",
@@ -191,8 +191,8 @@ def test_objects_and_a_configuration_give_the_same_run(tiny: Make, tmp_path: Pat
                 test_dataset=built.data.test,
                 optimizer=partial(torch.optim.Adam, lr=0.01),
                 loss=nn.BCELoss(),
-                **{key: given[key] for key in ("epochs", "batch_size", "num_workers", "seed")},
-                lightning=given["lightning"],
+                **{key: config[key] for key in ("epochs", "batch_size", "num_workers", "seed")},
+                lightning=config["lightning"],
             )
         built.model.load_state_dict(weights)
         runs.append(built.train())
@@ -259,23 +259,23 @@ def test_what_was_given_and_what_was_built_are_apart(tiny: Make) -> None:
 
 
 def test_a_configuration_is_not_changed_by_its_use(tiny: Make) -> None:
-    given = tiny()
-    before = json.dumps(given)
-    Trainer.from_config(given, epochs=7, **{"optimizer.lr": 0.5})
-    assert json.dumps(given) == before
+    config = tiny()
+    before = json.dumps(config)
+    Trainer.from_config(config, epochs=7, **{"optimizer.lr": 0.5})
+    assert json.dumps(config) == before
 
 
 def test_the_plan_tells_of_every_key_and_of_lightnings(
     tiny: Make, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trainer = Trainer.from_config(tiny(batch_size=17))
-    told = trainer.plan()
-    assert capsys.readouterr().out == f"{told}\n"
-    named = [line.split()[0] for line in told.splitlines()]
+    plan = trainer.plan()
+    assert capsys.readouterr().out == f"{plan}\n"
+    named = [line.split()[0] for line in plan.splitlines()]
     assert set(trainer.global_config) - {"lightning"} <= set(named)
-    assert "batch_size=17" in told
+    assert "batch_size=17" in plan
     assert "lightning.accelerator" in named
-    assert "lis2_lightning.models.UNet(" in told
+    assert "lis2_lightning.models.UNet(" in plan
 
 
 @pytest.mark.usefixtures("no_pictures", "lis2_sample")

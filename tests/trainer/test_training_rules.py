@@ -54,7 +54,7 @@ class Net(nn.Sequential):
 def build(folder: Path, **changes: Any) -> Trainer:
     """A trainer of objects, quick and with one seed for its weights."""
     torch.manual_seed(5)
-    given: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "model": Net(),
         "train_dataset": Samples(),
         "val_dataset": Samples(5, seed=1),
@@ -66,7 +66,7 @@ def build(folder: Path, **changes: Any) -> Trainer:
         "seed": 2,
         "lightning": QUIET,
     }
-    return Trainer(folder, "run", **{**given, **changes})
+    return Trainer(folder, "run", **{**arguments, **changes})
 
 
 class Recorder(pl.Callback):
