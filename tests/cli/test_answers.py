@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -185,28 +184,25 @@ def test_help_lists_every_command_with_what_it_does(capsys: pytest.CaptureFixtur
         assert f" {name} {about}" in output
 
 
-@pytest.mark.slow
-def test_help_is_quick_and_a_refusal_takes_little_more_than_lightning(tmp_path: Path) -> None:
-    path = written(tmp_path / "config.yaml", {"epochz": 3, "model": {"type": "unett"}})
-
-    def least(*words: str) -> float:
-        times = []
-        for _ in range(3):
-            before = os.times()
-            process(*words)
-            after = os.times()
-            used = after.children_user - before.children_user
-            times.append(used + after.children_system - before.children_system)
-        return min(times)  # of the processor: others may be using the machine, too
-
-    helped, version = (
-        least("-m", "lis2_lightning", "--help"),
-        least("-m", "lis2_lightning", "--version"),
+def packages_after(code: str) -> set[str]:
+    """The packages that a fresh process has imported when it ends."""
+    ending = (
+        "import sys\nsys.stderr.write('\\n' + ' '.join({m.split('.')[0] for m in sys.modules}))"
     )
-    bare = least("-c", "import lightning.pytorch")
-    refused = least("-m", "lis2_lightning", "fit", "--config", str(path))
-    assert max(helped, version) < 0.4
-    assert refused < 1.2 * bare
+    shown = process("-c", f"try:\n    {code}\nexcept SystemExit:\n    pass\n{ending}")
+    return set(shown.stderr.splitlines()[-1].split())
+
+
+@pytest.mark.slow
+def test_help_imports_no_torch_and_a_refusal_little_more_than_lightning(tmp_path: Path) -> None:
+    path = written(tmp_path / "config.yaml", {"epochz": 3, "model": {"type": "unett"}})
+    command = "from lis2_lightning.__main__ import main; main({})"
+    for word in ("--help", "--version"):
+        assert not {"torch", "lightning", "numpy"} & packages_after(command.format([word]))
+    bare = packages_after("import lightning.pytorch")
+    refused = packages_after(command.format(["fit", "--config", str(path)]))
+    ours = {"jsonargparse", "docstring_parser", "typeshed_client", "attr", "attrs", "h5py"}
+    assert refused - bare - set(sys.stdlib_module_names) <= {"lis2_lightning", *ours}
     assert __version__ in process("-m", "lis2_lightning", "--version").stdout
 
 

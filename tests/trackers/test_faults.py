@@ -28,7 +28,7 @@ Make = Callable[..., dict[str, Any]]
 Log = Callable[[Path], list[dict[str, float]]]
 EPOCHS = 8
 LONGEST_WAIT_S = 0.05
-LONGER_S = 5.0
+LONGER_S = 15.0
 
 
 class At(pl.Callback):

@@ -199,7 +199,11 @@ def test_two_trackers_of_a_kind_have_files_of_their_own(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("tracker", "package"),
-    [(Wandb(), "wandb"), (Mlflow(), "mlflow"), (TensorBoard(), "tensorboard")],
+    [
+        (Wandb(), "wandb"),
+        (Mlflow(), r'"lis2-lightning\[mlflow\]"'),
+        (TensorBoard(), r'"lis2-lightning\[tensorboard\]"'),
+    ],
     ids=["wandb", "mlflow", "tensorboard"],
 )
 def test_a_missing_package_says_what_to_install(
