@@ -165,4 +165,5 @@ def test_only_the_main_process_draws_bars(config: Path) -> None:
     two = run(config, *fit(config, "two"), *DEVICES, on_terminal=True)
     # a bar that is done stays, drawn a last time; another process would leave one of its own
     done = re.compile(r"epochs: 100%[^\r\n]*2/2 ")
-    assert len(done.findall(alone)) == len(done.findall(two)) > 0
+    # how often a bar is drawn depends on the time; two processes would draw it twice as often
+    assert 0 < len(done.findall(two)) < 2 * len(done.findall(alone))
