@@ -27,20 +27,6 @@ Finished = tuple[Path, dict[str, Any]]
 Typed = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture
-def typed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Typed:
-    """Type a command; give its exit code and what it printed on both streams."""
-    monkeypatch.setattr(sys, "argv", ["lis2"])
-
-    def run(*words: str | Path) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main([str(word) for word in words])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
-
-
 def written(path: Path, config: dict[str, Any]) -> Path:
     """A configuration as a file."""
     path.write_text(yaml.safe_dump(config), encoding="utf-8")

@@ -12,7 +12,6 @@ import pytest
 import torch
 import yaml
 
-from lis2_lightning.__main__ import main
 from lis2_lightning.snapshots import read_snapshot
 
 Make = Callable[..., dict[str, Any]]
@@ -23,19 +22,6 @@ Finished = tuple[Path, dict[str, Any]]
 def _nothing_typed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lightning warns if a program has command-line words besides those passed to it."""
     monkeypatch.setattr(sys, "argv", ["lis2"])
-
-
-@pytest.fixture
-def typed(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Type a command; give its exit code and what it printed on both streams."""
-
-    def run(*words: str | Path) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main([str(word) for word in words])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 Typed = Callable[..., tuple[int, str, str]]
