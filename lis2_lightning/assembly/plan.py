@@ -41,6 +41,7 @@ _PLAN: Final[Mapping[str, str]] = {
     "monitor": "callbacks.BestSnapshot(monitor={})",
     "mode": "callbacks.BestSnapshot(mode={})",
     "resume": "lightning.pytorch.Trainer.fit(ckpt_path=...): {}",
+    "weights": "SegmentationModule(model=...), before the first epoch: weights of {}",
     "compile": "torch.compile(model): {}",
     "trackers": "lightning.pytorch.Trainer(logger=...): CSV, and {}",
     "metrics": "SegmentationModule(metrics={})",

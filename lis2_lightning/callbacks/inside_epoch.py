@@ -52,6 +52,16 @@ class SnapshotInsideEpoch(Checkpoint):
         if inside_epoch(trainer) or not epoch_is_whole(trainer):
             settle(checkpoint["loops"], validate=trainer.validating)
 
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Have early stopping go on with the patience that is configured now."""
+        for stopper in trainer.early_stopping_callbacks:
+            state = checkpoint["callbacks"].get(stopper.state_key)
+            if state is not None:  # Lightning would restore the patience, too
+                state["patience"] = stopper.patience
+                state["stopped_epoch"] *= state["wait_count"] >= stopper.patience
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Count steps and minutes from here."""
         self._last_step, self._last_time = trainer.global_step, time.monotonic()
