@@ -261,11 +261,14 @@ class Trainer(TrainerView):
             ``test_loss`` and ``test_<metric>``.
 
         Raises:
-            ConfigError: There is neither a test nor a validation set.
+            ConfigError: There is neither a test nor a validation set, or another run than that of
+                the trainer's snapshot has taken the folder.
             SnapshotError: As for :meth:`validate`.
         """
         if self.data.test is None:
             raise ConfigError("there is nothing to test on: set test_dataset or val_dataset")
+        if self._origin is not None:
+            resume.refuse_other_run(self._origin, self._settings.run_dir)
         self._run("test", ckpt_path, verbose=False)
         return around_loop.logged(self.lightning, "test_")
 

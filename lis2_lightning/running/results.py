@@ -129,7 +129,7 @@ def store(
         "stopped_early": bool(waited),
         "waited": waited,
         "ended": _reason(settings, built, start),
-        "resumed": "" if start is None else f"at epoch {start.next_epoch}, from {start}",
+        "resumed": "" if start is None else f"at {start.place}, from {start}",
         "seconds": round(seconds, 3),
     }
     with atomic(settings.run_dir / _RESULT) as file:
@@ -139,26 +139,28 @@ def store(
 
 def _reason(settings: Settings, built: Assembly, start: Snapshot | None) -> str:
     """Why a run ended."""
-    trainer, done = built.lightning, built.log.epochs_run
-    place = done, 0 if epoch_is_whole(trainer) else batches_done(trainer)
+    done, batch = built.log.epochs_run, 0
+    if not epoch_is_whole(built.lightning):
+        batch = batches_done(built.lightning)
     if stopped := _stopped(built):
-        reason = (
-            f"early stopping: {stopped[0].wait_count} epochs without a better {stopped[0].monitor}"
-        )
+        reason = f"early stopping: no better {stopped[0].monitor}, patience {stopped[0].patience}"
     elif done >= settings.epochs:
-        reason = f"all {settings.epochs} epochs are done"
+        reason = "all epochs are done"
     else:
-        limits = [
-            "lightning.max_time is used up"
-            for c in trainer.callbacks
-            if isinstance(c, Timer) and (c.time_remaining() or 1) <= 0
-        ]
-        if 0 <= trainer.max_steps <= trainer.global_step:
-            limits.append(f"lightning.max_steps: {trainer.max_steps} steps are done")
-        where = f"in epoch {place[0]}, batch {place[1]}" if place[1] else f"before epoch {place[0]}"
-        reason = f"{[*limits, 'a callback stopped it'][0]}, {where}; resume: auto continues it"
-    is_idle = start is not None and start.position == place
+        where = f"in epoch {done}, batch {batch}" if batch else f"before epoch {done}"
+        reason = f"stopped by {_limit(built.lightning)} {where}; resume: auto continues"
+    is_idle = start is not None and start.position == (done, batch)
     return f"nothing was left to train: {reason}" if is_idle else reason
+
+
+def _limit(trainer: Any) -> str:
+    """What stopped a run that is not over; ``callbacks`` is no typed attribute of Lightning's."""
+    for callback in trainer.callbacks:
+        left = callback.time_remaining() if isinstance(callback, Timer) else None
+        if left is not None and left <= 0:
+            return "lightning.max_time"
+    is_max_steps = 0 <= trainer.max_steps <= trainer.global_step
+    return "lightning.max_steps" if is_max_steps else "a callback or a limit"
 
 
 def remove_temporary(settings: Settings, built: Assembly) -> None:

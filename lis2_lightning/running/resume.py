@@ -43,16 +43,23 @@ def check_folder(settings: Settings) -> None:
             f"{folder} holds a run already: set resume to auto to continue it, or choose another "
             "run_name"
         )
-    if snapshot is not None and _holds_a_run(folder) and not _belongs(snapshot, folder):
-        raise ConfigError(
-            f"{folder} holds another run than {snapshot}: choose another run_name, or set resume "
-            "to auto to continue the run that is there"
-        )
-    if snapshot is not None and not _holds_a_run(folder) and snapshot.next_epoch == settings.epochs:
+    if snapshot is None:
+        return
+    refuse_other_run(snapshot, folder)
+    if not _holds_a_run(folder) and snapshot.next_epoch == settings.epochs:
         raise ConfigError(
             f"{snapshot} was written after all {settings.epochs} epochs, so nothing is left to "
             f"train: raise epochs, or set weights: {snapshot} instead of resume to start a new "
             "run from its weights"
+        )
+
+
+def refuse_other_run(snapshot: Snapshot, folder: Path) -> None:
+    """Raise a ConfigError where a folder holds another run than the one that wrote a snapshot."""
+    if _holds_a_run(folder) and not _belongs(snapshot, folder):
+        raise ConfigError(
+            f"{folder} holds another run than {snapshot}: choose another run_name, or set resume "
+            "to auto to continue the run that is there"
         )
 
 
@@ -131,9 +138,8 @@ def _reaches(path: Path, snapshot: Snapshot) -> bool:
 
 
 def _report(snapshot: Snapshot, config: Mapping[str, Any]) -> None:
-    batch = f", batch {snapshot.next_batch}" if snapshot.next_batch else ""
     changes = "".join(f"; {change}" for change in differences(snapshot.config, config))
-    _log.info("resuming from %s at epoch %d%s%s", snapshot, snapshot.next_epoch, batch, changes)
+    _log.info("resuming from %s at %s%s", snapshot, snapshot.place, changes)
 
 
 def seed_of(settings: Settings) -> int:

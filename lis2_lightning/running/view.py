@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import lightning.pytorch as pl
@@ -24,9 +25,12 @@ class TrainerView:
     """The read-only attributes of a trainer."""
 
     _settings: Settings
-    _built: Assembly
     _result: dict[str, Any]
     _origin: Snapshot | None  # what the trainer was built from, until it trains
+
+    @cached_property
+    def _built(self) -> Assembly:
+        raise NotImplementedError
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Refuse an assignment that would have no effect.

@@ -48,6 +48,12 @@ class Snapshot(os.PathLike[str]):
         """The epoch and the batch at which a resumed run continues."""
         return self.next_epoch, self.next_batch
 
+    @property
+    def place(self) -> str:
+        """The position in words."""
+        batch = f", batch {self.next_batch}" if self.next_batch else ""
+        return f"epoch {self.next_epoch}{batch}"
+
     def read(self) -> None:
         """Read and verify the whole file, if that has not been done, and keep what it holds."""
         if self._content is None:
