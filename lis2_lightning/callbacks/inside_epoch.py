@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
+from lis2_lightning.base.files import shown
 from lis2_lightning.base.position import batches_done, epoch_is_whole, inside_epoch
 from lis2_lightning.base.signals import Signals, requested
 from lis2_lightning.callbacks.checkpoints import EpochEnd, LastSnapshot
@@ -133,7 +134,9 @@ class SnapshotInsideEpoch(Checkpoint):
             return
         loop, epoch = trainer.state.fn, trainer.current_epoch
         where = f"after epoch {epoch}"
-        advice = f"saved {self._last.path}. Run the same command with resume: auto to continue"
+        advice = (
+            f"saved {shown(self._last.path)}. Run the same command with resume: auto to continue"
+        )
         if loop is not None and loop != TrainerFn.FITTING:
             where = f"during {loop.value}"
             advice = "the files written so far are whole. Run the same command again"

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import EarlyStopping, Timer
 
 from lis2_lightning.assembly.assemble import Assembly
 from lis2_lightning.assembly.settings import Settings
-from lis2_lightning.base.files import atomic
+from lis2_lightning.base.files import atomic, shown
 from lis2_lightning.base.position import batches_done, epoch_is_whole
 from lis2_lightning.base.tables import table
 from lis2_lightning.config import as_list
@@ -38,18 +38,21 @@ def final_info(
     return {
         "best_loss": built.best.best_loss if origin is None else origin.best_loss,
         "epochs_run": built.log.epochs_run if origin is None else origin.next_epoch,
-        "run_name": settings.run_name,
-        "output_dir": str(settings.output_dir),
-        "final_model_path": _existing(settings.named["best"]),
-        "last_model_path": _existing(settings.named["last"]),
+        **_places(settings),
         "metrics_train": _split(row, "train_"),
         "metrics_val": _split(row, "val_"),
         "metrics_test": _split(test_scores, "test_"),
     }
 
 
-def _existing(path: Path) -> str | None:
-    return str(path) if path.is_file() else None
+def _places(settings: Settings) -> dict[str, Any]:
+    best, last = (shown(p) if p.is_file() else None for p in settings.named.values())
+    return {
+        "run_name": settings.run_name,
+        "output_dir": str(settings.output_dir),
+        "final_model_path": best,
+        "last_model_path": last,
+    }
 
 
 def _split(values: Mapping[str, float | None], prefix: str) -> dict[str, float]:
@@ -70,10 +73,11 @@ def stored(settings: Settings, config: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        info: dict[str, Any] = record["info"]
+        info = {**record["info"], **_places(settings)}  # the folder may have been moved
         text, is_over = _summary(settings, info, record), _is_over(settings, record)
     except (LookupError, TypeError, ValueError) as error:
-        _log.warning("%s is damaged (%s): the run goes on without it", path, one_line(error))
+        reason = one_line(error)
+        _log.warning("%s is damaged (%s): the run goes on without it", shown(path), reason)
         return {}
     if not is_over:
         return {}
@@ -87,7 +91,7 @@ def stored(settings: Settings, config: Mapping[str, Any]) -> dict[str, Any]:
         "nothing is left to train: %s is complete, and its stored result is returned%s; raise "
         "epochs%s to continue it, or choose another run_name, with weights: %s to start from its "
         "weights",
-        settings.run_dir,
+        shown(settings.run_dir),
         "".join(changes),
         " or the patience of early_stopper" if record["stopped_early"] else "",
         info["final_model_path"],
@@ -199,7 +203,7 @@ def _summary(settings: Settings, info: Mapping[str, Any], record: Mapping[str, A
         "resumed": record["resumed"],
         "training time": f"{record['seconds']:.1f} s",
         "best snapshot": info["final_model_path"] or "none",
-        "run folder": str(settings.run_dir),
+        "run folder": shown(settings.run_dir),
         **{f"test {name}": f"{value:.4f}" for name, value in info["metrics_test"].items()},
     }
     return f"\n{table({name: text for name, text in rows.items() if text})}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lis2_lightning.assembly.settings import Settings
+from lis2_lightning.base.files import shown
 from lis2_lightning.base.signals import is_requeued
 from lis2_lightning.errors import ConfigError, SnapshotError
 from lis2_lightning.parallel import is_main
@@ -40,8 +41,8 @@ def check_folder(settings: Settings) -> None:
         return  # the main process has made the folder when the others come here
     if snapshot is None and _holds_a_run(folder):
         raise ConfigError(
-            f"{folder} holds a run already: set resume to auto to continue it, or choose another "
-            "run_name"
+            f"{shown(folder)} holds a run already: set resume to auto to continue it, or choose "
+            "another run_name"
         )
     if snapshot is None:
         return
@@ -58,8 +59,8 @@ def refuse_other_run(snapshot: Snapshot, folder: Path) -> None:
     """Raise a ConfigError where a folder holds another run than the one that wrote a snapshot."""
     if _holds_a_run(folder) and not _belongs(snapshot, folder):
         raise ConfigError(
-            f"{folder} holds another run than {snapshot}: choose another run_name, or set resume "
-            "to auto to continue the run that is there"
+            f"{shown(folder)} holds another run than {snapshot}: choose another run_name, or set "
+            "resume to auto to continue the run that is there"
         )
 
 
@@ -102,7 +103,7 @@ def starting_point(settings: Settings, config: Mapping[str, Any]) -> Snapshot | 
     elif settings.resume_path is not None:
         snapshot = peek(settings.resume_path)
     if snapshot is None:
-        _log.info("starting a new run in %s", folder)
+        _log.info("starting a new run in %s", shown(folder))
         return None
     if (epoch := snapshot.next_epoch) > settings.epochs:
         raise ConfigError(
@@ -162,7 +163,7 @@ def snapshot_path(name: str | os.PathLike[str], named: Mapping[str, Path]) -> Pa
     path = named.get(str(name), Path(name))
     if not path.is_file():
         raise SnapshotError(
-            f"there is no snapshot {path}: train first, name another one with ckpt_path, or pass "
-            "ckpt_path=None for the weights the model has"
+            f"there is no snapshot {shown(path)}: train first, name another one with ckpt_path, or "
+            "pass ckpt_path=None for the weights the model has"
         )
     return path

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from lis2_lightning.base.files import shown
 from lis2_lightning.errors import SnapshotError
 from lis2_lightning.snapshots import COMPILED, Snapshot, read_weights
 
@@ -45,12 +46,12 @@ def start_from(model: nn.Module, path: Path) -> None:
     misfits = _take(model, renamed)
     num = sum(_fits(renamed, name, value) for name, value in own.items())
     if not num:
-        raise SnapshotError(f"no tensor of {path} fits the network: {misfits}")
+        raise SnapshotError(f"no tensor of {shown(path)} fits the network: {misfits}")
     _log.info(
         "starting from %d of %d tensors of %s%s",
         num,
         len(own),
-        path,
+        shown(path),
         f": {misfits}" if misfits else "",
     )
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from lis2_lightning.base.files import shown
 from lis2_lightning.errors import SnapshotError
 from lis2_lightning.snapshots.archive import read_entry
 from lis2_lightning.snapshots.format import checkpoint_state, plain
@@ -41,7 +42,8 @@ class Snapshot(os.PathLike[str]):
         """The file, so that Lightning takes the snapshot for a path."""
         return str(self.path)
 
-    __str__ = __fspath__
+    def __str__(self) -> str:
+        return shown(self.path)
 
     @property
     def position(self) -> tuple[int, int]:

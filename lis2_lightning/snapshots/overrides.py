@@ -55,7 +55,8 @@ def _keys(value: Any) -> set[Any]:
 
 
 def _brief(value: Any) -> str:
-    text = printable("none" if value is None else str(value))
+    value = value.get("class_path", value) if isinstance(value, Mapping) else value
+    text = printable("none" if value is None else str(value) or "unknown")
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
