@@ -88,7 +88,8 @@ def test_a_limit_of_time_counts_from_each_start(tiny: Make, table: Table) -> Non
     trainer = Trainer.from_config(
         config, lightning={**config["lightning"], "max_time": timedelta(hours=1)}
     )
-    callbacks = trainer.lightning.callbacks  # type: ignore[attr-defined]  # set by Lightning
+    callbacks: Any = trainer.lightning.callbacks  # type: ignore[attr-defined]  # set by Lightning
+    timer: Any
     (timer,) = (callback for callback in callbacks if isinstance(callback, Timer))
     trainer.train()
     assert table()["ended"] == "all epochs are done"

@@ -20,7 +20,7 @@ Make = Callable[..., dict[str, Any]]
 Lines = Callable[[], list[str]]
 Finished = tuple[Path, dict[str, Any]]
 Log = Callable[[Path], list[dict[str, float]]]
-SMALL = {"features": 2, "num_blocks": 1}
+SMALL: dict[str, Any] = {"features": 2, "num_blocks": 1}
 
 
 class AtStart(pl.Callback):

@@ -44,7 +44,7 @@ def test_the_network_has_the_weights_and_the_trainer_the_figures_at_once(
 def test_loops_use_that_snapshot_and_not_the_best_of_the_folder(
     finished: Finished, tmp_path: Path, loop: str
 ) -> None:
-    path = shutil.copy(finished[0] / "save_2.pt", tmp_path / "mine.pt")
+    path = Path(shutil.copy(finished[0] / "save_2.pt", tmp_path / "mine.pt"))
     shutil.copytree(finished[0], tmp_path / "tiny")  # whose best snapshot is another one
     trainer = Trainer.from_snapshot(path, output_dir=str(tmp_path))
     getattr(trainer, loop)()
