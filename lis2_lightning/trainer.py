@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -33,6 +34,7 @@ from lis2_lightning.snapshots import Snapshot, peek
 from lis2_lightning.trackers import Tracker
 from lis2_lightning.training.module import OptimizerCallable, SchedulerCallable
 
+_log = logging.getLogger("lis2_lightning")
 # what shows the default in --help and in a resolved configuration; it is no loss yet
 DEFAULT_LOSS: nn.Module = lazy_instance(nn.BCELoss)
 
@@ -211,7 +213,7 @@ class Trainer(TrainerView):
     def _train(self) -> dict[str, Any]:
         start = resume.starting_point(self._settings, self.global_config)
         begun = time.perf_counter()
-        self.fit(start)
+        self._run("fit", start)
         if is_trial(self.lightning):
             return self.get_final_info()  # a trial of the loops: nothing is kept
         self.run_final_evaluation()
@@ -230,6 +232,9 @@ class Trainer(TrainerView):
 
         No evaluation follows, and no result is stored. It raises as :meth:`train` does.
         """
+        if self.lightning.global_step == 0:
+            snapshot = None if checkpoint is None else peek(checkpoint)
+            resume.refuse_other_run(snapshot, self._settings.run_dir)
         self._run("fit", checkpoint)
 
     def validate(self, ckpt_path: str | os.PathLike[str] | None = "auto") -> dict[str, float]:
@@ -360,7 +365,9 @@ class Trainer(TrainerView):
             )
 
     def _start_from_weights(self) -> None:
-        if self._settings.weights_path is not None and self._origin is None:
+        if self._origin is not None:
+            _log.info("starting from the weights of %s", self._origin)
+        elif self._settings.weights_path is not None:
             weights.start_from(self.model, self._settings.weights_path)
 
     @property

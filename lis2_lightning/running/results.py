@@ -75,7 +75,7 @@ def stored(settings: Settings, config: Mapping[str, Any]) -> dict[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"))
         info = {**record["info"], **_places(settings)}  # the folder may have been moved
         text, is_over = _summary(settings, info, record), _is_over(settings, record)
-    except (LookupError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
         reason = one_line(error)
         _log.warning("%s is damaged (%s): the run goes on without it", shown(path), reason)
         return {}

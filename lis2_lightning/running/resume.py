@@ -37,27 +37,29 @@ def check_folder(settings: Settings) -> None:
     """
     folder, path = settings.run_dir, settings.resume_path
     snapshot = None if path is None else peek(path)
-    if not is_main() or _continues_folder(settings):
-        return  # the main process has made the folder when the others come here
-    if snapshot is None and _holds_a_run(folder):
+    if _continues_folder(settings):
+        return
+    refuse_other_run(snapshot, folder)
+    if snapshot is None or _holds_a_run(folder) or snapshot.next_epoch != settings.epochs:
+        return
+    raise ConfigError(
+        f"{snapshot} was written after epoch {snapshot.next_epoch - 1}, which is the last of "
+        f"epochs: {settings.epochs}, so nothing is left to train: raise epochs, or set weights: "
+        f"{snapshot} instead of resume to start a new run from its weights"
+    )
+
+
+def refuse_other_run(snapshot: Snapshot | None, folder: Path) -> None:
+    """Raise a ConfigError where a folder holds a run, but not the one that wrote a snapshot."""
+    # the main process has made the folder when the others come here
+    if not is_main() or not _holds_a_run(folder):
+        return
+    if snapshot is None:
         raise ConfigError(
             f"{shown(folder)} holds a run already: set resume to auto to continue it, or choose "
             "another run_name"
         )
-    if snapshot is None:
-        return
-    refuse_other_run(snapshot, folder)
-    if not _holds_a_run(folder) and snapshot.next_epoch == settings.epochs:
-        raise ConfigError(
-            f"{snapshot} was written after all {settings.epochs} epochs, so nothing is left to "
-            f"train: raise epochs, or set weights: {snapshot} instead of resume to start a new "
-            "run from its weights"
-        )
-
-
-def refuse_other_run(snapshot: Snapshot, folder: Path) -> None:
-    """Raise a ConfigError where a folder holds another run than the one that wrote a snapshot."""
-    if _holds_a_run(folder) and not _belongs(snapshot, folder):
+    if not _belongs(snapshot, folder):
         raise ConfigError(
             f"{shown(folder)} holds another run than {snapshot}: choose another run_name, or set "
             "resume to auto to continue the run that is there"

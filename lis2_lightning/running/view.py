@@ -38,7 +38,8 @@ class TrainerView:
         Raises:
             ConfigError: The attribute shows what the trainer was built with.
         """
-        if isinstance(getattr(type(self), name, None), property):
+        attribute = getattr(type(self), name, None)
+        if isinstance(attribute, property) and attribute.fset is None:
             raise ConfigError(
                 f"assigning to {name} of a trainer has no effect, for the trainer is built: pass "
                 "the value to Trainer, from_config or from_snapshot instead"

@@ -150,7 +150,7 @@ def test_a_snapshot_with_all_its_epochs_starts_nothing_in_a_new_folder(
     last = tmp_path / "runs/tiny/last.pt"
     trainer = Trainer.from_snapshot(last, run_name="new")
     with pytest.raises(
-        ConfigError, match=r"nothing is left to train: raise epochs, or set weights"
+        ConfigError, match=r"nothing is left to train: raise epochs, or set weights: "
     ):
         trainer.train()
     assert not (tmp_path / "runs/new").exists()

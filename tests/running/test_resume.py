@@ -277,6 +277,19 @@ def test_a_run_without_a_seed_keeps_that_of_the_snapshot_that_is_named(
     assert trainer.data.seed == read_snapshot(last)["GLOBAL_CONFIG"]["seed"]
 
 
+def test_the_training_loop_alone_overwrites_no_run_either(
+    finished: tuple[Path, dict[str, Any]], tmp_path: Path, tiny: Make, contents: Contents
+) -> None:
+    folder, _ = finished
+    before = contents(folder)
+    with pytest.raises(ConfigError, match="holds a run already"):
+        Trainer.from_config(folder / "config.yaml", resume="auto").fit()
+    Trainer.from_config(tiny(save_last=True)).fit()
+    with pytest.raises(ConfigError, match="holds another run"):
+        Trainer.from_config(folder / "config.yaml", epochs=9).fit(tmp_path / "runs/tiny/last.pt")
+    assert contents(folder) == before
+
+
 def test_a_missing_snapshot_is_named(tmp_path: Path) -> None:
     with pytest.raises(SnapshotError, match=r"there is no snapshot .*gone\.pt"):
         Trainer.from_snapshot(tmp_path / "gone.pt")
