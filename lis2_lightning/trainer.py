@@ -366,7 +366,7 @@ class Trainer(TrainerView):
 
     def _start_from_weights(self) -> None:
         if self._origin is not None:
-            _log.info("starting from the weights of %s", self._origin)
+            _log.info("using the weights of %s", self._origin)
         elif self._settings.weights_path is not None:
             weights.start_from(self.model, self._settings.weights_path)
 

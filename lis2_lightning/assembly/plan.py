@@ -41,7 +41,7 @@ _PLAN: Final[Mapping[str, str]] = {
     "monitor": "callbacks.BestSnapshot(monitor={})",
     "mode": "callbacks.BestSnapshot(mode={})",
     "resume": "lightning.pytorch.Trainer.fit(ckpt_path=...): {}",
-    "weights": "SegmentationModule(model=...), before the first epoch: weights of {}",
+    "weights": "the network's load_state_dict(...), before a new run's first epoch: {}",
     "compile": "torch.compile(model): {}",
     "trackers": "lightning.pytorch.Trainer(logger=...): CSV, and {}",
     "metrics": "SegmentationModule(metrics={})",

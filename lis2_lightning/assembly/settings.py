@@ -40,7 +40,6 @@ FIXED: Final[Mapping[str, Any]] = {
     "log_every_n_steps": 1,
 }
 
-
 _LONGEST_NAME: Final = 255  # bytes, on every common file system
 
 

@@ -61,7 +61,8 @@ class SnapshotInsideEpoch(Checkpoint):
             state = checkpoint["callbacks"].get(stopper.state_key)
             if state is not None:  # Lightning would restore the patience, too
                 state["patience"] = stopper.patience
-                state["stopped_epoch"] *= state["wait_count"] >= stopper.patience
+                if state["wait_count"] < stopper.patience:
+                    state["stopped_epoch"] = 0  # it was stopped, and is no longer
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Count steps and minutes from here."""

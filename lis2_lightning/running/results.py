@@ -81,22 +81,22 @@ def stored(settings: Settings, config: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     if not is_over:
         return {}
-    changes = [
-        f"; {change}"
-        for snapshot in snapshots_in(settings.run_dir)[:1]
-        for change in differences(snapshot.config, config)
-    ]
     _log.info("%s", text)
     _log.info(
-        "nothing is left to train: %s is complete, and its stored result is returned%s; raise "
-        "epochs%s to continue it, or choose another run_name, with weights: %s to start from its "
-        "weights",
+        "nothing is left to train: %s is complete, and its stored result is returned%s; raise %s "
+        "to continue it, or choose another run_name, with weights: %s to start from its weights",
         shown(settings.run_dir),
-        "".join(changes),
-        " or the patience of early_stopper" if record["stopped_early"] else "",
+        _changes(settings, config),
+        "the patience of early_stopper" if record["stopped_early"] else "epochs",
         info["final_model_path"],
     )
     return info
+
+
+def _changes(settings: Settings, config: Mapping[str, Any]) -> str:
+    """In what the run in the folder differs from the one that is asked for."""
+    written = [snapshot.config for snapshot in snapshots_in(settings.run_dir)[:1]]
+    return "".join(f"; {change}" for old in written for change in differences(old, config))
 
 
 def _is_over(settings: Settings, record: Mapping[str, Any]) -> bool:

@@ -84,7 +84,8 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     except SnapshotError as error:
         if "read safely" not in str(error):
             raise
-        raise SnapshotError(f"{error}; torch.save(network.state_dict(), …) writes one") from error
+        advice = "save the weights alone, with torch.save(network.state_dict(), PATH)"
+        raise SnapshotError(f"{error}: {advice}") from error
     for key in ("MODEL", *_STATES):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
