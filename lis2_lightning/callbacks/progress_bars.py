@@ -85,7 +85,8 @@ class ProgressBars(ProgressBar):
         self._batches = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show how many epochs are done."""
+        """Show how many epochs are done, and note the rate, also where an epoch is resumed."""
+        self.on_train_epoch_start(trainer, pl_module)
         self._epochs = self._open("epochs", trainer.current_epoch, trainer.max_epochs)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -178,3 +178,8 @@ def test_a_bar_and_a_table_count_epochs_alike(
     assert {line.partition(":")[0] for line in lines} == {"epochs 1/5"}
     assert len(set(lines)) == 2  # an epoch, and what is done of the next
     assert table()["epochs"] == "1 of 5"
+    caplog.clear()
+    Trainer.from_config(config, resume="auto", lightning={"enable_progress_bar": True}).train()
+    lines = [message for message in caplog.messages if message.startswith("epochs ")]
+    assert all(line.endswith(" lr=0.01") for line in lines)
+    assert lines[0].startswith("epochs 2/5")

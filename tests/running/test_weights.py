@@ -81,9 +81,19 @@ def training_loop(path: Path) -> dict[str, torch.Tensor]:
     return state
 
 
+def lis2_snapshot(path: Path) -> dict[str, torch.Tensor]:
+    state = UNet(**SMALL).state_dict()
+    info = {"EPOCHS_RUN": 4, "BEST_LOSS": 0.5, "OPTIMIZER_STATE": None, "SCHEDULER_STATE": None}
+    stored = {f"module.{name}": value for name, value in state.items()}
+    model = {"MODEL_CONFIG": {"type": "unet"}, "MODEL_STATE": stored}
+    torch.save({"MODEL": model, "TRAIN_INFO": info, "GLOBAL_CONFIG": {"epoch": 5}}, path)
+    return state
+
+
 KINDS: dict[str, Callable[[Path], dict[str, torch.Tensor]]] = {
     "a state dict": state_dict,
     "of a network inside DDP": lambda path: state_dict(path, "module."),
+    "a snapshot of LIS2's": lis2_snapshot,
     "a checkpoint of Lightning's": lightning_checkpoint,
     "a checkpoint of a training loop": training_loop,
 }
