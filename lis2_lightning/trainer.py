@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -10,14 +11,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import lightning.pytorch as pl
 import torch
 from jsonargparse import lazy_instance  # type: ignore[attr-defined]  # public, and not in __all__
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import Logger
 from torch import nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 
 from lis2_lightning.assembly import assemble, plan
@@ -26,15 +24,17 @@ from lis2_lightning.base.tables import table
 from lis2_lightning.callbacks.run_folder import is_trial, make_folder
 from lis2_lightning.config import CHECKPOINT, Schema, load_config, merge
 from lis2_lightning.config.trusted import trusted
-from lis2_lightning.data import AnyDataset, SegmentationData
+from lis2_lightning.data import AnyDataset
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.inference import Map
 from lis2_lightning.report import run_pictures
-from lis2_lightning.running import around_loop, results, resume
+from lis2_lightning.running import around_loop, results, resume, weights
+from lis2_lightning.running.view import TrainerView
 from lis2_lightning.snapshots import Snapshot, peek
 from lis2_lightning.trackers import Tracker
-from lis2_lightning.training.module import OptimizerCallable, SchedulerCallable, SegmentationModule
+from lis2_lightning.training.module import OptimizerCallable, SchedulerCallable
 
+_log = logging.getLogger("lis2_lightning")
 # what shows the default in --help and in a resolved configuration; it is no loss yet
 DEFAULT_LOSS: nn.Module = lazy_instance(nn.BCELoss)
 
@@ -47,7 +47,7 @@ class GlobalConfig(dict[str, Any]):
         return dict(self)
 
 
-class Trainer:
+class Trainer(TrainerView):
     """Trains a segmentation network on one large, partly labelled image.
 
     Everything is written below ``output_dir/run_name``. Components may be objects, or come from
@@ -79,6 +79,8 @@ class Trainer:
         mode: Whether the best value is the smallest or the largest.
         resume: False starts a new run and refuses a folder that holds one; auto resumes from the
             newest whole snapshot of this run, or starts a new one where there is none; or a path.
+        weights: A file whose weights a new run starts from: a snapshot, a state dict or one of
+            Lightning's checkpoints. Epochs and optimizer start anew; a resumed run ignores it.
         compile: Run the network through torch.compile.
         trackers: Where numbers go besides logs_train.csv, which is always written.
         metrics: What is measured; average precision, Dice and ROC AUC where it is null.
@@ -112,6 +114,7 @@ class Trainer:
         monitor: str = "train_loss",
         mode: Literal["min", "max"] = "min",
         resume: bool | str = False,
+        weights: str | Path | None = None,
         compile: bool = False,  # noqa: A002 - the documented key
         trackers: list[Tracker | Logger] | None = None,
         metrics: list[Metric] | None = None,
@@ -126,6 +129,8 @@ class Trainer:
         self._settings = Settings(**arguments)
         around_loop.speak()
         self._result: dict[str, Any] = {}
+        self._origin: Snapshot | None = None
+        self._has_run = False
         self._test_scores: dict[str, float] = {}
 
     @classmethod
@@ -157,7 +162,9 @@ class Trainer:
 
     @classmethod
     def from_snapshot(cls, path: str | os.PathLike[str], **overrides: Any) -> Self:
-        """Build the trainer that wrote a snapshot; its ``train`` continues after that epoch.
+        """Build the trainer that wrote a snapshot, with its weights; ``train`` continues from it.
+
+        ``validate``, ``test`` and ``predict`` use this snapshot until the trainer has trained.
 
         Args:
             path: A snapshot.
@@ -165,48 +172,54 @@ class Trainer:
                 when the snapshot was written must be passed again.
 
         Raises:
-            SnapshotError: The file is missing, damaged or no snapshot.
+            SnapshotError: The file is missing, damaged, no snapshot, or of another network.
             ConfigError: As for :meth:`from_config`, or the snapshot names code it may not import.
         """
-        config = peek(path).config
-        with trusted(config, source=str(path), overrides=overrides):
-            return cls.from_config(config, **{"resume": str(path), **overrides})
+        snapshot = peek(Path(path).absolute())
+        with trusted(snapshot.config, source=str(path), overrides=overrides):
+            trainer = cls.from_config(snapshot.config, **{"resume": str(path), **overrides})
+        weights.restore(trainer.model, snapshot)
+        trainer._origin = snapshot  # noqa: SLF001 - of this class
+        return trainer
 
     def train(self) -> dict[str, Any]:
         """Fit, then score the best snapshot on the test set.
 
-        A run that is over is not trained again: its stored result is returned.
+        A run that is over is not trained again: its stored result is returned. It goes on where
+        ``epochs`` or the patience of ``early_stopper`` has been raised.
 
         Returns:
             What :meth:`get_final_info` returns.
 
         Raises:
-            ConfigError: The run folder cannot be written, is used by another run, or holds a run
-                and ``resume`` is false.
+            ConfigError: The run folder cannot be written, is used by another run, or holds one
+                that this run does not continue.
+            SnapshotError: The snapshot to resume from is missing, damaged, or of another network.
             DataError: A batch does not fit the network, or the network's output the target.
             TrainingError: The loss is NaN or infinite.
             KeyboardInterrupt: Ctrl-C ended the run, after ``last.pt`` was written.
             SystemExit: SIGTERM or SIGUSR1 ended it, likewise.
         """
-        self._result = self._result or results.stored(self._settings)
+        if not self._result:
+            resume.check_folder(self._settings)
+            self._result = results.stored(self._settings, self.global_config)
         if self._result:
+            self._origin = None
             return self.get_final_info()
         around_loop.check(self._settings, self.module, self.data)
-        if (path := self._settings.resume) not in {True, False, "auto"}:
-            resume.snapshot_path(str(path), self._named)  # refused before a folder is made
         with around_loop.folder(self._settings, self.lightning), self._built.tracking:
             return self._train()
 
     def _train(self) -> dict[str, Any]:
-        checkpoint = resume.starting_point(self._settings, self.global_config, self._named)
+        start = resume.starting_point(self._settings, self.global_config)
         begun = time.perf_counter()
-        self.fit(checkpoint)
+        self._run("fit", start)
         if is_trial(self.lightning):
             return self.get_final_info()  # a trial of the loops: nothing is kept
         self.run_final_evaluation()
         results.remove_temporary(self._settings, self._built)
-        self._result = self.get_final_info()
-        results.store(self._settings, self._built, self._result, time.perf_counter() - begun)
+        self._result, seconds = self.get_final_info(), time.perf_counter() - begun
+        results.store(self._settings, self._built, self._result, start=start, seconds=seconds)
         if self.lightning.is_global_zero:
             run_pictures.draw_log(self._settings.run_dir)
         if run_pictures.is_drawn(self.data.predict):
@@ -219,13 +232,17 @@ class Trainer:
 
         No evaluation follows, and no result is stored. It raises as :meth:`train` does.
         """
+        if self.lightning.global_step == 0:
+            snapshot = None if checkpoint is None else peek(checkpoint)
+            resume.refuse_other_run(snapshot, self._settings.run_dir)
         self._run("fit", checkpoint)
 
-    def validate(self, ckpt_path: str | os.PathLike[str] | None = "best") -> dict[str, float]:
+    def validate(self, ckpt_path: str | os.PathLike[str] | None = "auto") -> dict[str, float]:
         """Measure loss and metrics on the validation set.
 
         Args:
-            ckpt_path: ``best``, ``last`` or a snapshot; null for the weights the model has.
+            ckpt_path: ``best``, ``last`` or a snapshot; null for the weights the model has; auto
+                for the snapshot of :meth:`from_snapshot` before training, else the best.
 
         Returns:
             ``val_loss`` and ``val_<metric>``.
@@ -239,7 +256,7 @@ class Trainer:
         self._run("validate", ckpt_path, verbose=False)
         return around_loop.logged(self.lightning, "val_")
 
-    def test(self, ckpt_path: str | os.PathLike[str] | None = "best") -> dict[str, float]:
+    def test(self, ckpt_path: str | os.PathLike[str] | None = "auto") -> dict[str, float]:
         """Measure loss and metrics on the test set, and write ``test_results.csv``.
 
         Args:
@@ -249,15 +266,18 @@ class Trainer:
             ``test_loss`` and ``test_<metric>``.
 
         Raises:
-            ConfigError: There is neither a test nor a validation set.
+            ConfigError: There is neither a test nor a validation set, or another run than that of
+                the trainer's snapshot has taken the folder.
             SnapshotError: As for :meth:`validate`.
         """
         if self.data.test is None:
             raise ConfigError("there is nothing to test on: set test_dataset or val_dataset")
+        if self._origin is not None:
+            resume.refuse_other_run(self._origin, self._settings.run_dir)
         self._run("test", ckpt_path, verbose=False)
         return around_loop.logged(self.lightning, "test_")
 
-    def predict(self, ckpt_path: str | os.PathLike[str] | None = "best") -> list[Map]:
+    def predict(self, ckpt_path: str | os.PathLike[str] | None = "auto") -> list[Map]:
         """Map the whole image, and write ``prediction.fits`` or ``prediction.npy``.
 
         The image is that of the test set, or of the validation or training set where there is
@@ -301,7 +321,7 @@ class Trainer:
         """
         if self._result:
             return dict(self._result)
-        return results.final_info(self._settings, self._built, self._test_scores)
+        return results.final_info(self._settings, self._built, self._test_scores, self._origin)
 
     def plan(self) -> str:
         """Print and return which Lightning object, with which arguments, each key became."""
@@ -328,9 +348,13 @@ class Trainer:
         """Run one of Lightning's loops, with the weights of a snapshot."""
         if checkpoint is not None and name != "fit":
             checkpoint = resume.snapshot_path(checkpoint, self._named)
+        if checkpoint is None and (name == "fit" or not self._has_run):
+            self._start_from_weights()
         if name in {"test", "predict"}:
             make_folder(self._settings.run_dir)
-        run = getattr(self.lightning, name)
+        run, self._has_run = getattr(self.lightning, name), True
+        if name == "fit":
+            self._origin = None
         with around_loop.loop(self._built.signals, self.lightning):
             run(
                 self.module,
@@ -340,61 +364,17 @@ class Trainer:
                 **options,
             )
 
+    def _start_from_weights(self) -> None:
+        if self._origin is not None:
+            _log.info("using the weights of %s", self._origin)
+        elif self._settings.weights_path is not None:
+            weights.start_from(self.model, self._settings.weights_path)
+
     @property
     def _named(self) -> dict[str, Path]:
-        return {name: self._settings.run_dir / f"{name}.pt" for name in ("best", "last")}
+        named = self._settings.named
+        return {**named, "auto": self._origin.path if self._origin else named["best"]}
 
     @property
     def _best_or_none(self) -> str | None:
-        return "best" if self._named["best"].is_file() else None
-
-    @property
-    def module(self) -> SegmentationModule:
-        """The ``LightningModule``."""
-        return self._built.module
-
-    @property
-    def data(self) -> SegmentationData:
-        """The ``LightningDataModule``."""
-        return self._built.data
-
-    @property
-    def lightning(self) -> pl.Trainer:
-        """The Lightning trainer."""
-        return self._built.lightning
-
-    @property
-    def model(self) -> nn.Module:
-        """The network."""
-        return self._settings.model
-
-    @property
-    def optimizer(self) -> Optimizer | None:
-        """The optimizer; null before training."""
-        return next(iter(self.lightning.optimizers), None)
-
-    @property
-    def scheduler(self) -> LRScheduler | None:
-        """The scheduler; null before training, or where there is none."""
-        configs = self.lightning.lr_scheduler_configs if self.lightning.optimizers else []
-        return next((config.scheduler for config in configs), None)
-
-    @property
-    def early_stopper(self) -> EarlyStopping | None:
-        """The early stopping callback, or null."""
-        return self._built.early_stopper
-
-    @property
-    def tracker(self) -> list[Logger]:
-        """Every logger; the first writes ``logs_train.csv``."""
-        return self.lightning.loggers
-
-    @property
-    def epochs_run(self) -> int:
-        """How many epochs are done."""
-        return int(self._result.get("epochs_run", self._built.log.epochs_run))
-
-    @property
-    def best_loss(self) -> float:
-        """The best monitored value so far; infinite before the first epoch."""
-        return float(self._result.get("best_loss", self._built.best.best_loss))
+        return "auto" if self._named["auto"].is_file() else None

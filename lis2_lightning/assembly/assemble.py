@@ -15,7 +15,6 @@ from lightning.pytorch.plugins import LayerSync
 from lis2_lightning.assembly.settings import FIXED, Settings
 from lis2_lightning.base.private_names import leave_signals_alone, never_broadcast_sigterm
 from lis2_lightning.base.signals import Signals
-from lis2_lightning.callbacks import LossEarlyStopping
 from lis2_lightning.callbacks.checkpoints import BestSnapshot, EpochEnd, EverySnapshot, LastSnapshot
 from lis2_lightning.callbacks.epoch_log import EpochLog
 from lis2_lightning.callbacks.finite import StopOnNonFiniteLoss
@@ -75,9 +74,7 @@ def assemble(settings: Settings, config: Mapping[str, Any], *, seed: int) -> Ass
     shown = data.predict
     segmenter = Segmenter(shown.image_shape if isinstance(shown, TileDataset) else None)
     test_results = TestResults(settings.run_dir / "test_results.csv")
-    early_stopper = settings.early_stopper
-    if isinstance(early_stopper, bool):
-        early_stopper = LossEarlyStopping() if early_stopper else None
+    early_stopper = settings.chosen_stopper()
     tracking = Tracking(
         settings.run_dir,
         config,

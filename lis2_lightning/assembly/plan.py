@@ -41,6 +41,7 @@ _PLAN: Final[Mapping[str, str]] = {
     "monitor": "callbacks.BestSnapshot(monitor={})",
     "mode": "callbacks.BestSnapshot(mode={})",
     "resume": "lightning.pytorch.Trainer.fit(ckpt_path=...): {}",
+    "weights": "the network's load_state_dict(...), before a new run's first epoch: {}",
     "compile": "torch.compile(model): {}",
     "trackers": "lightning.pytorch.Trainer(logger=...): CSV, and {}",
     "metrics": "SegmentationModule(metrics={})",
@@ -51,7 +52,7 @@ _HEADER: Final = """\
 #   python -c "from lightning.pytorch.cli import LightningCLI; LightningCLI()" fit -c THIS_FILE
 # It trains the same weights. Snapshots become Lightning's checkpoints, logs_train.csv becomes
 # metrics.csv, and there is no final evaluation: run `test` for it. `resume` has no counterpart
-# but --ckpt_path.
+# but --ckpt_path, and `weights` has none: the network starts from weights of its own.
 """
 _OURS: Final = "lis2_lightning.callbacks"
 _CSV: Final = "lis2_lightning.trackers.CsvLogger"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -13,6 +14,7 @@ from lightning.pytorch.loggers import Logger
 from torch import nn
 from torchmetrics import Metric
 
+from lis2_lightning.callbacks import LossEarlyStopping
 from lis2_lightning.data import AnyDataset
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.metrics import default_metrics
@@ -38,9 +40,17 @@ FIXED: Final[Mapping[str, Any]] = {
     "log_every_n_steps": 1,
 }
 
+_LONGEST_NAME: Final = 255  # bytes, on every common file system
+
 
 def _is_whole(value: Any, least: int) -> bool:
     return isinstance(value, Integral) and int(value) >= least
+
+
+def _is_folder_name(name: Any) -> bool:
+    if not isinstance(name, str) or name in {"", ".", ".."} or set(name) & {"/", "\\"}:
+        return False
+    return name.isprintable() and len(name.encode()) <= _LONGEST_NAME
 
 
 _RANGES: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
@@ -51,7 +61,11 @@ _RANGES: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
     "num_workers": (lambda num: num == "auto" or num >= 0, "'auto' or at least 0"),
     "save_every_n_steps": (lambda num: num is None or num >= 1, "null or at least 1"),
     "save_every_minutes": (lambda num: num is None or num > 0, "null or more than 0"),
-    "run_name": (lambda name: name and Path(name).name == name, "the name of a folder"),
+    "output_dir": (lambda path: "\0" not in str(path), "a path without a NUL character"),
+    "run_name": (
+        _is_folder_name,
+        "the name of a folder: up to 255 bytes of printable text without / and \\, not '.' or '..'",
+    ),
     "early_stopper": (
         lambda value: isinstance(value, bool | EarlyStopping | None),
         "true, false or a callback (Trainer.from_config builds one from a mapping)",
@@ -84,6 +98,7 @@ class Settings:
     monitor: str
     mode: Literal["min", "max"]
     resume: bool | str
+    weights: str | Path | None
     compile: bool
     trackers: Sequence[Tracker | Logger]
     metrics: Sequence[Metric] | None
@@ -103,12 +118,37 @@ class Settings:
         if reserved := [key for key in self.lightning if key in RESERVED]:
             reasons = "; ".join(f"lightning.{key}: {RESERVED[key]}" for key in reserved)
             raise ConfigError(f"these are not set under lightning: {reasons}")
+        # the program may change its folder later
+        _ = self.run_dir, self.resume_path, self.weights_path
 
     def chosen_metrics(self) -> list[Metric]:
         """The configured metrics, or the default ones."""
         return default_metrics() if self.metrics is None else list(self.metrics)
 
-    @property
+    def chosen_stopper(self) -> EarlyStopping | None:
+        """The early stopping callback, if there is to be one."""
+        if isinstance(self.early_stopper, bool):
+            return LossEarlyStopping() if self.early_stopper else None
+        return self.early_stopper
+
+    @cached_property
     def run_dir(self) -> Path:
-        """Everything is written below it."""
-        return Path(self.output_dir) / self.run_name
+        """Everything is written below it; absolute."""
+        return Path(self.output_dir).absolute() / self.run_name
+
+    @property
+    def named(self) -> dict[str, Path]:
+        """The files of the snapshots that have a name."""
+        return {name: self.run_dir / f"{name}.pt" for name in ("best", "last")}
+
+    @cached_property
+    def resume_path(self) -> Path | None:
+        """The snapshot to resume from, where ``resume`` names one; absolute."""
+        if isinstance(self.resume, bool) or self.resume == "auto":
+            return None
+        return self.named.get(self.resume, Path(self.resume).absolute())
+
+    @cached_property
+    def weights_path(self) -> Path | None:
+        """The file whose weights a new run starts from; absolute."""
+        return None if self.weights is None else Path(self.weights).absolute()

@@ -145,6 +145,14 @@ def _lives(pid: int) -> bool:
     return True
 
 
+def shown(path: Path) -> str:
+    """A path as a message shows it: from the current folder, where it lies below that."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except (OSError, ValueError):  # the current folder may be gone
+        return str(path)
+
+
 def size_text(num_bytes: float) -> str:
     """A number of bytes in readable units.
 

@@ -35,6 +35,7 @@ class LossEarlyStopping(EarlyStopping):
             check_on_train_epoch_end=True,
         )
         self._follows_validation = monitor is None
+        self._counts = f"{monitor or 'the loss'} by {min_delta:g}"
         self._validates = False
         self._has_validated = False
 
@@ -44,12 +45,15 @@ class LossEarlyStopping(EarlyStopping):
         return "LossEarlyStopping"
 
     def state_dict(self) -> dict[str, Any]:
-        """The count, the best loss, and whether the running epoch has been validated."""
-        return {**super().state_dict(), "has_validated": self._has_validated}
+        """The count, what it counts, the best loss, and whether this epoch has been validated."""
+        own = {"counts": self._counts, "has_validated": self._has_validated}
+        return {**super().state_dict(), **own}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the count and the best loss; the patience is the one configured now."""
+        """Restore the count and the best loss, unless another value or difference counts now."""
         self._has_validated = state_dict.get("has_validated", False)
+        if state_dict.get("counts", self._counts) != self._counts:
+            return
         super().load_state_dict({**state_dict, "patience": self.patience})
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
+from lis2_lightning.base.files import shown
 from lis2_lightning.base.position import batches_done, epoch_is_whole, inside_epoch
 from lis2_lightning.base.signals import Signals, requested
 from lis2_lightning.callbacks.checkpoints import EpochEnd, LastSnapshot
@@ -51,6 +52,17 @@ class SnapshotInsideEpoch(Checkpoint):
         checkpoint[NAMES] = self._end.names
         if inside_epoch(trainer) or not epoch_is_whole(trainer):
             settle(checkpoint["loops"], validate=trainer.validating)
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Have early stopping go on with the patience that is configured now."""
+        for stopper in trainer.early_stopping_callbacks:
+            state = checkpoint["callbacks"].get(stopper.state_key)
+            if state is not None:  # Lightning would restore the patience, too
+                state["patience"] = stopper.patience
+                if state["wait_count"] < stopper.patience:
+                    state["stopped_epoch"] = 0  # it was stopped, and is no longer
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Count steps and minutes from here."""
@@ -123,7 +135,9 @@ class SnapshotInsideEpoch(Checkpoint):
             return
         loop, epoch = trainer.state.fn, trainer.current_epoch
         where = f"after epoch {epoch}"
-        advice = f"saved {self._last.path}. Run the same command with resume: auto to continue"
+        advice = (
+            f"saved {shown(self._last.path)}. Run the same command with resume: auto to continue"
+        )
         if loop is not None and loop != TrainerFn.FITTING:
             where = f"during {loop.value}"
             advice = "the files written so far are whole. Run the same command again"

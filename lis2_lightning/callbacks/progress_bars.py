@@ -14,6 +14,8 @@ from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.trainer.states import RunningStage
 from tqdm import tqdm
 
+from lis2_lightning.base.position import epoch_is_whole
+
 _log = logging.getLogger("lis2_lightning")
 _RUNNING: Final = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 _DONE: Final = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
@@ -83,7 +85,8 @@ class ProgressBars(ProgressBar):
         self._batches = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show how many epochs are done."""
+        """Show how many epochs are done, and note the rate, also where an epoch is resumed."""
+        self.on_train_epoch_start(trainer, pl_module)
         self._epochs = self._open("epochs", trainer.current_epoch, trainer.max_epochs)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -114,7 +117,8 @@ class ProgressBars(ProgressBar):
         logged = trainer.callback_metrics
         values = [f"{k}={float(logged[k]):.4g}" for k in ("train_loss", "val_loss") if k in logged]
         values.append(f"lr={self._lr:.3g}")
-        done, text = trainer.current_epoch + 1, " ".join(values)
+        # an epoch that a limit has cut short is not done
+        done, text = trainer.current_epoch + int(epoch_is_whole(trainer)), " ".join(values)
         if self._epochs is not None:
             self._epochs.set_postfix_str(text, refresh=False)
             _show(self._epochs, done)

@@ -16,7 +16,7 @@ from lis2_lightning.config.names import KINDS, names
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.trainer import Trainer
 
-_FILES: Final = frozenset({"config", "ckpt_path", "lightning_yaml"})
+_FILES: Final = frozenset({"config", "ckpt_path", "lightning_yaml", "weights"})
 
 
 def script(shell: str) -> str:

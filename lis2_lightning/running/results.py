@@ -9,13 +9,18 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from lightning.pytorch.callbacks import EarlyStopping, Timer
 
 from lis2_lightning.assembly.assemble import Assembly
 from lis2_lightning.assembly.settings import Settings
-from lis2_lightning.base.files import atomic
+from lis2_lightning.base.files import atomic, shown
+from lis2_lightning.base.position import batches_done, epoch_is_whole
 from lis2_lightning.base.tables import table
+from lis2_lightning.config import as_list
 from lis2_lightning.data import AnyDataset, TileDataset, write_map
+from lis2_lightning.errors import one_line
 from lis2_lightning.inference import Map
+from lis2_lightning.snapshots import Snapshot, differences, snapshots_in
 
 _log = logging.getLogger("lis2_lightning")
 TEST: Final = "test_results.csv"
@@ -23,24 +28,31 @@ _RESULT: Final = "result.json"
 
 
 def final_info(
-    settings: Settings, built: Assembly, test_scores: Mapping[str, float]
+    settings: Settings,
+    built: Assembly,
+    test_scores: Mapping[str, float],
+    origin: Snapshot | None = None,
 ) -> dict[str, Any]:
-    """The result of a run, as ``Trainer.get_final_info`` returns it."""
+    """The result of a run so far, or of the snapshot that it is to continue."""
+    row = built.log.row if origin is None else origin.row
     return {
-        "best_loss": built.best.best_loss,
-        "epochs_run": built.log.epochs_run,
-        "run_name": settings.run_name,
-        "output_dir": str(settings.output_dir),
-        "final_model_path": _existing(settings.run_dir / "best.pt"),
-        "last_model_path": _existing(settings.run_dir / "last.pt"),
-        "metrics_train": _split(built.log.row, "train_"),
-        "metrics_val": _split(built.log.row, "val_"),
+        "best_loss": built.best.best_loss if origin is None else origin.best_loss,
+        "epochs_run": built.log.epochs_run if origin is None else origin.next_epoch,
+        **_places(settings),
+        "metrics_train": _split(row, "train_"),
+        "metrics_val": _split(row, "val_"),
         "metrics_test": _split(test_scores, "test_"),
     }
 
 
-def _existing(path: Path) -> str | None:
-    return str(path) if path.is_file() else None
+def _places(settings: Settings) -> dict[str, Any]:
+    best, last = (shown(p) if p.is_file() else None for p in settings.named.values())
+    return {
+        "run_name": settings.run_name,
+        "output_dir": str(settings.output_dir),
+        "final_model_path": best,
+        "last_model_path": last,
+    }
 
 
 def _split(values: Mapping[str, float | None], prefix: str) -> dict[str, float]:
@@ -51,43 +63,122 @@ def _split(values: Mapping[str, float | None], prefix: str) -> dict[str, float]:
     }
 
 
-def stored(settings: Settings) -> dict[str, Any]:
-    """The result of a run that is over; empty where it is to be resumed or started again."""
+def stored(settings: Settings, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The result of a run that is over; empty where it is to be resumed or started again.
+
+    ``config`` has the settings as plain values.
+    """
     path = settings.run_dir / _RESULT
     if settings.resume is False or not path.is_file():
         return {}
-    record = json.loads(path.read_text(encoding="utf-8"))
-    info: dict[str, Any] = record["info"]
-    if not record["stopped_early"] and info["epochs_run"] < settings.epochs:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        info = {**record["info"], **_places(settings)}  # the folder may have been moved
+        text, is_over = _summary(settings, info, record), _is_over(settings, record)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        reason = one_line(error)
+        _log.warning("%s is damaged (%s): the run goes on without it", shown(path), reason)
         return {}
-    _log.info("%s is complete: its stored result is returned", settings.run_dir)
-    _log.info("%s", _summary(settings, info, record["seconds"]))
+    if not is_over:
+        return {}
+    _log.info("%s", text)
+    _log.info(
+        "nothing is left to train: %s is complete, and its stored result is returned%s; raise %s "
+        "to continue it, or choose another run_name, with weights: %s to start from its weights",
+        shown(settings.run_dir),
+        _changes(settings, config),
+        "the patience of early_stopper" if record["stopped_early"] else "epochs",
+        info["final_model_path"],
+    )
     return info
 
 
-def store(settings: Settings, built: Assembly, info: Mapping[str, Any], seconds: float) -> None:
+def _changes(settings: Settings, config: Mapping[str, Any]) -> str:
+    """In what the run in the folder differs from the one that is asked for."""
+    written = [snapshot.config for snapshot in snapshots_in(settings.run_dir)[:1]]
+    return "".join(f"; {change}" for old in written for change in differences(old, config))
+
+
+def _is_over(settings: Settings, record: Mapping[str, Any]) -> bool:
+    """Whether nothing is left to train with the epochs and the patience of now."""
+    waited = record["stopped_early"] and record["waited"]
+    stops = [s for s in _stoppers(settings) if waited and waited.get(_name(s), 0) >= s.patience]
+    return bool(stops) or record["info"]["epochs_run"] >= settings.epochs
+
+
+def _stoppers(settings: Settings) -> list[EarlyStopping]:
+    callbacks = [settings.chosen_stopper(), *as_list(settings.lightning.get("callbacks"))]
+    return [callback for callback in callbacks if isinstance(callback, EarlyStopping)]
+
+
+def _name(stopper: EarlyStopping) -> str:
+    """What a stopper counts: a count of something else says nothing to it."""
+    return f"{stopper.state_key} {stopper.state_dict().get('counts', stopper.min_delta)}"
+
+
+def store(
+    settings: Settings,
+    built: Assembly,
+    info: Mapping[str, Any],
+    *,
+    start: Snapshot | None,
+    seconds: float,
+) -> None:
     """Store a run's result, which marks it as over, and show it, in the main process."""
     if not built.lightning.is_global_zero:
         return
-    stopped_early = _stopped_early(built)
-    record = {"info": dict(info), "stopped_early": stopped_early, "seconds": round(seconds, 3)}
+    waited = {_name(s): max(s.wait_count, s.patience) for s in _stopped(built)}
+    record = {
+        "info": dict(info),
+        "stopped_early": bool(waited),
+        "waited": waited,
+        "ended": _reason(settings, built, start),
+        "resumed": "" if start is None else f"at {start.place}, from {start}",
+        "seconds": round(seconds, 3),
+    }
     with atomic(settings.run_dir / _RESULT) as file:
         file.write(json.dumps(record, indent=2).encode() + b"\n")
-    _log.info("%s", _summary(settings, info, seconds))
+    _log.info("%s", _summary(settings, info, record))
+
+
+def _reason(settings: Settings, built: Assembly, start: Snapshot | None) -> str:
+    """Why a run ended."""
+    done, batch = built.log.epochs_run, 0
+    if not epoch_is_whole(built.lightning):
+        batch = batches_done(built.lightning)
+    if stopped := _stopped(built):
+        reason = f"early stopping: no better {stopped[0].monitor}, patience {stopped[0].patience}"
+    elif done >= settings.epochs:
+        reason = "all epochs are done"
+    else:
+        where = f"in epoch {done}, batch {batch}" if batch else f"before epoch {done}"
+        reason = f"stopped by {_limit(built.lightning)} {where}; resume: auto continues"
+    is_idle = start is not None and start.position == (done, batch)
+    return f"nothing was left to train: {reason}" if is_idle else reason
+
+
+def _limit(trainer: Any) -> str:
+    """What stopped a run that is not over; ``callbacks`` is no typed attribute of Lightning's."""
+    for callback in trainer.callbacks:
+        left = callback.time_remaining() if isinstance(callback, Timer) else None
+        if left is not None and left <= 0:
+            return "lightning.max_time"
+    is_max_steps = 0 <= trainer.max_steps <= trainer.global_step
+    return "lightning.max_steps" if is_max_steps else "a callback or a limit"
 
 
 def remove_temporary(settings: Settings, built: Assembly) -> None:
     """Remove a ``last.pt`` that no key asked for, once the run that it kept is over."""
-    is_over = _stopped_early(built) or built.log.epochs_run >= settings.epochs
+    is_over = _stopped(built) or built.log.epochs_run >= settings.epochs
     is_wanted = settings.save_last or settings.save_every_n_steps or settings.save_every_minutes
     if is_over and not is_wanted and built.lightning.is_global_zero:
-        (settings.run_dir / "last.pt").unlink(missing_ok=True)
+        settings.named["last"].unlink(missing_ok=True)
 
 
-def _stopped_early(built: Assembly) -> bool:
-    # a run that lightning.max_time or max_steps ended is not over, and may be resumed
+def _stopped(built: Assembly) -> list[EarlyStopping]:
+    """The stoppers that ended a run; one that a limit ended is not over, and may be resumed."""
     stoppers = built.lightning.early_stopping_callbacks
-    return any(s.stopped_epoch > 0 or s.wait_count >= s.patience for s in stoppers)
+    return [s for s in stoppers if s.stopped_epoch > 0 or s.wait_count >= s.patience]
 
 
 def write_prediction(maps: Sequence[Map], dataset: AnyDataset | None, folder: Path) -> None:
@@ -104,13 +195,15 @@ def write_prediction(maps: Sequence[Map], dataset: AnyDataset | None, folder: Pa
     _log.info("the map is in %s", path)
 
 
-def _summary(settings: Settings, info: Mapping[str, Any], seconds: float) -> str:
+def _summary(settings: Settings, info: Mapping[str, Any], record: Mapping[str, Any]) -> str:
     rows = {
         f"best {settings.monitor}": f"{info['best_loss']:.6g}",
         "epochs": f"{info['epochs_run']} of {settings.epochs}",
-        "training time": f"{seconds:.1f} s",
+        "ended": record["ended"],
+        "resumed": record["resumed"],
+        "training time": f"{record['seconds']:.1f} s",
         "best snapshot": info["final_model_path"] or "none",
-        "run folder": str(settings.run_dir),
+        "run folder": shown(settings.run_dir),
         **{f"test {name}": f"{value:.4f}" for name, value in info["metrics_test"].items()},
     }
-    return f"\n{table(rows)}"
+    return f"\n{table({name: text for name, text in rows.items() if text})}"

@@ -5,7 +5,7 @@ from lis2_lightning.snapshots.header import Snapshot, newest_snapshot, peek, sna
 from lis2_lightning.snapshots.io import SnapshotIO
 from lis2_lightning.snapshots.loops import INSIDE_EPOCH, position, rewind, settle
 from lis2_lightning.snapshots.overrides import differences
-from lis2_lightning.snapshots.read import read_snapshot
+from lis2_lightning.snapshots.read import read_snapshot, read_weights
 from lis2_lightning.snapshots.write import link_snapshot, write_snapshot
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "peek",
     "position",
     "read_snapshot",
+    "read_weights",
     "rewind",
     "settle",
     "snapshots_in",

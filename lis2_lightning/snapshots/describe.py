@@ -41,7 +41,6 @@ def _facts(snapshot: Mapping[str, Any]) -> dict[str, Any]:
     ours, info, config = (snapshot[key] for key in ("LIGHTNING", "TRAIN_INFO", "GLOBAL_CONFIG"))
     checkpoint, done = ours["checkpoint"], info["EPOCHS_RUN"]
     best = checkpoint_state(checkpoint)
-    log = (checkpoint.get("callbacks") or {}).get("EpochLog") or {}
     return {
         "last_epoch": done if done >= 0 else None,
         "next_epoch": ours["next_epoch"],
@@ -50,7 +49,7 @@ def _facts(snapshot: Mapping[str, Any]) -> dict[str, Any]:
         "best_loss": float(info["BEST_LOSS"]),
         "monitor": best["monitor"] or config.get("monitor"),
         "mode": best["mode"] or config.get("mode"),
-        "last_row": dict(log.get("row") or {}),
+        "last_row": dict(best["row"]),
         "weights": _weights(snapshot["MODEL"]["MODEL_STATE"]),
         "optimizer": _optimizer(info["OPTIMIZER_STATE"], config),
         "scheduler": _scheduler(info["SCHEDULER_STATE"], config),

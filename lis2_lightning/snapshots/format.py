@@ -152,10 +152,18 @@ def check_content(content: Any, *, name: str, is_lis2: bool) -> None:
 
 
 def checkpoint_state(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
-    """``monitor``, ``mode`` and ``best_loss``, null where it has none, and ``names`` of files."""
+    """``monitor``, ``mode``, ``best_loss``, the log's last ``row``, and ``names`` of files.
+
+    The first three are null where it has none.
+    """
     callbacks = checkpoint.get("callbacks") or {}
     nothing = {"monitor": None, "mode": None, "best_loss": None}
-    return {**nothing, **callbacks.get("BestSnapshot", {}), NAMES: checkpoint.get(NAMES, ())}
+    return {
+        **nothing,
+        **callbacks.get("BestSnapshot", {}),
+        "row": callbacks.get("EpochLog", {}).get("row", {}),
+        NAMES: checkpoint.get(NAMES, ()),
+    }
 
 
 def plain(value: Any, path: str) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from lis2_lightning.base.files import shown
 from lis2_lightning.errors import SnapshotError
 from lis2_lightning.snapshots.archive import read_entry
 from lis2_lightning.snapshots.format import checkpoint_state, plain
@@ -25,7 +26,7 @@ class Snapshot(os.PathLike[str]):
     """A snapshot's file and what it says of itself; its tensors are read when they are needed.
 
     A resumed run continues with ``next_batch`` of ``next_epoch``, both counted from 0. ``names``
-    are those of the files that the run was to give this snapshot.
+    are those of the files that the run was to give this snapshot, ``row`` the log's last one.
     """
 
     path: Path
@@ -34,18 +35,26 @@ class Snapshot(os.PathLike[str]):
     best_loss: float
     config: dict[str, Any]
     names: tuple[str, ...]
+    row: dict[str, float | None]
     _content: dict[str, Any] | None = field(default=None, repr=False)
 
     def __fspath__(self) -> str:
         """The file, so that Lightning takes the snapshot for a path."""
         return str(self.path)
 
-    __str__ = __fspath__
+    def __str__(self) -> str:
+        return shown(self.path)
 
     @property
     def position(self) -> tuple[int, int]:
         """The epoch and the batch at which a resumed run continues."""
         return self.next_epoch, self.next_batch
+
+    @property
+    def place(self) -> str:
+        """The position in words."""
+        batch = f", batch {self.next_batch}" if self.next_batch else ""
+        return f"epoch {self.next_epoch}{batch}"
 
     def read(self) -> None:
         """Read and verify the whole file, if that has not been done, and keep what it holds."""
@@ -66,15 +75,15 @@ def peek(path: str | os.PathLike[str]) -> Snapshot:
         check_outline(outline, path)
         content, info = outline.content, outline.content["TRAIN_INFO"]
         ours = content.get("LIGHTNING", {"next_epoch": info["EPOCHS_RUN"] + 1, "next_batch": 0})
+        state = checkpoint_state(ours.get("checkpoint", {}))
         return Snapshot(
             path=Path(path),
             next_epoch=ours["next_epoch"],
             next_batch=ours["next_batch"],
             best_loss=_number(info["BEST_LOSS"], file),
             config=plain(content["GLOBAL_CONFIG"], "GLOBAL_CONFIG"),
-            names=tuple(
-                Path(name).name for name in checkpoint_state(ours.get("checkpoint", {}))["names"]
-            ),
+            names=tuple(Path(name).name for name in state["names"]),
+            row=dict(state["row"]),
         )
 
 

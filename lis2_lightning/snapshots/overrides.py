@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from lis2_lightning.config import to_class_paths
+from lis2_lightning.snapshots.compare import printable
 from lis2_lightning.snapshots.loops import INSIDE_EPOCH, rewind
 
 # what decides which samples a batch holds: its number means nothing where one of these differs
 _ORDER: Final = ("batch_size", "seed", "train_dataset")
+# what else decides what a run's figures mean
+_OTHERS: Final = ("val_dataset", "test_dataset", "model", "loss")
+_LONGEST: Final = 60  # of a value that is shown
 
 
 def differences(written: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -25,11 +29,35 @@ def differences(written: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
         phrases = ["another optimizer: it starts anew, and the scheduler with it"]
     if _differs(written, now, "scheduler"):
         phrases.append("another scheduler: it starts anew")
-    for key in _ORDER:
+    for key in (*_ORDER, *_OTHERS):
         if _differs(written, now, key):
-            values = f"is {now[key]}, was {written[key]}" if key != "train_dataset" else "differs"
-            phrases.append(f"{key} {values}")
+            phrases += _changes(written[key], now[key], key)
     return phrases
+
+
+def _changes(written: Any, now: Any, path: str) -> Iterator[str]:
+    """A phrase for each value that differs, without the defaults that were not written out."""
+    if "object" in _keys(written) | _keys(now):
+        yield f"{path} differs"
+        return
+    if not isinstance(written, Mapping) or not isinstance(now, Mapping):
+        yield f"{path} is {_brief(now)}, was {_brief(written)}"
+        return
+    is_other = written.get("class_path") != now.get("class_path")
+    for key in ["class_path"] if is_other else written:
+        if not _within(written[key], now.get(key)):
+            inside = path if key in {"class_path", "init_args"} else f"{path}.{key}"
+            yield from _changes(written[key], now.get(key), inside)
+
+
+def _keys(value: Any) -> set[Any]:
+    return set(value) if isinstance(value, Mapping) else set()
+
+
+def _brief(value: Any) -> str:
+    value = value.get("class_path", value) if isinstance(value, Mapping) else value
+    text = printable("none" if value is None else str(value) or "unknown")
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 def reconcile(
@@ -39,6 +67,7 @@ def reconcile(
 
     Either configuration may be in either spelling.
     """
+    _drop_states(checkpoint.get("callbacks") or {}, written, now)
     written, now = _comparable(written), _comparable(now)
     is_other = _class_of(written) != _class_of(now)
     if is_other:
@@ -51,11 +80,23 @@ def reconcile(
         rewind(checkpoint)
 
 
+def _drop_states(
+    callbacks: dict[str, Any], written: Mapping[str, Any], now: Mapping[str, Any]
+) -> None:
+    """Drop the time that was used, for a limit counts per start, and a stopper that is gone."""
+    if any((config.get("lightning") or {}).get("max_time") for config in (written, now)):
+        callbacks.pop("Timer", None)
+    if not now.get("early_stopper"):
+        callbacks.pop("LossEarlyStopping", None)
+
+
 def _comparable(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    compared = {key: config[key] for key in ("optimizer", "scheduler", *_ORDER) if key in config}
+    keys = ("optimizer", "scheduler", *_ORDER, *_OTHERS)
+    compared = {key: config[key] for key in keys if key in config}
     # objects that were passed in Python are known by their class alone, and have no spelling
     components = {k: v for k, v in compared.items() if isinstance(v, Mapping) and "object" not in v}
-    return {**compared, **to_class_paths(components)}
+    # a class that is not known here is another one
+    return {**compared, **to_class_paths(components, wrong=[])}
 
 
 def _differs(written: Mapping[str, Any], now: Mapping[str, Any], key: str) -> bool:

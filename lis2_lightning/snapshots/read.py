@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
+from torch import Tensor
 
 from lis2_lightning.errors import SnapshotError, one_line
 from lis2_lightning.snapshots.archive import CheckedFile, Refusal
@@ -20,6 +21,8 @@ from lis2_lightning.snapshots.format import check_content
 from lis2_lightning.snapshots.legacy import from_lis2
 from lis2_lightning.snapshots.outline import Outline, read_outline
 
+# where a file of weights may have them
+_STATES: Final = ("MODEL_STATE", "state_dict", "model_state_dict", "model")
 _log = logging.getLogger("lis2_lightning")
 
 
@@ -50,15 +53,47 @@ def read_as_ours(
     with opened(path) as file:
         outline = read_outline(file)
         is_lis2 = check_outline(outline, path)
-        checked = CheckedFile(file, outline.entries)
-        stubs: Any = [(FOREIGN[name], name) for name in outline.foreign]
-        validated = torch.sparse.check_sparse_tensor_invariants()  # type: ignore[no-untyped-call]
-        with torch.serialization.safe_globals(stubs), validated:
-            content = torch.load(  # noqa: TID251 - this is the one place
-                checked, map_location=map_location, weights_only=True
-            )
-        checked.finish()
+        content = _load(file, outline, map_location)
     return from_lis2(content) if is_lis2 else (content, None)
+
+
+def _load(file: io.FileIO, outline: Outline, map_location: Any) -> Any:
+    checked = CheckedFile(file, outline.entries)
+    stubs: Any = [(FOREIGN[name], name) for name in outline.foreign]
+    validated = torch.sparse.check_sparse_tensor_invariants()  # type: ignore[no-untyped-call]
+    with torch.serialization.safe_globals(stubs), validated:
+        content = torch.load(  # noqa: TID251 - this is the one place
+            checked, map_location=map_location, weights_only=True
+        )
+    checked.finish()
+    return content
+
+
+def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The tensors of a network by name, from any file of ``torch.save``; nothing in it is executed.
+
+    It may be a snapshot, ours or one of LIS2's, a state dict, or a mapping that holds one, as
+    Lightning's checkpoints do.
+
+    Raises:
+        SnapshotError: The file is missing, damaged, needs code to be read, or holds no such tensor.
+    """
+    try:
+        with opened(path) as file:
+            content = _load(file, read_outline(file), "cpu")
+    except SnapshotError as error:
+        if "read safely" not in str(error):
+            raise
+        advice = "save the weights alone, with torch.save(network.state_dict(), PATH)"
+        raise SnapshotError(f"{error}: {advice}") from error
+    for key in ("MODEL", *_STATES):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    items = content.items() if isinstance(content, Mapping) else ()
+    weights = {name: value for name, value in items if isinstance(value, Tensor)}
+    if not weights:
+        raise SnapshotError(f"{path} holds no weights: it must be a snapshot or a state dict")
+    return {str(name): value for name, value in weights.items()}
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from lis2_lightning.base import files
-from lis2_lightning.base.files import atomic, link, make, sweep
+from lis2_lightning.base.files import atomic, link, make, shown, sweep
 
 posix = pytest.mark.skipif(os.name != "posix", reason="locks and process numbers are POSIX's")
 
@@ -196,3 +196,16 @@ def test_the_temporary_file_is_one_that_a_sweep_knows(tmp_path: Path) -> None:
     with atomic(tmp_path / "last.pt") as file:
         assert Path(file.name).name == left_by(os.getpid(), "last.pt")
         assert sweep(tmp_path) == []  # for we live
+
+
+@posix
+def test_a_message_shows_a_path_from_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "inner").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert shown(tmp_path / "runs/a/best.pt") == "runs/a/best.pt"
+    monkeypatch.chdir(tmp_path / "inner")
+    assert shown(tmp_path / "runs/a/best.pt") == str(tmp_path / "runs/a/best.pt")
+    (tmp_path / "inner").rmdir()  # which is the current one
+    assert shown(tmp_path / "runs") == str(tmp_path / "runs")

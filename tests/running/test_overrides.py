@@ -12,8 +12,8 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from lis2_lightning import ConfigError, Trainer
-from lis2_lightning.snapshots import read_snapshot
+from lis2_lightning import ConfigError, SnapshotError, Trainer
+from lis2_lightning.snapshots import differences, read_snapshot
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 Make = Callable[..., dict[str, Any]]
@@ -117,6 +117,47 @@ def test_an_epoch_begins_again_where_its_batches_are_others(
     _, sees = go_on(halfway, batch_size=5)
     assert "batch_size is 5, was 4" in message()
     assert [batch for batch in sees.batches if batch[0] == 1] == [(1, 0, 5), (1, 1, 5), (1, 2, 3)]
+
+
+def test_other_data_are_named(tiny: Make, message: Callable[[], str]) -> None:
+    config = tiny(save_last=True)
+    Trainer.from_config(config).train()
+    changes = {"val_dataset.seed": 4, "train_dataset.folds": [0, 2], "test_dataset": None}
+    trainer = Trainer.from_config({**config, "resume": "auto"}, epochs=3, **changes)
+    trainer.train()
+    assert message().endswith(
+        "; train_dataset.folds is [0, 2], was [0]; val_dataset.seed is 4, was 3; test_dataset is "
+        "none, was lis2_lightning.data.SyntheticDataset"
+    )
+
+
+def test_a_network_of_another_size_is_named_before_it_is_refused(
+    tiny: Make, message: Callable[[], str]
+) -> None:
+    Trainer.from_config(tiny(save_last=True)).train()
+    other = Trainer.from_config(tiny(resume="auto", epochs=3), **{"model.features": 3})
+    with pytest.raises(SnapshotError, match="does not fit the network"):
+        other.train()
+    assert message().endswith("; model.features is 3, was 2")
+
+
+@pytest.mark.parametrize(
+    ("written", "now", "phrases"),
+    [
+        ({"model": {"type": "gone"}}, {"model": {"type": "unet"}}, "model is lis2_lightning"),
+        ({"model": {"object": "a.Net"}}, {"model": {"type": "unet"}}, "model differs"),
+        ({"model": {"object": "a.Net"}}, {"model": {"object": "a.Net"}}, ""),
+        ({"loss": {"type": "BCELoss"}}, {"loss": {"class_path": "torch.nn.BCELoss"}}, ""),
+        ({"val_dataset": {"type": "TileDataset", "image": "a" * 99}}, {"val_dataset": None}, "val"),
+    ],
+)
+def test_configurations_are_compared_whatever_they_name(
+    written: dict[str, Any], now: dict[str, Any], phrases: str
+) -> None:
+    found = differences(written, now)
+    assert len(found) == bool(phrases)
+    assert "".join(found).startswith(phrases)
+    assert all(len(phrase) < 200 for phrase in found)
 
 
 def test_another_monitor_begins_to_look_for_the_best_anew(tiny: Make, tmp_path: Path) -> None:

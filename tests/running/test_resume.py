@@ -222,6 +222,74 @@ def test_a_folder_that_holds_a_run_is_refused_and_left_as_it_is(
     assert contents(folder) == before
 
 
+@pytest.mark.parametrize("epochs", [2, 3])
+def test_a_snapshot_of_another_run_is_not_resumed_into_a_folder_that_holds_one(
+    tiny: Make, tmp_path: Path, contents: Contents, epochs: int
+) -> None:
+    for name, seed in (("first", 1), ("second", 2)):
+        Trainer.from_config(tiny(run_name=name, seed=seed, save_last=True)).train()
+    before = contents(tmp_path)
+    path = tmp_path / "runs/second/last.pt"
+    config = tiny(run_name="first", epochs=epochs, resume=str(path))
+    with pytest.raises(
+        ConfigError, match=r"first holds another run than .*second/last\.pt: choose"
+    ):
+        Trainer.from_config(config).train()
+    assert contents(tmp_path) == before
+
+
+def test_a_run_that_a_kill_ended_in_its_first_epoch_in_a_new_folder_can_be_started_again(
+    tiny: Make, tmp_path: Path
+) -> None:
+    class Dies(pl.Callback):
+        def on_train_start(self, *_: object) -> None:
+            raise MemoryError
+
+    Trainer.from_config(tiny(save_last=True)).train()
+    last, folder = tmp_path / "runs/tiny/last.pt", tmp_path / "runs/new"
+    trainer = Trainer.from_snapshot(last, run_name="new", epochs=3)
+    trainer.lightning.callbacks.append(Dies())  # type: ignore[attr-defined]  # set by Lightning
+    with pytest.raises(MemoryError):
+        trainer.train()
+    assert (folder / "best.pt").is_file()
+    assert Trainer.from_snapshot(last, run_name="new", epochs=3).train()["epochs_run"] == 3
+    with pytest.raises(ConfigError, match="holds another run"):  # which has gone on since
+        Trainer.from_snapshot(last, run_name="new", epochs=3).train()
+
+
+def test_a_job_that_slurm_starts_again_continues_its_own_run(
+    tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Trainer.from_config(tiny(save_last=True)).train()
+    config = tiny(run_name="new", resume=str(tmp_path / "runs/tiny/last.pt"), save_last=True)
+    Trainer.from_config(config, epochs=3).train()
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    _, batches = counted(Trainer.from_config(config, epochs=4))
+    assert sorted(batches) == [3]
+
+
+def test_a_run_without_a_seed_keeps_that_of_the_snapshot_that_is_named(
+    tiny: Make, tmp_path: Path
+) -> None:
+    Trainer.from_config(tiny(seed=None, save_last=True)).train()
+    last = tmp_path / "runs/tiny/last.pt"
+    trainer = Trainer.from_config(tiny(seed=None, resume=str(last), epochs=3))
+    assert trainer.data.seed == read_snapshot(last)["GLOBAL_CONFIG"]["seed"]
+
+
+def test_the_training_loop_alone_overwrites_no_run_either(
+    finished: tuple[Path, dict[str, Any]], tmp_path: Path, tiny: Make, contents: Contents
+) -> None:
+    folder, _ = finished
+    before = contents(folder)
+    with pytest.raises(ConfigError, match="holds a run already"):
+        Trainer.from_config(folder / "config.yaml", resume="auto").fit()
+    Trainer.from_config(tiny(save_last=True)).fit()
+    with pytest.raises(ConfigError, match="holds another run"):
+        Trainer.from_config(folder / "config.yaml", epochs=9).fit(tmp_path / "runs/tiny/last.pt")
+    assert contents(folder) == before
+
+
 def test_a_missing_snapshot_is_named(tmp_path: Path) -> None:
     with pytest.raises(SnapshotError, match=r"there is no snapshot .*gone\.pt"):
         Trainer.from_snapshot(tmp_path / "gone.pt")
