@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -27,10 +27,11 @@ from lis2_lightning.callbacks.run_folder import is_trial, make_folder
 from lis2_lightning.config import CHECKPOINT, Schema, load_config, merge
 from lis2_lightning.config.trusted import trusted
 from lis2_lightning.data import AnyDataset, SegmentationData
+from lis2_lightning.data.open_raster import Source
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.inference import Map
 from lis2_lightning.report import run_pictures
-from lis2_lightning.running import around_loop, results, resume
+from lis2_lightning.running import around_loop, mapping, results, resume
 from lis2_lightning.snapshots import Snapshot, peek
 from lis2_lightning.trackers import Tracker
 from lis2_lightning.training.module import OptimizerCallable, SchedulerCallable, SegmentationModule
@@ -210,7 +211,7 @@ class Trainer:
         if self.lightning.is_global_zero:
             run_pictures.draw_log(self._settings.run_dir)
         if run_pictures.is_drawn(self.data.predict):
-            maps = self.predict(self._best_or_none)
+            maps = self.predict(self._best_or_none, overwrite=True)
             run_pictures.draw_map(self.data.predict, maps, self._settings.run_dir)
         return self.get_final_info()
 
@@ -257,26 +258,35 @@ class Trainer:
         self._run("test", ckpt_path, verbose=False)
         return around_loop.logged(self.lightning, "test_")
 
-    def predict(self, ckpt_path: str | os.PathLike[str] | None = "best") -> list[Map]:
-        """Map the whole image, and write ``prediction.fits`` or ``prediction.npy``.
-
-        The image is that of the test set, or of the validation or training set where there is
-        none. Data sets that cut no image give a map for each sample.
+    def predict(
+        self,
+        ckpt_path: str | os.PathLike[str] | None = "best",
+        *,
+        image: Source | None = None,
+        output: str | os.PathLike[str] | None = None,
+        overwrite: bool = False,
+    ) -> list[Map]:
+        """Map a whole image, and write the map.
 
         Args:
             ckpt_path: As for :meth:`validate`.
+            image: A path or an array, cut and normalised as in training; by default the image of
+                the test, validation or training set, or each sample where that cuts no image.
+            output: A new file, ``.fits`` or ``.npy``; by default ``prediction`` in the run's
+                folder, where there is none yet, and no file for another image.
+            overwrite: Replace a file that exists.
 
         Returns:
             Probabilities in [0, 1], ``(C, H, W)`` each.
 
         Raises:
+            ConfigError: The output cannot or must not be written.
+            DataError: The image cannot be read, or does not fit the network.
             SnapshotError: As for :meth:`validate`.
         """
-        self._run("predict", ckpt_path, return_predictions=False)
-        maps = self._built.segmenter.maps
-        if self.lightning.is_global_zero:
-            results.write_prediction(maps, self.data.predict, self._settings.run_dir)
-        return maps
+        run = partial(self._run, "predict", ckpt_path, return_predictions=False)
+        where: dict[str, Any] = {"image": image, "output": output, "overwrite": overwrite}
+        return mapping.predict(self._built, self._settings.run_dir, run, **where)
 
     def run_final_evaluation(self, csv_path: str = results.TEST) -> dict[str, float]:
         """Score the best snapshot as :meth:`test` does, or return nothing without a test set.
@@ -328,7 +338,7 @@ class Trainer:
         """Run one of Lightning's loops, with the weights of a snapshot."""
         if checkpoint is not None and name != "fit":
             checkpoint = resume.snapshot_path(checkpoint, self._named)
-        if name in {"test", "predict"}:
+        if name == "test":
             make_folder(self._settings.run_dir)
         run = getattr(self.lightning, name)
         with around_loop.loop(self._built.signals, self.lightning):

@@ -14,11 +14,12 @@ from lis2_lightning.data.dealing import batch_number
 from lis2_lightning.data.open_raster import Raster, open_raster, write_map
 from lis2_lightning.data.patches import PatchDataset
 from lis2_lightning.data.synthetic import SyntheticDataset, synthetic_maps
-from lis2_lightning.data.tiles import TileDataset, check_no_shared_pixels
+from lis2_lightning.data.tiles import ImageTiles, TileDataset, check_no_shared_pixels
 
 __all__ = [
     "AnyDataset",
     "Batch",
+    "ImageTiles",
     "NoiseDataAugmentation",
     "Normalize",
     "PatchDataset",

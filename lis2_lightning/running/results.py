@@ -1,21 +1,17 @@
-"""What a run leaves at its end: the stored result, pictures, a map, a table."""
+"""What a run leaves at its end: the stored result, and a table."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
-
-import numpy as np
 
 from lis2_lightning.assembly.assemble import Assembly
 from lis2_lightning.assembly.settings import Settings
 from lis2_lightning.base.files import atomic
 from lis2_lightning.base.tables import table
-from lis2_lightning.data import AnyDataset, TileDataset, write_map
-from lis2_lightning.inference import Map
 
 _log = logging.getLogger("lis2_lightning")
 TEST: Final = "test_results.csv"
@@ -88,20 +84,6 @@ def _stopped_early(built: Assembly) -> bool:
     # a run that lightning.max_time or max_steps ended is not over, and may be resumed
     stoppers = built.lightning.early_stopping_callbacks
     return any(s.stopped_epoch > 0 or s.wait_count >= s.patience for s in stoppers)
-
-
-def write_prediction(maps: Sequence[Map], dataset: AnyDataset | None, folder: Path) -> None:
-    """Write a map with the coordinates of its image, or all patches as one array."""
-    if not maps:
-        return
-    if isinstance(dataset, TileDataset):
-        image = maps[0][0] if len(maps[0]) == 1 else maps[0]
-        path = write_map(folder / "prediction", image, like=dataset.image)
-    else:
-        path = folder / "prediction.npy"
-        with atomic(path) as file:
-            np.save(file, np.stack(maps))
-    _log.info("the map is in %s", path)
 
 
 def _summary(settings: Settings, info: Mapping[str, Any], seconds: float) -> str:
