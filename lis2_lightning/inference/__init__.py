@@ -1,14 +1,16 @@
 """From a trained network to a map of the whole image."""
 
 from lis2_lightning.inference.map_file import check_map_path, default_map_path, write_maps
-from lis2_lightning.inference.other_image import config_for_image
+from lis2_lightning.inference.other_image import SPLITS, data_of_image, network_alone
 from lis2_lightning.inference.segmenter import Map, Segmenter
 
 __all__ = [
+    "SPLITS",
     "Map",
     "Segmenter",
     "check_map_path",
-    "config_for_image",
+    "data_of_image",
     "default_map_path",
+    "network_alone",
     "write_maps",
 ]

@@ -8,37 +8,39 @@ from typing import Any, Final
 from lis2_lightning.config import to_class_paths
 from lis2_lightning.errors import ConfigError
 
-# what of a configuration decides a map; the device is decided by where it runs
+SPLITS: Final = ("test_dataset", "val_dataset", "train_dataset")
+# what of a snapshot's configuration decides a map; the device is decided by where it is made
 _NETWORK: Final = ("model", "loss", "batch_size", "num_workers", "compile", "seed")
-_SPLITS: Final = ("test_dataset", "val_dataset", "train_dataset")
 # what of a data set decides what the network is shown
 _TILES: Final = ("size", "stride", "normalization", "data_augmentations")
 _CUT: Final = frozenset({"TileDataset", "SyntheticDataset", "ImageTiles"})
 
 
-def config_for_image(config: Mapping[str, Any], image: str, *, source: str) -> dict[str, Any]:
-    """What is needed of a configuration to map an image with its network.
+def network_alone(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a configuration that decides a network's probabilities; no data, no optimizer."""
+    precision = (config.get("lightning") or {}).get("precision")
+    lightning = {} if precision is None else {"lightning": {"precision": precision}}
+    return {key: config[key] for key in _NETWORK if key in config} | lightning
 
-    Tiles are cut and normalised as those of its test set, or of its validation or training set
-    where there is none. No other file that it names is used. Errors name the ``source``.
+
+def data_of_image(config: Mapping[str, Any], image: str, *, source: str) -> dict[str, Any]:
+    """The data sets of a configuration, replaced by another image without truth.
+
+    Its tiles are cut and normalised as those of the test set, or of the validation or training set
+    where there is none. No file that the configuration names is used. Errors name its ``source``.
 
     Raises:
         ConfigError: The data set does not say how tiles are cut.
 
-    >>> config = {"model": "unet", "epochs": 9, "train_dataset": {
-    ...     "type": "TileDataset", "image": "gone.npy", "target": "gone_too.npy", "size": 64}}
-    >>> config_for_image(config, "other.fits", source="best.pt")
-    {'model': 'unet', 'train_dataset': {'class_path': 'lis2_lightning.data.ImageTiles',
-     'init_args': {'image': 'other.fits', 'size': 64}}}
+    >>> config = {"train_dataset": {"type": "TileDataset", "image": "gone.npy", "size": 64}}
+    >>> data_of_image(config, "other.fits", source="best.pt")["train_dataset"]["init_args"]
+    {'image': 'other.fits', 'size': 64}
     """
-    split = next((split for split in _SPLITS if config.get(split)), "train_dataset")
+    split = next((split for split in SPLITS if config.get(split)), "train_dataset")
     arguments = _arguments(config.get(split), split, source)
-    tiles = {key: arguments[key] for key in _TILES if key in arguments}
-    used = {key: config[key] for key in _NETWORK if key in config}
-    if precision := (config.get("lightning") or {}).get("precision"):
-        used["lightning"] = {"precision": precision}
-    data = {"class_path": "lis2_lightning.data.ImageTiles", "init_args": {"image": image, **tiles}}
-    return {**used, "train_dataset": data}
+    tiles = {"image": image, **{key: arguments[key] for key in _TILES if key in arguments}}
+    dataset = {"class_path": "lis2_lightning.data.ImageTiles", "init_args": tiles}
+    return {**dict.fromkeys(SPLITS), "train_dataset": dataset}
 
 
 def _arguments(dataset: Any, split: str, source: str) -> dict[str, Any]:

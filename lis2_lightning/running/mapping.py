@@ -36,15 +36,15 @@ def predict(
     """
     with _instead(built, image) as dataset:
         _check_network(built.module, dataset)
-        path = Path(output).expanduser() if output is not None else None
+        path = None if output is None else Path(output).expanduser()
         kept = ""
         if path is None and image is None:
             path = default_map_path(dataset, folder)
             if path.exists() and not overwrite:
                 path, kept = None, f"; {path} stays as it is: overwrite=True replaces it"
-            else:
-                make_folder(folder)
         if path is not None:
+            if path.parent == folder:
+                make_folder(folder)
             check_map_path(path, dataset, overwrite=overwrite)
         _log.info("mapping %s%s%s", _described(dataset), f" into {path}" if path else "", kept)
         run()
