@@ -213,6 +213,8 @@ class Trainer:
         if run_pictures.is_drawn(self.data.predict):
             maps = self.predict(self._best_or_none, overwrite=True)
             run_pictures.draw_map(self.data.predict, maps, self._settings.run_dir)
+        else:
+            run_pictures.say_how_to_map(self.data.predict, self._settings.run_dir)
         return self.get_final_info()
 
     def fit(self, checkpoint: Path | Snapshot | None = None) -> None:
