@@ -29,7 +29,7 @@ from lis2_lightning.config.trusted import trusted
 from lis2_lightning.data import AnyDataset, SegmentationData
 from lis2_lightning.data.open_raster import Source
 from lis2_lightning.errors import ConfigError
-from lis2_lightning.inference import Map
+from lis2_lightning.inference import Map, for_image
 from lis2_lightning.report import run_pictures
 from lis2_lightning.running import around_loop, mapping, results, resume
 from lis2_lightning.snapshots import Snapshot, peek
@@ -157,11 +157,15 @@ class Trainer:
         return trainer
 
     @classmethod
-    def from_snapshot(cls, path: str | os.PathLike[str], **overrides: Any) -> Self:
+    def from_snapshot(
+        cls, path: str | os.PathLike[str], *, image: Source | None = None, **overrides: Any
+    ) -> Self:
         """Build the trainer that wrote a snapshot; its ``train`` continues after that epoch.
 
         Args:
             path: A snapshot.
+            image: Another image, a path or an array, which is all that this trainer is to map:
+                nothing else that the snapshot names is opened.
             overrides: Keys that win over the snapshot's. A component that was passed as an object
                 when the snapshot was written must be passed again.
 
@@ -170,6 +174,8 @@ class Trainer:
             ConfigError: As for :meth:`from_config`, or the snapshot names code it may not import.
         """
         config = peek(path).config
+        if image is not None:
+            config, overrides = for_image(config, image, source=str(path), overrides=overrides)
         with trusted(config, source=str(path), overrides=overrides):
             return cls.from_config(config, **{"resume": str(path), **overrides})
 

@@ -17,15 +17,13 @@ from lis2_lightning.base.files import atomic
 from lis2_lightning.base.tables import table
 from lis2_lightning.cli.dispatch import OWN_KEYS, OWN_SWITCHES, TRAINER_COMMANDS
 from lis2_lightning.cli.tools import Answer, print_answer
-from lis2_lightning.config import Schema, merge, read_arguments
+from lis2_lightning.config import Schema, read_arguments
 from lis2_lightning.config.arguments import HELP
 from lis2_lightning.config.names import KINDS, class_path
-from lis2_lightning.config.trusted import trusted
 from lis2_lightning.errors import ConfigError, SnapshotError
 from lis2_lightning.evaluation.verify_resume import verify_resume
-from lis2_lightning.inference import SPLITS, data_of_image, default_map_path, network_alone
+from lis2_lightning.inference import data_of_image, default_map_path
 from lis2_lightning.parallel import is_main
-from lis2_lightning.snapshots import peek
 from lis2_lightning.snapshots.compare import render_differences
 from lis2_lightning.trainer import Trainer
 
@@ -136,14 +134,7 @@ def _trainer(
         )
     folder = snapshot.resolve().parent
     overrides = {"output_dir": str(folder.parent), "run_name": folder.name or "run", **config}
-    if not image:
-        return Trainer.from_snapshot(snapshot, **overrides), snapshot
-    stored = peek(snapshot).config
-    data = data_of_image(merge(stored, config), image, source=str(snapshot))
-    stored = {**network_alone(stored), **data}
-    with trusted(stored, source=str(snapshot), overrides=config):
-        typed = {key: value for key, value in overrides.items() if key not in SPLITS}
-        return Trainer.from_config(stored, **typed), snapshot
+    return Trainer.from_snapshot(snapshot, image=image, **overrides), snapshot
 
 
 def _snapshot(ckpt_path: str | None) -> str | Path:

@@ -1,16 +1,15 @@
 """From a trained network to a map of the whole image."""
 
 from lis2_lightning.inference.map_file import check_map_path, default_map_path, write_maps
-from lis2_lightning.inference.other_image import SPLITS, data_of_image, network_alone
+from lis2_lightning.inference.other_image import data_of_image, for_image
 from lis2_lightning.inference.segmenter import Map, Segmenter
 
 __all__ = [
-    "SPLITS",
     "Map",
     "Segmenter",
     "check_map_path",
     "data_of_image",
     "default_map_path",
-    "network_alone",
+    "for_image",
     "write_maps",
 ]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from lis2_lightning.config import to_class_paths
+from lis2_lightning.config import merge, to_class_paths
 from lis2_lightning.errors import ConfigError
 
-SPLITS: Final = ("test_dataset", "val_dataset", "train_dataset")
+_SPLITS: Final = ("test_dataset", "val_dataset", "train_dataset")
 # what of a snapshot's configuration decides a map; the device is decided by where it is made
 _NETWORK: Final = ("model", "loss", "batch_size", "num_workers", "compile", "seed")
 # what of a data set decides what the network is shown
@@ -16,14 +16,23 @@ _TILES: Final = ("size", "stride", "normalization", "data_augmentations")
 _CUT: Final = frozenset({"TileDataset", "SyntheticDataset", "ImageTiles"})
 
 
-def network_alone(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a configuration that decides a network's probabilities; no data, no optimizer."""
+def for_image(
+    config: Mapping[str, Any], image: Any, *, source: str, overrides: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What of a snapshot's configuration and of overrides maps another image with its network.
+
+    Arguments, errors and the data set are those of :func:`data_of_image`; overrides may change how
+    tiles are cut.
+    """
+    data = data_of_image(merge(config, overrides), image, source=source)
     precision = (config.get("lightning") or {}).get("precision")
-    lightning = {} if precision is None else {"lightning": {"precision": precision}}
-    return {key: config[key] for key in _NETWORK if key in config} | lightning
+    network = {key: config[key] for key in _NETWORK if key in config}
+    network |= {} if precision is None else {"lightning": {"precision": precision}}
+    kept = {key: item for key, item in overrides.items() if key.partition(".")[0] not in _SPLITS}
+    return {**network, **data}, kept
 
 
-def data_of_image(config: Mapping[str, Any], image: str, *, source: str) -> dict[str, Any]:
+def data_of_image(config: Mapping[str, Any], image: Any, *, source: str) -> dict[str, Any]:
     """The data sets of a configuration, replaced by another image without truth.
 
     Its tiles are cut and normalised as those of the test set, or of the validation or training set
@@ -36,11 +45,11 @@ def data_of_image(config: Mapping[str, Any], image: str, *, source: str) -> dict
     >>> data_of_image(config, "other.fits", source="best.pt")["train_dataset"]["init_args"]
     {'image': 'other.fits', 'size': 64}
     """
-    split = next((split for split in SPLITS if config.get(split)), "train_dataset")
+    split = next((split for split in _SPLITS if config.get(split)), "train_dataset")
     arguments = _arguments(config.get(split), split, source)
     tiles = {"image": image, **{key: arguments[key] for key in _TILES if key in arguments}}
     dataset = {"class_path": "lis2_lightning.data.ImageTiles", "init_args": tiles}
-    return {**dict.fromkeys(SPLITS), "train_dataset": dataset}
+    return {**dict.fromkeys(_SPLITS), "train_dataset": dataset}
 
 
 def _arguments(dataset: Any, split: str, source: str) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def predict(
             if path.exists() and not overwrite:
                 path, kept = None, f"; {path} stays as it is: overwrite=True replaces it"
         if path is not None:
-            if path.parent == folder:
+            if path.absolute().parent == folder.absolute():
                 make_folder(folder)
             check_map_path(path, dataset, overwrite=overwrite)
         _log.info("mapping %s%s%s", _described(dataset), f" into {path}" if path else "", kept)
@@ -89,10 +89,11 @@ def _check_network(module: SegmentationModule, dataset: AnyDataset) -> None:
         with torch.no_grad():
             module(batch)
     except (RuntimeError, TypeError, DataError) as error:
-        shape = " x ".join(map(str, batch["patch"].shape[1:]))
+        channels, *sides = batch["patch"].shape[1:]
         raise DataError(
-            f"{type(module.model).__name__} takes no tiles of {_described(dataset)}, which are "
-            f"{shape}: {one_line(error)}"
+            f"{type(module.model).__name__} takes no tiles of {_described(dataset)}, which have "
+            f"{channels} channel{'s' * (channels > 1)} of {' x '.join(map(str, sides))} px: "
+            f"{one_line(error)}"
         ) from error
     finally:
         module.model.train(training)

@@ -177,7 +177,10 @@ def test_json_names_the_file_of_the_map(elsewhere: Path, typed: Typed) -> None:
         ("--output taken.npy", "taken.npy exists already"),
         ("--output folder.npy", "folder.npy is a folder"),
         ("--output other.fits --overwrite", "other.fits is the image itself"),
-        ("--image colour.npy", "UNet takes no tiles of colour.npy (30 x 30 px), which are 2 x 16"),
+        (
+            "--image colour.npy",
+            "no tiles of colour.npy (30 x 30 px), which have 2 channels of 16 x 16",
+        ),
         ("--image small.npy", "of 9 x 40 px"),
         ("--image gone.fits", "gone.fits does not exist"),
         ("--image best.pt", "best.pt has no known"),
