@@ -164,7 +164,7 @@ class TileDataset(KeyedDataset):
                 f"use at most {self.size}"
             )
         whole.data_augmentations = tuple(a for a in self.data_augmentations if not a.random)
-        lattice = Areas.cut(self.image_shape, size=None).lattice(self.size, whole.stride)
+        lattice = Areas.cut(whole.image_shape, size=None).lattice(self.size, whole.stride)
         whole._lattice, whole._index = lattice, None  # noqa: SLF001 - a copy of this object
         return whole
 

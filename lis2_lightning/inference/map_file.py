@@ -20,7 +20,7 @@ _FORMATS: Final = (".fits", ".npy")
 _log = logging.getLogger("lis2_lightning")
 
 
-def default_map_path(dataset: AnyDataset, folder: Path) -> Path:
+def default_map_path(dataset: AnyDataset | None, folder: Path) -> Path:
     """The file of a run's own map: FITS where the image is FITS, else ``.npy``."""
     has_coordinates = getattr(getattr(dataset, "image", None), "cards", None) is not None
     return folder / ("prediction.fits" if has_coordinates else "prediction.npy")

@@ -49,7 +49,7 @@ def data_of_image(config: Mapping[str, Any], image: Any, *, source: str) -> dict
     arguments = _arguments(config.get(split), split, source)
     tiles = {"image": image, **{key: arguments[key] for key in _TILES if key in arguments}}
     dataset = {"class_path": "lis2_lightning.data.ImageTiles", "init_args": tiles}
-    return {**dict.fromkeys(_SPLITS), "train_dataset": dataset}
+    return {"train_dataset": dataset, "val_dataset": None, "test_dataset": None}
 
 
 def _arguments(dataset: Any, split: str, source: str) -> dict[str, Any]:

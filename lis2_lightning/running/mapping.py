@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -59,16 +60,17 @@ def _instead(built: Assembly, image: Source | None) -> Iterator[AnyDataset]:
     """The data set that is mapped: that of the run, or one of another image cut like it."""
     data, segmenter = built.data, built.segmenter
     configured, shape = data.predict, segmenter.shape
+    shown = cast("AnyDataset", configured)  # a run's data always has it
     if image is not None:
         if not isinstance(configured, TileDataset):
             raise ConfigError(
                 f"{type(configured).__name__} does not say how tiles are cut from another image: "
                 "use a TileDataset"
             )
-        data.predict = configured.whole_image(image=image)
-        segmenter.shape = data.predict.image_shape
+        shown = data.predict = configured.whole_image(image=image)
+        segmenter.shape = shown.image_shape
     try:
-        yield data.predict
+        yield shown
     finally:
         data.predict, segmenter.shape = configured, shape
 

@@ -53,6 +53,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     image, truth = sky(64, 64, 0)
     fits.PrimaryHDU(image, fits.Header(CARDS)).writeto(folder / "image.fits")
     np.save(folder / "target.npy", truth)
+    normalize = {"type": "Normalize", "mean": MEAN, "std": STD}
     maps = {
         "type": "TileDataset",
         "image": str(folder / "image.fits"),
@@ -61,9 +62,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "stride": STRIDE,
         "num_folds": 2,
         "normalization": "none",
-        "data_augmentations": [{"type": "Normalize", "mean": MEAN, "std": STD}],
+        "data_augmentations": [normalize],
     }
-    flips = [*maps["data_augmentations"], "RandomHorizontalFlip"]
+    flips = [normalize, "RandomHorizontalFlip"]
     Trainer.from_config(
         {
             "output_dir": str(folder / "runs"),
