@@ -27,7 +27,8 @@ def for_image(
     data = data_of_image(merge(config, overrides), image, source=source)
     precision = (config.get("lightning") or {}).get("precision")
     network = {key: config[key] for key in _NETWORK if key in config}
-    network |= {} if precision is None else {"lightning": {"precision": precision}}
+    if precision is not None:
+        network["lightning"] = {"precision": precision}
     kept = {key: item for key, item in overrides.items() if key.partition(".")[0] not in _SPLITS}
     return {**network, **data}, kept
 

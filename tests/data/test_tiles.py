@@ -199,7 +199,7 @@ def test_augmenting_changes_no_image_in_memory():
 
 def test_another_image_is_cut_and_normalised_like_the_own_without_any_truth():
     image = RNG.random((40, 61)).astype(np.float32)
-    how = {"size": 16, "stride": 7, "normalization": "log"}
+    how: dict[str, Any] = {"size": 16, "stride": 7, "normalization": "log"}
     augmentations = every_augmentation()
     configured = TileDataset(**maps(), **how, data_augmentations=augmentations)
     own = TileDataset(image, target=image > 0.5, **how, data_augmentations=augmentations)

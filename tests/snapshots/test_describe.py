@@ -30,6 +30,7 @@ def written(path: Path, optimizer: type[torch.optim.Optimizer], config: Mapping[
         "optimizer_states": [stepper.state_dict()],
         "lr_schedulers": [{"last_epoch": 7}] if "scheduler" in config else [],
         "global_step": 12,
+        "threshold": 0.375,
         "loops": {},
         "pytorch-lightning_version": "2.6.6",
         "callbacks": {"EpochLog": {"row": {"epoch": 4, "train_loss": 0.5, "val_loss": None}}},
@@ -65,6 +66,7 @@ def test_a_summary_has_what_a_reader_asks_for(tmp_path: Path) -> None:
         "best_loss": 0.125,
         "monitor": "val_loss",
         "mode": "min",
+        "threshold": 0.375,
         "last_row": {"epoch": 4, "train_loss": 0.5, "val_loss": None},
         # 2 x 3 and 2 of the layer, 4 x 2 and a count of the normalisation
         "weights": {"values": 17, "tensors": 7, "dtypes": {"float32": 16, "int64": 1}},
