@@ -46,6 +46,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in {"SegmentationData", "first_batch"}:  # Lightning takes seconds to import
-        return getattr(import_module("lis2_lightning.data.datamodule"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """The two that bring Lightning with them are imported when they are asked for."""
+    if name not in {"SegmentationData", "first_batch"}:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("lis2_lightning.data.datamodule"), name)

@@ -48,7 +48,10 @@ def data_of_image(config: Mapping[str, Any], image: Any, *, source: str) -> dict
     """
     split = next((split for split in _SPLITS if config.get(split)), "train_dataset")
     arguments = _arguments(config.get(split), split, source)
-    tiles = {"image": image, **{key: arguments[key] for key in _TILES if key in arguments}}
+    tiles: dict[str, Any] = {
+        "image": image,
+        **{key: arguments[key] for key in _TILES if key in arguments},
+    }
     dataset = {"class_path": "lis2_lightning.data.ImageTiles", "init_args": tiles}
     return {"train_dataset": dataset, "val_dataset": None, "test_dataset": None}
 
