@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from lis2_lightning import ConfigError, DataError, TileDataset, Trainer, UNet
 from lis2_lightning.report import run_pictures
+from lis2_lightning.snapshots import read_snapshot, write_snapshot
 
 Make = Callable[..., dict[str, Any]]
 Finished = tuple[Path, dict[str, Any]]
@@ -74,6 +75,18 @@ def test_a_snapshot_and_an_array_are_enough(copied: Path, tmp_path: Path) -> Non
     trainer = Trainer.from_snapshot(alone, image=image, **{"test_dataset.stride": 16})
     (probability,) = trainer.predict(alone)
     np.testing.assert_array_equal(probability, expected)
+
+
+def test_a_snapshot_that_maps_another_image_still_names_no_code_but_components(
+    copied: Path, tmp_path: Path
+) -> None:
+    snapshot = read_snapshot(copied / "best.pt")
+    evil = {"class_path": "os.system", "init_args": {"command": f"touch {tmp_path}/run"}}
+    snapshot["GLOBAL_CONFIG"]["test_dataset"]["init_args"]["data_augmentations"] = [evil]
+    write_snapshot(snapshot, tmp_path / "evil.pt")
+    with pytest.raises(ConfigError, match=r"names 'os.system' under train_dataset"):
+        Trainer.from_snapshot(tmp_path / "evil.pt", image=image_of(40, 70))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_trainer_of_objects_maps_another_image_as_it_cuts_its_own(tmp_path: Path) -> None:

@@ -218,3 +218,17 @@ def test_many_differences_are_cut_and_counted() -> None:
     assert lines[1:4] == [f"{i}  {i} | missing" for i in range(3)]
     assert lines[4:] == ["and 47 more"]
     assert render_differences(items[:1]).startswith("1 difference\n")
+
+
+def test_settings_come_before_weights_and_a_long_line_is_broken() -> None:
+    weights = {"a" * 40: torch.zeros(9)}, {"a" * 40: torch.ones(9)}
+    first, other = (
+        {"LIGHTNING": {"step": i}, "MODEL": weights[i], "GLOBAL_CONFIG": {"lr": i}} for i in (0, 1)
+    )
+    lines = render_differences(differences(first, other)).splitlines()
+    assert lines[1:] == [
+        "GLOBAL_CONFIG/lr  0 | 1",
+        f"MODEL/{'a' * 40}",
+        "    9 of 9 values differ, by at most 1 (float32 [9])",
+        "LIGHTNING/step  0 | 1",
+    ]
