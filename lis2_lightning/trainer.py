@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -25,10 +25,11 @@ from lis2_lightning.callbacks.run_folder import is_trial, make_folder
 from lis2_lightning.config import CHECKPOINT, Schema, load_config, merge
 from lis2_lightning.config.trusted import trusted
 from lis2_lightning.data import AnyDataset
+from lis2_lightning.data.open_raster import Source
 from lis2_lightning.errors import ConfigError
-from lis2_lightning.inference import Map
+from lis2_lightning.inference import Map, for_image
 from lis2_lightning.report import run_pictures
-from lis2_lightning.running import around_loop, results, resume, weights
+from lis2_lightning.running import around_loop, mapping, results, resume, weights
 from lis2_lightning.running.view import TrainerView
 from lis2_lightning.snapshots import Snapshot, peek
 from lis2_lightning.trackers import Tracker
@@ -161,13 +162,17 @@ class Trainer(TrainerView):
         return trainer
 
     @classmethod
-    def from_snapshot(cls, path: str | os.PathLike[str], **overrides: Any) -> Self:
+    def from_snapshot(
+        cls, path: str | os.PathLike[str], *, image: Source | None = None, **overrides: Any
+    ) -> Self:
         """Build the trainer that wrote a snapshot, with its weights; ``train`` continues from it.
 
         ``validate``, ``test`` and ``predict`` use this snapshot until the trainer has trained.
 
         Args:
             path: A snapshot.
+            image: Another image, a path or an array, which is all that this trainer is to map:
+                nothing else that the snapshot names is opened.
             overrides: Keys that win over the snapshot's. A component that was passed as an object
                 when the snapshot was written must be passed again.
 
@@ -176,8 +181,11 @@ class Trainer(TrainerView):
             ConfigError: As for :meth:`from_config`, or the snapshot names code it may not import.
         """
         snapshot = peek(Path(path).absolute())
-        with trusted(snapshot.config, source=str(path), overrides=overrides):
-            trainer = cls.from_config(snapshot.config, **{"resume": str(path), **overrides})
+        config = snapshot.config
+        if image is not None:
+            config, overrides = for_image(config, image, source=str(path), overrides=overrides)
+        with trusted(config, source=str(path), overrides=overrides):
+            trainer = cls.from_config(config, **{"resume": str(path), **overrides})
         weights.restore(trainer.model, snapshot)
         trainer._origin = snapshot  # noqa: SLF001 - of this class
         return trainer
@@ -223,8 +231,10 @@ class Trainer(TrainerView):
         if self.lightning.is_global_zero:
             run_pictures.draw_log(self._settings.run_dir)
         if run_pictures.is_drawn(self.data.predict):
-            maps = self.predict(self._best_or_none)
+            maps = self.predict(self._best_or_none, overwrite=True)
             run_pictures.draw_map(self.data.predict, maps, self._settings.run_dir)
+        else:
+            run_pictures.say_how_to_map(self.data.predict, self._settings.run_dir)
         return self.get_final_info()
 
     def fit(self, checkpoint: Path | Snapshot | None = None) -> None:
@@ -277,26 +287,35 @@ class Trainer(TrainerView):
         self._run("test", ckpt_path, verbose=False)
         return around_loop.logged(self.lightning, "test_")
 
-    def predict(self, ckpt_path: str | os.PathLike[str] | None = "auto") -> list[Map]:
-        """Map the whole image, and write ``prediction.fits`` or ``prediction.npy``.
-
-        The image is that of the test set, or of the validation or training set where there is
-        none. Data sets that cut no image give a map for each sample.
+    def predict(
+        self,
+        ckpt_path: str | os.PathLike[str] | None = "auto",
+        *,
+        image: Source | None = None,
+        output: str | os.PathLike[str] | None = None,
+        overwrite: bool = False,
+    ) -> list[Map]:
+        """Map a whole image, and write the map.
 
         Args:
             ckpt_path: As for :meth:`validate`.
+            image: A path or an array, cut and normalised as in training; by default the image of
+                the test, validation or training set, or each sample where that cuts no image.
+            output: A new file, ``.fits`` or ``.npy``; by default ``prediction`` in the run's
+                folder, where there is none yet, and no file for another image.
+            overwrite: Replace a file that exists.
 
         Returns:
             Probabilities in [0, 1], ``(C, H, W)`` each.
 
         Raises:
+            ConfigError: The output cannot or must not be written.
+            DataError: The image cannot be read, or does not fit the network.
             SnapshotError: As for :meth:`validate`.
         """
-        self._run("predict", ckpt_path, return_predictions=False)
-        maps = self._built.segmenter.maps
-        if self.lightning.is_global_zero:
-            results.write_prediction(maps, self.data.predict, self._settings.run_dir)
-        return maps
+        run = partial(self._run, "predict", ckpt_path, return_predictions=False)
+        where: dict[str, Any] = {"image": image, "output": output, "overwrite": overwrite}
+        return mapping.predict(self._built, self._settings.run_dir, run, **where)
 
     def run_final_evaluation(self, csv_path: str = results.TEST) -> dict[str, float]:
         """Score the best snapshot as :meth:`test` does, or return nothing without a test set.
@@ -350,7 +369,7 @@ class Trainer(TrainerView):
             checkpoint = resume.snapshot_path(checkpoint, self._named)
         if checkpoint is None and (name == "fit" or not self._has_run):
             self._start_from_weights()
-        if name in {"test", "predict"}:
+        if name == "test":
             make_folder(self._settings.run_dir)
         run, self._has_run = getattr(self.lightning, name), True
         if name == "fit":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import re
 import runpy
+import shutil
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,7 @@ def test_the_yaml_and_the_commands_of_the_readme_train_test_and_predict(
 ) -> None:
     (text,) = blocks(README, "yaml")
     (folder_with_maps / "my_map.yaml").write_text(text, encoding="utf-8")
+    shutil.copy(folder_with_maps / "image.fits", folder_with_maps / "other.fits")
     shown = [words for words in commands(README) if any("my_map" in word for word in words)]
 
     for words in shown:
@@ -79,7 +81,8 @@ def test_the_yaml_and_the_commands_of_the_readme_train_test_and_predict(
         assert main() == 0, words
 
     assert [words[0] for words in shown] == ["fit", "test", "predict"]
-    assert (folder_with_maps / "runs/my_map/prediction.fits").is_file()
+    own, other = (folder_with_maps / name for name in ("runs/my_map/prediction.fits", "map.fits"))
+    assert other.read_bytes() == own.read_bytes()
 
 
 def test_every_configuration_that_the_readme_names_is_there() -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lis2_lightning.base.position import epoch_is_whole, inside_epoch
+from lis2_lightning.data import SegmentationData
 from lis2_lightning.trackers.csv_rows import CsvRows
 from lis2_lightning.training.module import SegmentationModule, Split
 
@@ -56,10 +57,15 @@ class EpochLog(pl.Callback):
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Divide the validation sums."""
         self._val = _scores(pl_module, "val")
+        cast("SegmentationModule", pl_module).choose_threshold()
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Divide the test sums."""
+        """Divide the test sums, and measure at the threshold that the validation has chosen."""
         _scores(pl_module, "test")
+        data = getattr(trainer, "datamodule", None)
+        if isinstance(data, SegmentationData) and data.test is not data.val:
+            scores = cast("SegmentationModule", pl_module).scores_at_threshold()
+            pl_module.log_dict(scores, on_step=False, on_epoch=True, logger=False, batch_size=1)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Divide the training sums and write the row."""

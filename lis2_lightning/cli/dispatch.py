@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser as PlainParser
 from argparse import RawDescriptionHelpFormatter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from jsonargparse import ArgumentError, ArgumentParser
@@ -28,15 +28,26 @@ TRAINER_COMMANDS: Final = {
     "plan": "Show what each key becomes, and write the equivalent configuration for Lightning.",
     "verify-resume": "Check that a run of this configuration resumes exactly when interrupted.",
 }
-# the key that a command has besides the documented ones
-OWN_KEYS: Final = {
-    "fit": ("ckpt_path", "Snapshot to resume from; the same as resume."),
-    **dict.fromkeys(
-        ("validate", "test", "predict"),
-        ("ckpt_path", "best, last or the path of a snapshot; best by default."),
-    ),
-    "plan": ("lightning_yaml", "File to write: the equivalent configuration for LightningCLI."),
-    "verify-resume": ("batches", "Batches in an epoch; 4 by default."),
+_CKPT_PATH: Final = {
+    "ckpt_path": "best, last, a snapshot or a run's folder; best by default. Without a "
+    "configuration, that of the snapshot is used."
+}
+# the keys that a command has besides the documented ones
+OWN_KEYS: Final[Mapping[str, Mapping[str, str]]] = {
+    "fit": {"ckpt_path": "Snapshot to resume from; the same as resume."},
+    "validate": _CKPT_PATH,
+    "test": _CKPT_PATH,
+    "predict": {
+        **_CKPT_PATH,
+        "image": "Another image to map, in place of the configured one; it needs output.",
+        "output": "File of the map, .fits or .npy; by default prediction in the run's folder.",
+    },
+    "plan": {"lightning_yaml": "File to write: the equivalent configuration for LightningCLI."},
+    "verify-resume": {"batches": "Batches in an epoch; 4 by default."},
+}
+# the switches that a command has besides --json and --print_config
+OWN_SWITCHES: Final[Mapping[str, Mapping[str, str]]] = {
+    "predict": {"overwrite": "Replace a map that exists."}
 }
 
 

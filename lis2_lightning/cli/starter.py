@@ -22,6 +22,10 @@ _MOST_PIXELS: Final = 50_000_000  # of one image that are looked at, in bands sp
 _BAND: Final = 2_000_000
 _SAMPLE: Final = 20_000  # values of a band from which percentiles are taken
 _SIZES: Final = (64, 32, 16, 8)
+# Below this share of positive pixels, binary cross-entropy alone finds few of them: on synthetic
+# fields with spots, its mean Dice at 0.5 after 25 epochs and that of BceDiceLoss were 0.00 and 0.46
+# with 1 % of positive pixels, 0.46 and 0.57 with 3 %.
+_RARE: Final = 0.05
 _FOLDS: Final[tuple[dict[str, list[int]], ...]] = (
     {"train": [0, 1, 2], "val": [3], "test": [4]},
     {"train": [0], "val": [1], "test": [2]},
@@ -65,7 +69,8 @@ def start(path: Path, maps: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
             file.write(_text(path.stem, look, choice, maps).encode())
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
-    lines = [*_lines(look), f"{path} is written: lis2 fit --config {path}"]
+    rare = ["these are few: the loss is bce_dice_loss"] if look.positive < _RARE else []
+    lines = [*_lines(look), *rare, f"{path} is written: lis2 fit --config {path}"]
     return "\n".join(lines), {"written": path, "seen": asdict(look), "chosen": choice}
 
 
@@ -92,6 +97,11 @@ def _look_at(maps: Mapping[str, str]) -> Look:
             sample.append(finite[:: max(1, finite.size // _SAMPLE)])
     if not sample:
         raise DataError(f"{image.source} holds no number: is it the image?")
+    if not positive and num_pixels == height * width:
+        raise DataError(
+            f"no labelled pixel of {truth.target.source} is 1: is it the target? It must be 1 on "
+            "objects"
+        )
     drawn = np.concatenate(sample)
     low, middle, high = np.percentile(drawn, (1, 50, 99))
     return Look(
@@ -121,6 +131,7 @@ def _bands(image: Raster) -> Iterator[Tile]:
 def _choose(look: Look, maps: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of TileDataset with which every fold has something to learn."""
     side = min(look.shape[1:])
+    loss = "bce_dice_loss" if look.positive < _RARE else "bce"
     sizes = [size for size in _SIZES if 10 * size <= side] or [8]
     mode, problem = _normalization(look), ""
     for folds, size in product(_FOLDS, sizes):
@@ -132,7 +143,7 @@ def _choose(look: Look, maps: Mapping[str, Any]) -> dict[str, Any]:
         except DataError as error:
             problem = str(error)
         else:
-            return {**cut, "folds": folds, "num_blocks": 3 if size >= 32 else 2}
+            return {**cut, "folds": folds, "num_blocks": 3 if size >= 32 else 2, "loss": loss}
     raise DataError(f"no tiles can be cut from these images: {problem}")
 
 
@@ -213,7 +224,7 @@ train_dataset: &maps
     - type: RandomVerticalFlip
 {others}
 optimizer: {{type: Adam, lr: 1.0e-3}}
-# loss: bce_dice_loss  # where few of the labelled pixels are 1
+loss: {loss}  # bce_dice_loss where less than 5 % of the labelled pixels are 1, else bce
 early_stopper: true  # after 10 epochs without a lower validation loss
 monitor: {monitor}  # what best.pt follows
 

@@ -15,18 +15,20 @@ import yaml
 from lis2_lightning.assembly.plan import lightning_yaml, usual_metrics
 from lis2_lightning.base.files import atomic
 from lis2_lightning.base.tables import table
-from lis2_lightning.cli.dispatch import OWN_KEYS, TRAINER_COMMANDS
+from lis2_lightning.cli.dispatch import OWN_KEYS, OWN_SWITCHES, TRAINER_COMMANDS
 from lis2_lightning.cli.tools import Answer, print_answer
 from lis2_lightning.config import Schema, read_arguments
 from lis2_lightning.config.arguments import HELP
 from lis2_lightning.config.names import KINDS, class_path
-from lis2_lightning.errors import ConfigError
+from lis2_lightning.errors import ConfigError, SnapshotError
 from lis2_lightning.evaluation.verify_resume import verify_resume
+from lis2_lightning.inference import data_of_image, default_map_path
 from lis2_lightning.parallel import is_main
 from lis2_lightning.snapshots.compare import render_differences
 from lis2_lightning.trainer import Trainer
 
 _log = logging.getLogger("lis2_lightning")
+Options = Mapping[str, Any]  # the values of the keys and switches of a command's own
 
 
 def run(words: Sequence[str]) -> int:
@@ -37,17 +39,22 @@ def run(words: Sequence[str]) -> int:
         SystemExit: Help or the configuration was asked for.
     """
     name, *rest = words
-    own_key, _ = OWN_KEYS[name]
+    own_keys, own_switches = OWN_KEYS[name], OWN_SWITCHES.get(name, {})
     schema = Schema(Trainer)
     config, switches = read_arguments(
-        rest, command=name, keys=[*schema.keys, own_key], default=partial(_default, schema)
+        rest,
+        command=name,
+        keys=[*schema.keys, *own_keys],
+        own_switches=own_switches,
+        default=partial(_default, schema),
     )
     _show_help(schema, name, switches)
-    option = config.pop(own_key, None)
+    options = {key: config.pop(key, None) for key in own_keys}
+    options |= {switch: f"--{switch}" in switches for switch in own_switches}
     if "--print_config" in switches:
         sys.stdout.write(yaml.safe_dump(_complete(schema, config), sort_keys=False))
         raise SystemExit(0)
-    answer = _COMMANDS[name](config, option)
+    answer = _COMMANDS[name](config, options)
     # every process has come to the same answer
     return print_answer(answer, as_json="--json" in switches) if is_main() else answer.code
 
@@ -73,31 +80,77 @@ def _show_help(schema: Schema, name: str, switches: Mapping[str, str]) -> None:
     if kind := KINDS.get(switch.removesuffix(HELP).rpartition(".")[2].removeprefix("--")):
         value = class_path(kind, value, key=switch)
     parser = schema.parser(prog=f"lis2 {name}", description=TRAINER_COMMANDS[name])
-    key, text = OWN_KEYS[name]
-    parser.add_argument(f"--{key}", help=text)
+    for key, text in {**OWN_KEYS[name], **OWN_SWITCHES.get(name, {})}.items():
+        parser.add_argument(f"--{key}", help=text)
     parser.add_argument("-c", "--config", help="Configuration file, in YAML; may be repeated.")
     parser.add_argument("--print_config", help="Print the complete configuration and exit.")
     parser.add_argument("--json", help="Print the result as one line of JSON.")
     parser.parse_args([f"{switch}={value}" if value else switch])
 
 
-def _fit(config: dict[str, Any], ckpt_path: str | None) -> Answer:
-    resume = {"resume": ckpt_path} if ckpt_path else {}
+def _fit(config: dict[str, Any], options: Options) -> Answer:
+    resume = {"resume": options["ckpt_path"]} if options["ckpt_path"] else {}
     return Answer("", Trainer.from_config(config, **resume).train())
 
 
-def _measure(method: str, config: dict[str, Any], ckpt_path: str | None) -> Answer:
-    scores = getattr(Trainer.from_config(config), method)(ckpt_path or "best")
+def _measure(method: str, config: dict[str, Any], options: Options) -> Answer:
+    trainer, snapshot = _trainer(config, options["ckpt_path"], command=method)
+    scores = getattr(trainer, method)(snapshot)
     return Answer(table(scores), dict(scores))
 
 
-def _predict(config: dict[str, Any], ckpt_path: str | None) -> Answer:
-    trainer = Trainer.from_config(config)
-    shapes = [list(probs.shape) for probs in trainer.predict(ckpt_path or "best")]
-    return Answer("", {"output_dir": trainer.global_config["output_dir"], "shapes": shapes})
+def _predict(config: dict[str, Any], options: Options) -> Answer:
+    image, output = options["image"], options["output"]
+    if image and not output:
+        raise ConfigError("--image needs --output: name the file of the map, such as map.fits")
+    trainer, snapshot = _trainer(config, options["ckpt_path"], command="predict", image=image)
+    path = Path(output) if output else _own_map(trainer)
+    maps = trainer.predict(snapshot, output=path, overwrite=options["overwrite"])
+    return Answer("", {"output": path, "shapes": [list(probs.shape) for probs in maps]})
 
 
-def _plan(config: dict[str, Any], path: str | None) -> Answer:
+def _own_map(trainer: Trainer) -> Path:
+    folder = Path(trainer.global_config["output_dir"], trainer.global_config["run_name"])
+    return default_map_path(trainer.data.predict, folder)
+
+
+def _trainer(
+    config: dict[str, Any], ckpt_path: str | None, *, command: str, image: str | None = None
+) -> tuple[Trainer, str | Path]:
+    """A trainer, and the snapshot that is used.
+
+    Without a configuration, that of the snapshot is taken, and files are written beside it. With
+    an ``image``, this is all that the trainer is to map.
+    """
+    snapshot = _snapshot(ckpt_path)
+    if {"model", "train_dataset"} <= set(config):
+        if image:
+            config |= data_of_image(config, image, source="the configuration")
+        return Trainer.from_config(config), snapshot
+    if not isinstance(snapshot, Path):
+        raise ConfigError(
+            f"{command} needs a configuration or a snapshot: add --config, or --ckpt_path with a "
+            "snapshot or the folder of a run"
+        )
+    folder = snapshot.resolve().parent
+    overrides = {"output_dir": str(folder.parent), "run_name": folder.name or "run", **config}
+    return Trainer.from_snapshot(snapshot, image=image, **overrides), snapshot
+
+
+def _snapshot(ckpt_path: str | None) -> str | Path:
+    """``best`` or ``last`` of the run that is configured, or the file of a snapshot."""
+    if ckpt_path in {None, "best", "last"}:
+        return ckpt_path or "best"
+    path = Path(ckpt_path).expanduser()
+    if not path.is_dir():
+        return path
+    if not (path / "best.pt").is_file():
+        raise SnapshotError(f"the folder {path} holds no best.pt: name a snapshot with ckpt_path")
+    return path / "best.pt"
+
+
+def _plan(config: dict[str, Any], options: Options) -> Answer:
+    path = options["lightning_yaml"]
     trainer = Trainer.from_config(config)
     plan = trainer.planned()
     # what fit would refuse is refused here
@@ -110,7 +163,8 @@ def _plan(config: dict[str, Any], path: str | None) -> Answer:
     return Answer(table(plan), plan)
 
 
-def _verify_resume(config: dict[str, Any], batches: Any) -> Answer:
+def _verify_resume(config: dict[str, Any], options: Options) -> Answer:
+    batches = options["batches"]
     num = str(4 if batches is None else batches)
     if not num.isdigit() or num == "0":
         raise ConfigError(f"batches must be a whole number of at least 1, got {batches}")
@@ -126,7 +180,7 @@ def _verify_resume(config: dict[str, Any], batches: Any) -> Answer:
     return Answer(text, data, 1)
 
 
-_COMMANDS: Final[Mapping[str, Callable[[dict[str, Any], Any], Answer]]] = {
+_COMMANDS: Final[Mapping[str, Callable[[dict[str, Any], Options], Answer]]] = {
     "fit": _fit,
     "validate": partial(_measure, "validate"),
     "test": partial(_measure, "test"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from lis2_lightning.config.loading import ALIASES, as_list, load_config, merge, parse_yaml
@@ -29,26 +29,31 @@ def read_arguments(
     *,
     command: str,
     keys: Sequence[str],
+    own_switches: Iterable[str] = (),
     default: Callable[[str], Any] = lambda _: None,
     environ: Mapping[str, str] = os.environ,
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Read the words after a command, as a configuration and the switches that they hold.
 
-    Values that are not components stay text. ``default`` gives the value of a key that nothing
+    Values that are not components stay text. ``own_switches`` are those of the command, without
+    dashes. ``default`` gives the value of a key that nothing
     sets, for flags that reach inside or add to it.
 
     Raises:
         ConfigError: An argument is unknown or lacks its value, or a file cannot be read.
     """
-    flags = list(_flags(words))
-    _check(flags, keys)
-    switches = {flag: value or "" for flag, value in flags if _is_switch(flag)}
+    own = frozenset(f"--{name}" for name in own_switches)
+    flags = list(_flags(words, own))
+    _check([flag for flag in flags if flag[0] not in own], keys)
+    switches = {flag: value or "" for flag, value in flags if _is_switch(flag) or flag in own}
+    if with_value := [flag for flag in own if switches.get(flag)]:
+        raise ConfigError(f"{with_value[0]} takes no value: leave it out to do without it")
     config = from_environment(environ, keys, command=command)
     for flag, value in flags:
         if flag in _CONFIG:
             config = merge(config, load_config(value or ""))
     for flag, value in flags:
-        if flag not in _CONFIG and not _is_switch(flag):
+        if flag not in _CONFIG and flag not in switches:
             config = _set(config, flag.removeprefix("--"), value or "", default)
     return config, switches
 
@@ -76,7 +81,7 @@ def _top(flag: str) -> str:
     return flag.removeprefix("--").removesuffix("+").partition(".")[0]
 
 
-def _flags(words: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+def _flags(words: Sequence[str], own_switches: Collection[str]) -> Iterator[tuple[str, str | None]]:
     """Each flag with its value; a switch, and a word that is not a flag, has none."""
     rest = deque(words)
     while rest:
@@ -86,7 +91,8 @@ def _flags(words: Sequence[str]) -> Iterator[tuple[str, str | None]]:
         elif equals:
             yield name, value
         else:
-            takes_next = bool(rest) and not rest[0].startswith("--") and name not in _SWITCHES
+            is_switch = name in _SWITCHES or name in own_switches
+            takes_next = bool(rest) and not rest[0].startswith("--") and not is_switch
             yield name, rest.popleft() if takes_next else None
 
 

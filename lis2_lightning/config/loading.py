@@ -178,7 +178,8 @@ def _set(target: dict[str, Any], path: list[str], value: Any) -> None:
         _set(inner, rest, value)
         target[key] = inner
     elif isinstance(here, Mapping) and isinstance(value, Mapping) and not _names_class(value):
-        target[key] = merge(here, value)
+        is_inside = "class_path" not in here or bool({"init_args", "dict_kwargs"} & set(value))
+        target[key] = merge(here, value if is_inside else {"init_args": value})
     else:
         target[key] = value
 

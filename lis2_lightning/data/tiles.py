@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lis2_lightning.data.augment import Augmentation, augment
 from lis2_lightning.data.batch import Batch, KeyedDataset
 from lis2_lightning.data.normalize import Normalization, check_normalization, normalize
-from lis2_lightning.data.open_raster import Source, open_raster, same_image
+from lis2_lightning.data.open_raster import Raster, Source, open_raster, same_image
 from lis2_lightning.data.truth import Truth, count
 from lis2_lightning.errors import ConfigError, DataError
 from lis2_lightning.tiling import Areas, Tile, assign_folds, shared_pixel
@@ -139,18 +139,24 @@ class TileDataset(KeyedDataset):
         size = self.size
         return [Tile(top, left, size, size) for top, left in self.corners.tolist()]
 
-    def whole_image(self, stride: int | None = None) -> Self:
+    def whole_image(self, stride: int | None = None, *, image: Source | None = None) -> Self:
         """A data set of all tiles of the image, for prediction.
 
         Folds, areas and labels are ignored; random augmentations are left out.
 
         Args:
             stride: Step from one tile to the next, px; that of this data set by default.
+            image: Another image, whose tiles are cut and normalised as those of this one; nothing
+                in it is labelled.
 
         Raises:
             ConfigError: The stride is below 1 or larger than a tile.
+            DataError: The other image cannot be read, or is smaller than a tile.
         """
         whole = copy.copy(self)
+        if image is not None:
+            whole.image = open_raster(image)
+            whole._truth = _no_truth(whole.image)  # noqa: SLF001 - a copy of this object
         whole.stride = self.stride if stride is None else stride
         if whole.stride > self.size:
             raise ConfigError(
@@ -158,7 +164,7 @@ class TileDataset(KeyedDataset):
                 f"use at most {self.size}"
             )
         whole.data_augmentations = tuple(a for a in self.data_augmentations if not a.random)
-        lattice = Areas.cut(self.image_shape, size=None).lattice(self.size, whole.stride)
+        lattice = Areas.cut(whole.image_shape, size=None).lattice(self.size, whole.stride)
         whole._lattice, whole._index = lattice, None  # noqa: SLF001 - a copy of this object
         return whole
 
@@ -203,6 +209,41 @@ class TileDataset(KeyedDataset):
                 )
         index = np.flatnonzero(kept)
         return index.astype(np.int32) if kept.size < 2**31 else index
+
+
+class ImageTiles(TileDataset):
+    """All tiles of an image without truth, for prediction: no pixel of a sample is labelled.
+
+    Arguments, samples and errors are those of :class:`TileDataset`.
+
+    >>> tiles = ImageTiles(np.ones((65, 64)), size=32)
+    >>> len(tiles), bool(tiles[0]["labelled"].any())
+    (12, False)
+    """
+
+    def __init__(
+        self,
+        image: Source,
+        *,
+        size: int = 32,
+        stride: int | None = None,
+        normalization: Normalization = "direct",
+        data_augmentations: Sequence[Augmentation] | None = None,
+    ) -> None:
+        check_normalization(normalization)
+        self.image = open_raster(image)
+        self.size = size
+        self.stride = max(1, size // 2) if stride is None else stride
+        self.normalization = normalization
+        self.data_augmentations = tuple(data_augmentations or ())
+        self._truth = _no_truth(self.image)
+        self._lattice = Areas.cut(self.image_shape, size=None).lattice(size, self.stride)
+        self._index = None
+
+
+def _no_truth(image: Raster) -> Truth:
+    nothing = np.broadcast_to(np.float32(0), image.shape[1:])  # which takes no memory
+    return Truth(image, target=nothing, labelled=nothing)
 
 
 def check_no_shared_pixels(datasets: Mapping[str, TileDataset | None]) -> None:

@@ -9,14 +9,16 @@ from collections.abc import Hashable, Iterable, Sequence
 from functools import cached_property
 from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lis2_lightning.base.labelled import check_shapes, labelled_pixels, on_cpu
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.metrics.counts import Dice
-from lis2_lightning.metrics.histogram import AveragePrecision, RocAuc
+from lis2_lightning.metrics.histogram import AveragePrecision, RocAuc, ScoreMetric
 from lis2_lightning.metrics.pixel_metric import PixelMetric
 
 
@@ -63,6 +65,8 @@ class PixelMetrics(nn.Module):
         self._states = nn.ModuleList(family[0] for family in self._families)
         self._foreign = nn.ModuleList(foreign)
         self._scratch = nn.ModuleList(_unsynced(metric) for metric in foreign)
+        self.histogram: NDArray[np.int64] | None = None
+        """The scores that :meth:`compute` saw last; null where no metric counts them."""
 
     def update(self, probs: Tensor, target: Tensor, labelled: Tensor | None = None) -> None:
         """Add one batch; arguments and errors as for :meth:`PixelMetric.update`."""
@@ -81,7 +85,10 @@ class PixelMetrics(nn.Module):
         values: dict[str, Tensor] = {}
         for family in self._families:
             with family[0].sync_context():
-                values |= _evaluate(family, family[0].sums)
+                sums = family[0].sums.cpu()
+            values |= _evaluate(family, sums)
+            if isinstance(family[0], ScoreMetric):
+                self.histogram = sums.numpy()
         for metric in _metrics(self._foreign):
             values[metric_name(metric)] = _value_of_foreign(metric)
         return {name: values[name] for name in self.names}

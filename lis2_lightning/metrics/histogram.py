@@ -186,6 +186,23 @@ def _best_dice(histogram: NDArray[np.int64]) -> tuple[float, float]:
     return float(dice[best]), float(code_edges()[::-1][best])
 
 
+def best_threshold(histogram: NDArray[np.int64]) -> float | None:
+    """The value of :class:`BestThreshold`, or null without positive pixels."""
+    return _best_dice(histogram)[1] if histogram[1].any() else None
+
+
+def dice_at(histogram: NDArray[np.int64], threshold: float) -> float:
+    """The Dice of the map ``probs >= threshold``, a value of :class:`BestThreshold`.
+
+    1 for two empty maps; NaN without labelled pixels.
+    """
+    first = int(np.searchsorted(code_edges(), np.float32(threshold)))
+    selected, positive = int(histogram[:, first:].sum()), int(histogram[1].sum())
+    if selected + positive == 0:
+        return 1.0 if histogram.any() else float("nan")
+    return 2 * int(histogram[1, first:].sum()) / (selected + positive)
+
+
 class CalibrationError(ScoreMetric):
     """Expected calibration error of the probability of the positive class, in [0, 1].
 

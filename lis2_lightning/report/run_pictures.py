@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -15,6 +16,7 @@ from lis2_lightning.trackers.csv_rows import read_rows
 
 # larger images are mapped by `lis2 predict` only
 DRAWN_PIXELS: Final = 4_000_000
+_log = logging.getLogger("lis2_lightning")
 
 
 def draw_log(folder: Path) -> None:
@@ -35,6 +37,16 @@ def draw_map(dataset: AnyDataset | None, maps: Sequence[Map], folder: Path) -> N
 def is_drawn(dataset: AnyDataset | None) -> bool:
     """Whether the image is small enough to be mapped for its picture."""
     return isinstance(dataset, TileDataset) and int(np.prod(dataset.image_shape)) <= DRAWN_PIXELS
+
+
+def say_how_to_map(dataset: AnyDataset | None, folder: Path) -> None:
+    """Tell that a large image has no map and no picture yet, and how to map it."""
+    if isinstance(dataset, TileDataset) and not is_drawn(dataset):
+        _log.info(
+            "no map or picture of an image above 4 million pixels: lis2 predict --ckpt_path %s "
+            "maps it",
+            folder,
+        )
 
 
 def _numbers(path: Path) -> list[dict[str, float | None]]:

@@ -1,14 +1,12 @@
-"""What a run leaves at its end: the stored result, pictures, a map, a table."""
+"""What a run leaves at its end: the stored result, and a table."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, Final
 
-import numpy as np
 from lightning.pytorch.callbacks import EarlyStopping, Timer
 
 from lis2_lightning.assembly.assemble import Assembly
@@ -17,10 +15,9 @@ from lis2_lightning.base.files import atomic, shown
 from lis2_lightning.base.position import batches_done, epoch_is_whole
 from lis2_lightning.base.tables import table
 from lis2_lightning.config import as_list
-from lis2_lightning.data import AnyDataset, TileDataset, write_map
 from lis2_lightning.errors import one_line
-from lis2_lightning.inference import Map
 from lis2_lightning.snapshots import Snapshot, differences, snapshots_in
+from lis2_lightning.training.module import AT_THRESHOLD, THRESHOLD
 
 _log = logging.getLogger("lis2_lightning")
 TEST: Final = "test_results.csv"
@@ -181,20 +178,6 @@ def _stopped(built: Assembly) -> list[EarlyStopping]:
     return [s for s in stoppers if s.stopped_epoch > 0 or s.wait_count >= s.patience]
 
 
-def write_prediction(maps: Sequence[Map], dataset: AnyDataset | None, folder: Path) -> None:
-    """Write a map with the coordinates of its image, or all patches as one array."""
-    if not maps:
-        return
-    if isinstance(dataset, TileDataset):
-        image = maps[0][0] if len(maps[0]) == 1 else maps[0]
-        path = write_map(folder / "prediction", image, like=dataset.image)
-    else:
-        path = folder / "prediction.npy"
-        with atomic(path) as file:
-            np.save(file, np.stack(maps))
-    _log.info("the map is in %s", path)
-
-
 def _summary(settings: Settings, info: Mapping[str, Any], record: Mapping[str, Any]) -> str:
     rows = {
         f"best {settings.monitor}": f"{info['best_loss']:.6g}",
@@ -204,6 +187,19 @@ def _summary(settings: Settings, info: Mapping[str, Any], record: Mapping[str, A
         "training time": f"{record['seconds']:.1f} s",
         "best snapshot": info["final_model_path"] or "none",
         "run folder": shown(settings.run_dir),
-        **{f"test {name}": f"{value:.4f}" for name, value in info["metrics_test"].items()},
+        **_test_rows(info["metrics_test"]),
     }
     return f"\n{table({name: text for name, text in rows.items() if text})}"
+
+
+def _test_rows(scores: Mapping[str, float]) -> dict[str, str]:
+    """The scores of the test set; the two Dice scores stand together."""
+    at_threshold, threshold = (key.removeprefix("test_") for key in (AT_THRESHOLD, THRESHOLD))
+    rows = {}
+    for name, score in scores.items():
+        if name not in {at_threshold, threshold}:
+            rows[f"test {name}"] = f"{score:.4f}"
+        if name == "dice" and at_threshold in scores:
+            key = f"test dice at {scores[threshold]:.2g}, best on val"
+            rows[key] = f"{scores[at_threshold]:.4f}"
+    return rows

@@ -13,11 +13,11 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from lis2_lightning.base.tables import table
 from lis2_lightning.snapshots.read import read_snapshot
 
 Source = Mapping[str, Any] | str | os.PathLike[str]
 _LONGEST: Final = 60  # of a value that is shown beside another
+_WIDTH: Final = 80  # columns
 _MISSING: Final = object()
 
 
@@ -125,12 +125,21 @@ def _brief(value: Any) -> str:
 
 
 def render_differences(items: Sequence[Difference], *, limit: int = 40) -> str:
-    """Differences as aligned lines: the first of them, and the number of the others."""
+    """The first differences as lines, and the number of the others.
+
+    Values and settings come first, then weights, then what Lightning counts.
+    """
     if not items:
         return "no difference"
     count = f"{len(items)} differences" if len(items) > 1 else "1 difference"
-    lines = [count, table({item.path: item.values for item in items[:limit]})]
+    shown = sorted(items, key=lambda item: (item.path.startswith("LIGHTNING/"), bool(item.extent)))
+    lines = [count, *map(_lines, shown[:limit])]
     return "\n".join(lines + [f"and {len(items) - limit} more"] * (len(items) > limit))
+
+
+def _lines(item: Difference) -> str:
+    line = f"{item.path}  {item.values}"
+    return line if len(line) <= _WIDTH else f"{item.path}\n    {item.values}"
 
 
 def printable(text: str) -> str:

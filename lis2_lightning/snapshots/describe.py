@@ -26,7 +26,7 @@ def summary(path: str | os.PathLike[str]) -> dict[str, Any]:
     """What a snapshot says of itself, after it has been verified; null what it does not say.
 
     ``size`` is in bytes, ``last_epoch`` is null before the first, ``last_row`` is that of the log,
-    and ``weights`` count buffers too.
+    ``threshold`` has the best Dice on the validation pixels, and ``weights`` count buffers too.
     """
     snapshot, dropped = read_as_ours(path)
     origin = f"lis2_lightning {snapshot['LIGHTNING']['format']}" if dropped is None else "LIS2"
@@ -49,6 +49,7 @@ def _facts(snapshot: Mapping[str, Any]) -> dict[str, Any]:
         "best_loss": float(info["BEST_LOSS"]),
         "monitor": best["monitor"] or config.get("monitor"),
         "mode": best["mode"] or config.get("mode"),
+        "threshold": checkpoint.get("threshold"),
         "last_row": dict(best["row"]),
         "weights": _weights(snapshot["MODEL"]["MODEL_STATE"]),
         "optimizer": _optimizer(info["OPTIMIZER_STATE"], config),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import lightning.pytorch as pl
 import torch
@@ -21,6 +21,7 @@ from lis2_lightning.base.position import epoch_is_whole, inside_epoch
 from lis2_lightning.data import SegmentationData
 from lis2_lightning.errors import ConfigError, DataError, one_line
 from lis2_lightning.losses import MaskedLoss, Sums
+from lis2_lightning.metrics.histogram import best_threshold, dice_at
 from lis2_lightning.parallel.exchange import Exchange, of_all_processes
 from lis2_lightning.snapshots import COMPILED, INSIDE_EPOCH, rewind
 from lis2_lightning.training.joint_loss import JointLoss
@@ -31,6 +32,9 @@ OptimizerCallable = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerCallable = Callable[[Optimizer], LRScheduler]
 Batch = Mapping[str, Tensor]
 Split = Literal["train", "val", "test"]
+# of test scores: what was chosen on validation pixels, and the Dice of the test set there
+THRESHOLD: Final = "test_val_threshold"
+AT_THRESHOLD: Final = "test_dice_at_val_threshold"
 
 
 class SegmentationModule(pl.LightningModule):
@@ -80,6 +84,8 @@ class SegmentationModule(pl.LightningModule):
             model.compile()  # in place, which keeps the names of the weights
         self._inputs = input_names(model)
         self._has_validated = False
+        self.threshold: float | None = None
+        """With the best Dice on the validation pixels; it rides in snapshots. Null: unknown."""
 
     def forward(self, batch: Batch) -> Tensor:
         """Call the network: probabilities or logits, ``(B, C, H, W)``."""
@@ -105,6 +111,18 @@ class SegmentationModule(pl.LightningModule):
         """The sums of one split."""
         scores: Scores = getattr(self, f"{split}_scores")
         return scores
+
+    def choose_threshold(self) -> None:
+        """Take the threshold with the best Dice on the pixels that were just validated."""
+        histogram = self.val_scores.metrics.histogram
+        self.threshold = None if histogram is None else best_threshold(histogram)
+
+    def scores_at_threshold(self) -> dict[str, float]:
+        """The threshold, and the Dice on the pixels just tested; nothing where one is unknown."""
+        histogram = self.test_scores.metrics.histogram
+        if histogram is None or self.threshold is None:
+            return {}
+        return {AT_THRESHOLD: dice_at(histogram, self.threshold), THRESHOLD: self.threshold}
 
     def _step(self, batch: Batch, split: Split) -> tuple[Sums, Tensor]:
         target, labelled = batch["target"], batch.get("labelled")
@@ -179,7 +197,8 @@ class SegmentationModule(pl.LightningModule):
             scheduler.step(float(self.trainer.callback_metrics[seen]))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what the running epoch has counted so far, of every process."""
+        """Add the threshold, and what the running epoch has counted so far, of every process."""
+        checkpoint["threshold"] = self.threshold
         if inside_epoch(self.trainer) or not epoch_is_whole(self.trainer):
             checkpoint[INSIDE_EPOCH] = {
                 "train_sums": of_all_processes(self.train_scores.sums()),
@@ -193,6 +212,7 @@ class SegmentationModule(pl.LightningModule):
         with that of the tested snapshot.
         """
         self._take_own_names(checkpoint["state_dict"])
+        self.threshold = checkpoint.get("threshold")  # snapshots of LIS2 have none
         if self.trainer.state.fn != TrainerFn.FITTING:
             checkpoint.pop("callbacks", None)
         elif so_far := checkpoint.get(INSIDE_EPOCH):

@@ -154,6 +154,54 @@ def test_init_finds_folds_where_little_is_labelled(
     assert "val_dataset" not in config
 
 
+@pytest.mark.parametrize(("share", "loss"), [(0.02, "bce_dice_loss"), (0.2, "bce")])
+def test_init_chooses_a_loss_for_rare_objects(
+    tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch, share: float, loss: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    image, target = images(tmp_path)
+    values = np.load(image)
+    np.save(target, values > np.quantile(values, 1 - share))
+    code, output, _ = typed("init", image, target)
+    assert code == 0
+    assert ("these are few: the loss is bce_dice_loss" in output) == (share < 0.05)
+    config = yaml.safe_load(Path("lis2.yaml").read_text(encoding="utf-8"))
+    assert (config["loss"], config["monitor"]) == (loss, "val_loss")
+    built = Trainer.from_config("lis2.yaml").global_config["loss"]["class_path"]
+    assert built.endswith("BceDiceLoss" if share < 0.05 else "BCELoss")
+
+
+def test_init_refuses_a_target_without_objects(
+    tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    image, target = images(tmp_path)
+    np.save(target, np.zeros((96, 96), np.float32))
+    code, _, error = typed("init", image, target)
+    assert (code, error.count("\n")) == (2, 1)
+    assert f"no labelled pixel of {target} is 1: is it the target?" in error
+    assert not Path("lis2.yaml").exists()
+
+
+@pytest.mark.slow
+def test_commands_that_train_nothing_do_without_lightning(
+    finished: Finished, tmp_path: Path
+) -> None:
+    best, (image, target) = str(finished[0] / "best.pt"), images(tmp_path)
+    command = "from lis2_lightning.__main__ import main; main({})"
+    for words in (
+        ["info", best],
+        ["info", str(tmp_path / "gone.pt")],
+        ["diff", best, best],
+        ["convert", best, str(tmp_path / "new.pt")],
+        ["init", image, target, "--output", str(tmp_path / "lis2.yaml")],
+        ["init", image, str(tmp_path / "gone.npy")],
+    ):
+        imported = packages_after(command.format(words))
+        assert "torch" in imported, words
+        assert not {"lightning", "torchmetrics", "matplotlib"} & imported, words
+
+
 def test_help_and_version_import_neither_torch_nor_lightning() -> None:
     for word in ("--help", "--version", "info --help", "init --help", "fitt"):
         done = process("-m", "lis2_lightning", *word.split(), flags=("-X", "importtime"))

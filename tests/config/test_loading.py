@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lis2_lightning.config import load_config
+from lis2_lightning.config import load_config, merge
 from lis2_lightning.errors import ConfigError
 
 
@@ -40,3 +40,15 @@ def test_a_broken_file_is_reported_in_one_sentence(
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"there is no configuration file .*nowhere.yaml"):
         load_config(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize("inside", [{"lr": 0.2}, {"init_args": {"lr": 0.2}}])
+def test_a_mapping_reaches_the_arguments_of_a_component_in_either_spelling(
+    inside: dict[str, object],
+) -> None:
+    written = {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.1, "eps": 1e-9}}
+
+    merged = merge({"optimizer": written}, {"optimizer": inside})
+
+    arguments = {"lr": 0.2, "eps": 1e-9}
+    assert merged == {"optimizer": {"class_path": "torch.optim.Adam", "init_args": arguments}}

@@ -18,7 +18,7 @@ from lis2_lightning.data.augment import (
 from lis2_lightning.data.batch import Batch
 from lis2_lightning.data.open_raster import ArrayRaster
 from lis2_lightning.data.sampling import random_keys
-from lis2_lightning.data.tiles import TileDataset
+from lis2_lightning.data.tiles import ImageTiles, TileDataset
 from lis2_lightning.errors import ConfigError, DataError
 from tests.data.fields import SHAPE, every_augmentation, maps, union
 
@@ -195,6 +195,26 @@ def test_augmenting_changes_no_image_in_memory():
     TileDataset(**fields, size=70, stride=70, data_augmentations=every_augmentation())[0]
     for name, values in maps().items():
         np.testing.assert_array_equal(fields[name], values)
+
+
+def test_another_image_is_cut_and_normalised_like_the_own_without_any_truth():
+    image = RNG.random((40, 61)).astype(np.float32)
+    how: dict[str, Any] = {"size": 16, "stride": 7, "normalization": "log"}
+    augmentations = every_augmentation()
+    configured = TileDataset(**maps(), **how, data_augmentations=augmentations)
+    own = TileDataset(image, target=image > 0.5, **how, data_augmentations=augmentations)
+    alone = ImageTiles(image, **how, data_augmentations=augmentations).whole_image()
+    before = len(configured)
+
+    for tiles in (configured.whole_image(image=image), alone):
+        assert len(tiles) == len(own.whole_image())
+        for sample, expected in zip(samples(tiles), samples(own.whole_image()), strict=True):
+            for key in ("patch", "positions", "corner"):
+                torch.testing.assert_close(sample[key], expected[key], rtol=0, atol=0)
+            assert sample.keys() == expected.keys()
+            assert not sample["labelled"].any()
+
+    assert (len(configured), configured.image_shape) == (before, SHAPE)
 
 
 def test_the_whole_image_is_covered_and_only_what_is_not_random_is_done():

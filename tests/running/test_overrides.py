@@ -175,7 +175,7 @@ def test_a_run_that_goes_on_in_another_folder_has_its_best_there(
     Trainer.from_config(tiny(save_last=True)).train()
     first = tmp_path / "runs/tiny"
     trainer = Trainer.from_snapshot(
-        first / "last.pt", epochs=3, run_name="other", **{"optimizer.lr": 1e9}
+        first / "last.pt", image=None, epochs=3, run_name="other", **{"optimizer.lr": 1e9}
     )
     info = trainer.train()
     written = read_snapshot(first / "best.pt")["MODEL"]["MODEL_STATE"]

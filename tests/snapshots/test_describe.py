@@ -30,6 +30,7 @@ def written(path: Path, optimizer: type[torch.optim.Optimizer], config: Mapping[
         "optimizer_states": [stepper.state_dict()],
         "lr_schedulers": [{"last_epoch": 7}] if "scheduler" in config else [],
         "global_step": 12,
+        "threshold": 0.375,
         "loops": {},
         "pytorch-lightning_version": "2.6.6",
         "callbacks": {"EpochLog": {"row": {"epoch": 4, "train_loss": 0.5, "val_loss": None}}},
@@ -65,6 +66,7 @@ def test_a_summary_has_what_a_reader_asks_for(tmp_path: Path) -> None:
         "best_loss": 0.125,
         "monitor": "val_loss",
         "mode": "min",
+        "threshold": 0.375,
         "last_row": {"epoch": 4, "train_loss": 0.5, "val_loss": None},
         # 2 x 3 and 2 of the layer, 4 x 2 and a count of the normalisation
         "weights": {"values": 17, "tensors": 7, "dtypes": {"float32": 16, "int64": 1}},
@@ -216,3 +218,17 @@ def test_many_differences_are_cut_and_counted() -> None:
     assert lines[1:4] == [f"{i}  {i} | missing" for i in range(3)]
     assert lines[4:] == ["and 47 more"]
     assert render_differences(items[:1]).startswith("1 difference\n")
+
+
+def test_settings_come_before_weights_and_a_long_line_is_broken() -> None:
+    weights = {"a" * 40: torch.zeros(9)}, {"a" * 40: torch.ones(9)}
+    first, other = (
+        {"LIGHTNING": {"step": i}, "MODEL": weights[i], "GLOBAL_CONFIG": {"lr": i}} for i in (0, 1)
+    )
+    lines = render_differences(differences(first, other)).splitlines()
+    assert lines[1:] == [
+        "GLOBAL_CONFIG/lr  0 | 1",
+        f"MODEL/{'a' * 40}",
+        "    9 of 9 values differ, by at most 1 (float32 [9])",
+        "LIGHTNING/step  0 | 1",
+    ]

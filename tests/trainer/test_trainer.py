@@ -76,8 +76,9 @@ def test_the_returned_mapping_has_the_documented_keys_and_plain_values(finished:
     assert info["epochs_run"] == 5
     assert info["final_model_path"] == str(folder / "best.pt")
     assert info["last_model_path"] == str(folder / "last.pt")
-    for split in ("train", "val", "test"):
-        assert set(info[f"metrics_{split}"]) == {"loss", *METRICS}
+    at_threshold = {"val_threshold", "dice_at_val_threshold"}
+    for split, more in (("train", set()), ("val", set()), ("test", at_threshold)):
+        assert set(info[f"metrics_{split}"]) == {"loss", *METRICS, *more}
 
 
 def test_the_log_has_a_row_an_epoch_in_the_documented_order(

@@ -1,0 +1,317 @@
+"""``lis2 predict``, ``test`` and ``validate``: with a configuration, or with a snapshot alone."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from numpy.typing import NDArray
+
+from lis2_lightning import Trainer
+from lis2_lightning.data.open_raster import open_raster
+from lis2_lightning.snapshots import read_snapshot
+
+fits = pytest.importorskip("astropy.io.fits")
+WCS = pytest.importorskip("astropy.wcs").WCS
+Typed = Callable[..., tuple[int, str, str]]
+Contents = Callable[[Path], dict[str, bytes]]
+Finished = tuple[Path, dict[str, Any]]
+Values = NDArray[np.float32]
+SIZE, STRIDE, MEAN, STD = 16, 6, 1.5, 0.7
+CARDS = {
+    "CTYPE1": "GLON-CAR",
+    "CTYPE2": "GLAT-CAR",
+    "CRVAL1": 30.25,
+    "CRVAL2": 0.0,
+    "CRPIX1": 17.5,
+    "CRPIX2": -3.0,
+    "CDELT1": -0.0032,
+    "CDELT2": 0.0032,
+}
+
+
+def sky(height: int, width: int, seed: int) -> tuple[Values, NDArray[np.uint8]]:
+    """An image whose objects are brighter than the rest, and its truth."""
+    rng = np.random.default_rng(seed)
+    truth = rng.random((height, width)) < 0.3
+    noise = rng.random((height, width))
+    return (2 * truth + noise + 0.5).astype(np.float32), truth.astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The best snapshot of a run on a FITS image, of which nothing else is left."""
+    folder = tmp_path_factory.mktemp("trained")
+    image, truth = sky(64, 64, 0)
+    fits.PrimaryHDU(image, fits.Header(CARDS)).writeto(folder / "image.fits")
+    np.save(folder / "target.npy", truth)
+    normalize = {"type": "Normalize", "mean": MEAN, "std": STD}
+    maps = {
+        "type": "TileDataset",
+        "image": str(folder / "image.fits"),
+        "target": str(folder / "target.npy"),
+        "size": SIZE,
+        "stride": STRIDE,
+        "num_folds": 2,
+        "normalization": "none",
+        "data_augmentations": [normalize],
+    }
+    flips = [normalize, "RandomHorizontalFlip"]
+    Trainer.from_config(
+        {
+            "output_dir": str(folder / "runs"),
+            "run_name": "sky",
+            "seed": 1,
+            "model": {"type": "unet", "features": 2, "num_blocks": 1},
+            "loss": "BCEWithLogitsLoss",
+            "train_dataset": {**maps, "folds": [0], "data_augmentations": flips},
+            "val_dataset": {**maps, "folds": [1]},
+            "optimizer": {"type": "Adam", "lr": 0.03},
+            "epochs": 2,
+            "batch_size": 8,
+            "num_workers": 0,
+            "lightning": {"enable_progress_bar": False, "accelerator": "cpu"},
+        }
+    ).fit()
+    kept: Path = tmp_path_factory.mktemp("kept") / "best.pt"
+    shutil.copy(folder / "runs/sky/best.pt", kept)
+    shutil.rmtree(folder)
+    return kept
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: Path) -> Path:
+    """Another folder, with the snapshot and another image alone."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(trained, tmp_path / "best.pt")
+    hdu = fits.PrimaryHDU(sky(50, 70, 5)[0], fits.Header(CARDS))
+    hdu.writeto(tmp_path / "other.fits")
+    return tmp_path
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What the package reports."""
+    caplog.set_level(logging.INFO, "lis2_lightning")
+    return caplog
+
+
+def slow_map(snapshot: Path, image: Values) -> Values:
+    """The map of an image, tile by tile: Hann's weights, sums divided once."""
+    trainer = Trainer.from_config({**NETWORK, "train_dataset": _Anything()})
+    trainer.model.load_state_dict(read_snapshot(snapshot)["MODEL"]["MODEL_STATE"])
+    network = trainer.model.eval()
+    along = np.maximum(np.sin(np.pi * (np.arange(SIZE) + 0.5) / SIZE) ** 2, 1e-3)
+    weight = np.outer(along, along)
+    total, weights = np.zeros(image.shape), np.zeros(image.shape)
+    for top in _starts(image.shape[0]):
+        for left in _starts(image.shape[1]):
+            here = slice(top, top + SIZE), slice(left, left + SIZE)
+            patch = torch.from_numpy((image[here] - MEAN) / STD)[None, None]
+            with torch.no_grad():
+                probability = network(patch).sigmoid()[0, 0].numpy()
+            total[here] += weight * probability
+            weights[here] += weight
+    return (total / weights).astype(np.float32)
+
+
+NETWORK = {"model": {"type": "unet", "features": 2, "num_blocks": 1}}
+
+
+class _Anything(torch.utils.data.Dataset[Any]):
+    """Never read."""
+
+
+def _starts(extent: int) -> list[int]:
+    return sorted({*range(0, extent - SIZE + 1, STRIDE), extent - SIZE})
+
+
+def test_a_snapshot_alone_maps_another_image_as_in_training(
+    elsewhere: Path, typed: Typed, contents: Contents, said: pytest.LogCaptureFixture
+) -> None:
+    before = contents(elsewhere)
+    words = ["--ckpt_path", "best.pt", "--image", "other.fits", "--output", "map.fits"]
+    code, _, error = typed("predict", *words)
+    assert code == 0, error
+    assert "mapping other.fits (50 x 70 px) into map.fits" in said.text
+    after = contents(elsewhere)
+    assert after.keys() - before.keys() == {"map.fits"}
+    assert {name: after[name] for name in before} == before
+
+    written = fits.getdata("map.fits")
+    image = fits.getdata("other.fits").astype(np.float32)
+    np.testing.assert_allclose(written, slow_map(elsewhere / "best.pt", image), atol=1e-6)
+    sky_of = [WCS(fits.getheader(name)) for name in ("other.fits", "map.fits")]
+    pixels = np.random.default_rng(0).uniform(-10, 80, (2, 50))
+    positions = [wcs.wcs_pix2world(*pixels, 0) for wcs in sky_of]
+    np.testing.assert_array_equal(positions[0], positions[1])
+
+
+def test_the_map_is_written_in_the_format_of_its_name(elsewhere: Path, typed: Typed) -> None:
+    np.save("other.npy", fits.getdata("other.fits").astype(np.float32))
+    snapshot = ["--ckpt_path", elsewhere / "best.pt"]
+    for image, output in (("other.fits", "map.npy"), ("other.npy", "map.fits")):
+        assert typed("predict", *snapshot, "--image", image, "--output", output)[0] == 0
+    np.testing.assert_array_equal(np.load("map.npy"), fits.getdata("map.fits"))
+
+
+def test_json_names_the_file_of_the_map(elsewhere: Path, typed: Typed) -> None:
+    words = ["--ckpt_path", elsewhere, "--image", "other.fits", "--output", "map.npy"]
+    code, output, _ = typed("predict", *words, "--json")
+    assert (code, json.loads(output)) == (0, {"output": "map.npy", "shapes": [[1, 50, 70]]})
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("--output map.tif", "map.tif has no known format of a map: its name must end in .fits or"),
+        ("--output map", "map has no known format of a map"),
+        ("--output no/map.npy", "the folder of no/map.npy does not exist"),
+        ("--output taken.npy", "taken.npy exists already"),
+        ("--output folder.npy", "folder.npy is a folder"),
+        ("--output other.fits --overwrite", "other.fits is the image itself"),
+        (
+            "--image colour.npy",
+            "no tiles of colour.npy (30 x 30 px), which have 2 channels of 16 x 16",
+        ),
+        ("--image small.npy", "of 9 x 40 px"),
+        ("--image gone.fits", "gone.fits does not exist"),
+        ("--image best.pt", "best.pt has no known"),
+        ("--ckpt_path gone.pt", "there is no snapshot gone.pt"),
+        ("--ckpt_path other.fits", "other.fits is no snapshot"),
+        ("--ckpt_path folder.npy", "the folder folder.npy holds no best.pt"),
+        ("--ckpt_path best", "add --config, or --ckpt_path with a snapshot"),
+        ("--overwrite=no", "--overwrite takes no value"),
+    ],
+)
+def test_what_cannot_be_mapped_is_one_sentence_and_leaves_nothing_behind(
+    elsewhere: Path, typed: Typed, contents: Contents, words: str, sentence: str
+) -> None:
+    Path("taken.npy").touch()
+    Path("folder.npy").mkdir()
+    np.save("colour.npy", np.ones((2, 30, 30), np.float32))
+    np.save("small.npy", np.ones((9, 40), np.float32))
+    before, folders = contents(elsewhere), sorted(elsewhere.rglob("*"))
+    usual = ["--ckpt_path", "best.pt", "--image", "other.fits", "--output", "map.fits"]
+    code, output, error = typed("predict", *usual, *words.split())
+    assert (code, output) == (2, "")
+    assert sentence in error
+    assert error.count("\n") == 1
+    assert contents(elsewhere) == before
+    assert sorted(elsewhere.rglob("*")) == folders
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_an_image_needs_an_output(typed: Typed) -> None:
+    code, _, error = typed("predict", "--ckpt_path", "best.pt", "--image", "other.fits")
+    assert (code, "--image needs --output" in error) == (2, True)
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_map_is_replaced_only_when_asked(typed: Typed) -> None:
+    words = ["--ckpt_path", "best.pt", "--image", "other.fits", "--output", "map.npy"]
+    Path("map.npy").write_bytes(b"precious")
+    assert typed("predict", *words)[0] == 2
+    assert Path("map.npy").read_bytes() == b"precious"
+    assert typed("predict", "--overwrite", *words)[0] == 0
+    assert np.load("map.npy").shape == (50, 70)
+
+
+def test_patches_that_were_cut_elsewhere_do_not_say_how_an_image_is_cut(
+    elsewhere: Path, typed: Typed
+) -> None:
+    config = elsewhere / "patches.yaml"
+    patches = {"type": "FilamentsDataset", "dataset_path": "gone.h5"}
+    config.write_text(yaml.safe_dump({**NETWORK, "train_dataset": patches}), encoding="utf-8")
+    words = ["--config", config, "--ckpt_path", "best.pt", "--image", "other.fits"]
+    code, _, error = typed("predict", *words, "--output", "map.npy")
+    assert code == 2
+    assert "(PatchDataset) does not say how tiles are cut from another image" in error
+
+    tiles = "{type: TileDataset, size: 16, stride: 6, normalization: none}"
+    code, _, error = typed("predict", *words, "--output", "map.npy", "--train_dataset", tiles)
+    assert code == 0, error
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_flags_decide_how_a_snapshot_is_used(typed: Typed) -> None:
+    words = ["--ckpt_path", "best.pt", "--image", "other.fits"]
+    assert typed("predict", *words, "--output", "map.npy")[0] == 0
+    fine = ["--val_dataset.stride", "2", "--batch_size", "5", "--lightning.accelerator", "cpu"]
+    assert typed("predict", *words, "--output", "fine.npy", *fine)[0] == 0
+    coarse, dense = np.load("map.npy"), np.load("fine.npy")
+    assert np.abs(coarse - dense).max() > 1e-3
+    np.testing.assert_allclose(coarse, dense, atol=0.2)
+
+
+def test_a_configuration_maps_another_image_without_its_own_data(
+    elsewhere: Path, typed: Typed
+) -> None:
+    config = elsewhere / "config.yaml"
+    text = yaml.safe_dump(read_snapshot(elsewhere / "best.pt")["GLOBAL_CONFIG"])
+    config.write_text(text, encoding="utf-8")
+    words = ["--ckpt_path", "best.pt", "--image", "other.fits"]
+    assert typed("predict", "--config", config, *words, "--output", "a.npy")[0] == 0
+    assert typed("predict", *words, "--output", "b.npy")[0] == 0
+    np.testing.assert_array_equal(np.load("a.npy"), np.load("b.npy"))
+
+
+@pytest.fixture
+def moved(finished: Finished, tmp_path: Path) -> Path:
+    """A run that was moved after its end: its configuration names a folder that holds another."""
+    copy = tmp_path / "moved"
+    shutil.copytree(finished[0], copy)
+    return copy
+
+
+def test_a_run_folder_stands_for_its_best_snapshot(
+    moved: Path, finished: Finished, typed: Typed
+) -> None:
+    (moved / "test_results.csv").unlink()
+    code, output, error = typed("test", "--ckpt_path", moved)
+    assert code == 0, error
+    printed = {key: float(text) for key, text in map(str.split, output.splitlines())}
+    expected = {f"test_{key}": value for key, value in finished[1]["metrics_test"].items()}
+    assert printed == pytest.approx(expected, abs=1e-6)
+    # beside the snapshot, not in the folder that its configuration names
+    before, after = (folder / "test_results.csv" for folder in (finished[0], moved))
+    assert after.read_bytes() == before.read_bytes()
+
+
+def test_the_snapshot_that_is_named_is_measured(moved: Path, typed: Typed) -> None:
+    config = ["--config", moved / "config.yaml"]
+    for name in ("save_2.pt", "best.pt"):
+        alone = typed("validate", "--ckpt_path", moved / name, "--json")
+        assert alone[0] == 0, alone[2]
+        assert alone[:2] == typed("validate", *config, "--ckpt_path", moved / name, "--json")[:2]
+
+
+def test_a_command_without_configuration_and_snapshot_says_what_it_needs(typed: Typed) -> None:
+    for command in ("test", "validate", "predict"):
+        code, _, error = typed(command)
+        assert (code, error.count("\n")) == (2, 1)
+        assert f"{command} needs a configuration or a snapshot: add --config" in error
+
+
+def test_the_map_of_a_run_is_not_replaced_unasked(
+    moved: Path, typed: Typed, said: pytest.LogCaptureFixture
+) -> None:
+    (moved / "prediction.npy").write_bytes(b"precious")
+    words = ["predict", "--ckpt_path", moved]
+    code, _, error = typed(*words)
+    assert code == 2
+    assert f"{moved / 'prediction.npy'} exists already: choose another output" in error
+    assert (moved / "prediction.npy").read_bytes() == b"precious"
+    code, _, error = typed(*words, "--overwrite")
+    assert code == 0
+    assert "mapping the image of the synthetic field of 128 x 128 px and seed 3" in said.text
+    assert f"into {moved / 'prediction.npy'}" in said.text
+    assert open_raster(moved / "prediction.npy").shape == (1, 128, 128)

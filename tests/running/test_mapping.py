@@ -1,0 +1,149 @@
+"""``Trainer.predict``: which image is mapped, into which file."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from lis2_lightning import ConfigError, DataError, TileDataset, Trainer, UNet
+from lis2_lightning.report import run_pictures
+from lis2_lightning.snapshots import read_snapshot, write_snapshot
+
+Make = Callable[..., dict[str, Any]]
+Finished = tuple[Path, dict[str, Any]]
+Contents = Callable[[Path], dict[str, bytes]]
+
+
+def image_of(height: int, width: int) -> NDArray[np.float32]:
+    """An image that no run has seen."""
+    return np.random.default_rng(1).random((height, width)).astype(np.float32) + 1
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What the package reports."""
+    caplog.set_level(logging.INFO, "lis2_lightning")
+    return caplog
+
+
+@pytest.fixture
+def copied(finished: Finished, tmp_path: Path) -> Path:
+    """A copy of a run that is over."""
+    return Path(shutil.copytree(finished[0], tmp_path / "tiny"))
+
+
+def test_an_array_in_gives_a_map_out_and_no_file(
+    copied: Path, tmp_path: Path, contents: Contents
+) -> None:
+    trainer = Trainer.from_snapshot(copied / "best.pt", output_dir=tmp_path)
+    before = contents(tmp_path)
+    (own,) = trainer.predict(copied / "best.pt")
+    (other,) = trainer.predict(copied / "best.pt", image=image_of(40, 70))
+    assert (own.shape, other.shape) == ((1, 128, 128), (1, 40, 70))
+    assert np.isfinite(other).all()
+    (again,) = trainer.predict(copied / "best.pt")  # the other image was for one call
+    np.testing.assert_array_equal(own, again)
+    assert contents(tmp_path) == before
+
+
+def test_a_path_and_an_array_give_the_same_map(copied: Path, tmp_path: Path) -> None:
+    image = image_of(40, 70)
+    np.save(tmp_path / "other.npy", image)
+    best, output = copied / "best.pt", tmp_path / "map.npy"
+    trainer = Trainer.from_snapshot(best)
+    (of_array,) = trainer.predict(best, image=image)
+    (of_path,) = trainer.predict(best, image=tmp_path / "other.npy", output=output)
+    np.testing.assert_array_equal(of_array, of_path)
+    np.testing.assert_array_equal(np.load(output), of_path[0])
+    with pytest.raises(ConfigError, match="exists already"):
+        trainer.predict(best, image=image.T.copy(), output=output)
+    trainer.predict(best, image=image.T.copy(), output=output, overwrite=True)
+    assert np.load(output).shape == (70, 40)
+
+
+def test_a_snapshot_and_an_array_are_enough(copied: Path, tmp_path: Path) -> None:
+    image = image_of(40, 70)
+    (expected,) = Trainer.from_snapshot(copied / "best.pt").predict(copied / "best.pt", image=image)
+    alone = shutil.copy(copied / "best.pt", tmp_path / "alone.pt")
+    trainer = Trainer.from_snapshot(alone, image=image, **{"test_dataset.stride": 16})
+    (probability,) = trainer.predict(alone)
+    np.testing.assert_array_equal(probability, expected)
+
+
+def test_a_snapshot_that_maps_another_image_still_names_no_code_but_components(
+    copied: Path, tmp_path: Path
+) -> None:
+    snapshot = read_snapshot(copied / "best.pt")
+    evil = {"class_path": "os.system", "init_args": {"command": f"touch {tmp_path}/run"}}
+    snapshot["GLOBAL_CONFIG"]["test_dataset"]["init_args"]["data_augmentations"] = [evil]
+    write_snapshot(snapshot, tmp_path / "evil.pt")
+    with pytest.raises(ConfigError, match=r"names 'os.system' under train_dataset"):
+        Trainer.from_snapshot(tmp_path / "evil.pt", image=image_of(40, 70))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_trainer_of_objects_maps_another_image_as_it_cuts_its_own(tmp_path: Path) -> None:
+    image = image_of(40, 70)
+    network = UNet(features=2, num_blocks=1)
+
+    def trainer_of(train: TileDataset) -> Trainer:
+        quiet = {"enable_progress_bar": False, "accelerator": "cpu"}
+        return Trainer(tmp_path, model=network, train_dataset=train, lightning=quiet)
+
+    cut: dict[str, Any] = {"size": 16, "stride": 5, "normalization": "log"}
+    other = trainer_of(TileDataset(image.T.copy(), target=image.T > 1.5, **cut))
+    own = trainer_of(TileDataset(image, target=image > 1.5, **cut))
+    np.testing.assert_array_equal(other.predict(None, image=image), own.predict(None))
+
+
+def test_what_does_not_fit_is_refused_before_any_work(copied: Path, tmp_path: Path) -> None:
+    best = copied / "best.pt"
+    trainer = Trainer.from_snapshot(best)
+    with pytest.raises(DataError, match=r"an array in memory .* which have 2 channels of 16 x 16"):
+        trainer.predict(best, image=np.ones((2, 40, 40), np.float32), output=tmp_path / "map.npy")
+    with pytest.raises(DataError, match="a tile of 16 px does not fit an image of 9 x 40 px"):
+        trainer.predict(best, image=np.ones((9, 40), np.float32), output=tmp_path / "map.npy")
+    assert not (tmp_path / "map.npy").exists()
+    assert trainer.predict(best, output=tmp_path / "map.npy")[0].shape == (1, 128, 128)
+
+
+def test_a_map_of_the_run_stays_and_that_is_told(
+    copied: Path, tmp_path: Path, said: pytest.LogCaptureFixture
+) -> None:
+    kept = copied / "prediction.npy"
+    kept.write_bytes(b"precious")
+    trainer = Trainer.from_snapshot(copied / "best.pt", output_dir=tmp_path)
+    (probability,) = trainer.predict(copied / "best.pt")
+    assert kept.read_bytes() == b"precious"
+    assert f"{kept} stays as it is: overwrite=True replaces it" in said.text
+    trainer.predict(copied / "best.pt", overwrite=True)
+    np.testing.assert_array_equal(np.load(kept), probability[0])
+    assert f"(128 x 128 px) into {kept}" in said.text
+
+
+def test_training_again_replaces_the_map_of_its_own_run(tiny: Make, tmp_path: Path) -> None:
+    Trainer.from_config(tiny(save_last=True)).train()
+    path = tmp_path / "runs/tiny/prediction.npy"
+    before = np.load(path)
+    Trainer.from_config(tiny(epochs=4, resume="auto", save_last=True)).train()
+    assert np.abs(np.load(path) - before).max() > 0
+
+
+def test_a_large_image_has_no_map_and_no_picture_which_is_told(
+    tiny: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    said: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(run_pictures, "DRAWN_PIXELS", 128 * 128 - 1)
+    Trainer.from_config(tiny(epochs=1)).train()
+    folder = tmp_path / "runs/tiny"
+    assert not list(folder.glob("prediction.*"))
+    assert f"lis2 predict --ckpt_path {folder} maps it" in said.messages[-1]
