@@ -10,13 +10,13 @@ from argparse import ArgumentParser
 from importlib import import_module
 from typing import Any, Final
 
-from lis2_lightning.cli.dispatch import OWN_KEYS, TRAINER_COMMANDS, summaries
+from lis2_lightning.cli.dispatch import OWN_KEYS, OWN_SWITCHES, TRAINER_COMMANDS, summaries
 from lis2_lightning.config import Schema
 from lis2_lightning.config.names import KINDS, names
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.trainer import Trainer
 
-_FILES: Final = frozenset({"config", "ckpt_path", "lightning_yaml"})
+_FILES: Final = frozenset({"config", "ckpt_path", "lightning_yaml", "image", "output"})
 
 
 def script(shell: str) -> str:
@@ -39,13 +39,13 @@ def script(shell: str) -> str:
         if name not in TRAINER_COMMANDS:
             command.add_argument("files", nargs="*").complete = shtab.FILE  # type: ignore[attr-defined]  # what shtab looks for
             continue
-        for key in ["config", OWN_KEYS[name][0], *schema.keys]:
+        for key in ["config", *OWN_KEYS[name], *schema.keys]:
             choices = sorted(names(KINDS[key])) if key in KINDS else None
             action = command.add_argument(f"--{key}", choices=choices)
             if key in _FILES:
                 action.complete = shtab.FILE  # type: ignore[attr-defined]  # as above
         for key in schema.lightning_defaults:
             command.add_argument(f"--lightning.{key}")
-        for flag in ("--print_config", "--json"):
-            command.add_argument(flag, action="store_true")
+        for flag in ("print_config", "json", *OWN_SWITCHES.get(name, ())):
+            command.add_argument(f"--{flag}", action="store_true")
     return str(shtab.complete(parser, shell))

@@ -1,17 +1,21 @@
-"""The commands that need no configuration, and the help of all, without importing torch."""
+"""From words to a command, whose help and refusals import no torch."""
 
 from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser as PlainParser
 from argparse import RawDescriptionHelpFormatter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from jsonargparse import ArgumentError, ArgumentParser
 
 from lis2_lightning._version import __version__
+from lis2_lightning.cli import manual
 from lis2_lightning.cli.tools import TOOLS, print_answer
+from lis2_lightning.config import read_arguments
+from lis2_lightning.config.arguments import HELP
+from lis2_lightning.config.common_data import DATA
 from lis2_lightning.errors import ConfigError, did_you_mean, one_line
 
 _ABOUT: Final = "Train segmentation networks on one large, partly labelled image."
@@ -28,24 +32,35 @@ TRAINER_COMMANDS: Final = {
     "plan": "Show what each key becomes, and write the equivalent configuration for Lightning.",
     "verify-resume": "Check that a run of this configuration resumes exactly when interrupted.",
 }
-# the key that a command has besides the documented ones
-OWN_KEYS: Final = {
-    "fit": ("ckpt_path", "Snapshot to resume from; the same as resume."),
-    **dict.fromkeys(
-        ("validate", "test", "predict"),
-        ("ckpt_path", "best, last or the path of a snapshot; best by default."),
-    ),
-    "plan": ("lightning_yaml", "File to write: the equivalent configuration for LightningCLI."),
-    "verify-resume": ("batches", "Batches in an epoch; 4 by default."),
+_CKPT_PATH: Final = {
+    "ckpt_path": "best, last, a snapshot or a run's folder; best by default. Without a "
+    "configuration, that of the snapshot is used."
+}
+# the keys that a command has besides the documented ones
+OWN_KEYS: Final[Mapping[str, Mapping[str, str]]] = {
+    "fit": {"ckpt_path": "Snapshot to resume from; the same as resume."},
+    "validate": _CKPT_PATH,
+    "test": _CKPT_PATH,
+    "predict": {
+        **_CKPT_PATH,
+        "image": "Another image to map, in place of the configured one; it needs output.",
+        "output": "File of the map, .fits or .npy; by default prediction in the run's folder.",
+    },
+    "plan": {"lightning_yaml": "File to write: the equivalent configuration for LightningCLI."},
+    "verify-resume": {"batches": "Batches in an epoch; 4 by default."},
+}
+# the switches that a command has besides --json and --print_config
+OWN_SWITCHES: Final[Mapping[str, Mapping[str, str]]] = {
+    "predict": {"overwrite": "Replace a map that exists."}
 }
 
 
-def run(words: Sequence[str]) -> int | None:
-    """Run a command that needs no configuration; null for one of :data:`TRAINER_COMMANDS`.
+def run(words: Sequence[str]) -> int:
+    """Run a command, and return its exit code.
 
     Raises:
-        ConfigError: The command or one of its arguments is wrong.
-        SystemExit: Help or the version was asked for.
+        Lis2Error: The command or one of its arguments is wrong, or as the command does.
+        SystemExit: Help, the version or the configuration was asked for.
     """
     first = words[0] if words else ""
     if first in TOOLS:
@@ -53,7 +68,7 @@ def run(words: Sequence[str]) -> int | None:
     if first in {"-h", "--help", "--version"}:
         _overview().parse_args([first])
     if first in TRAINER_COMMANDS:
-        return None
+        return _run_configured(first, words[1:])
     names = [*TRAINER_COMMANDS, *TOOLS]
     if not first or first.startswith("-"):
         raise ConfigError(
@@ -77,6 +92,32 @@ def summaries() -> dict[str, str]:
     """What each command does, in one line."""
     tools = {name: str(tool.__doc__).partition("\n")[0] for name, tool in TOOLS.items()}
     return {**TRAINER_COMMANDS, **tools}
+
+
+def _run_configured(name: str, words: Sequence[str]) -> int:
+    """Read the words, of which wrong ones need no torch to be refused, and run a command."""
+    own_keys, own_switches = OWN_KEYS[name], OWN_SWITCHES.get(name, {})
+    config, switches = read_arguments(
+        words, command=name, keys=[*manual.keys(), DATA, *own_keys], own_switches=own_switches
+    )
+    if (text := _help(name, switches)) is not None:
+        sys.stdout.write(text)
+        raise SystemExit(0)
+    from lis2_lightning.cli import trainer_cli  # noqa: PLC0415 - torch takes seconds to import
+
+    return trainer_cli.run(name, config, switches)
+
+
+def _help(name: str, switches: Mapping[str, str]) -> str | None:
+    """The help that was asked for, of the command or of a key; null for that of a class."""
+    for switch, value in switches.items():
+        if switch in {"-h", "--help"} and not value:
+            own = (OWN_KEYS[name], OWN_SWITCHES.get(name, {}))
+            return manual.command_help(name, TRAINER_COMMANDS[name], *own)
+        key = switch.removeprefix("--").removesuffix(HELP) if switch.endswith(HELP) else value
+        if switch in {"-h", "--help"} or (switch.endswith(HELP) and not value):
+            return manual.key_help(key)
+    return None
 
 
 def _run_tool(name: str, words: list[str]) -> int:

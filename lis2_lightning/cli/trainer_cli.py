@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -12,49 +12,41 @@ from typing import Any, Final
 
 import yaml
 
-from lis2_lightning.assembly.plan import lightning_yaml, usual_metrics
+from lis2_lightning.assembly.plan import lightning_yaml
 from lis2_lightning.base.files import atomic
 from lis2_lightning.base.tables import table
-from lis2_lightning.cli.dispatch import OWN_KEYS, TRAINER_COMMANDS
+from lis2_lightning.cli.dispatch import OWN_KEYS, OWN_SWITCHES
 from lis2_lightning.cli.tools import Answer, print_answer
-from lis2_lightning.config import Schema, read_arguments
+from lis2_lightning.config import Schema
 from lis2_lightning.config.arguments import HELP
 from lis2_lightning.config.names import KINDS, class_path
-from lis2_lightning.errors import ConfigError
+from lis2_lightning.errors import ConfigError, did_you_mean
 from lis2_lightning.evaluation.verify_resume import verify_resume
 from lis2_lightning.parallel import is_main
 from lis2_lightning.snapshots.compare import render_differences
 from lis2_lightning.trainer import Trainer
 
 _log = logging.getLogger("lis2_lightning")
+Options = Mapping[str, Any]  # the values of the keys and switches of a command's own
 
 
-def run(words: Sequence[str]) -> int:
+def run(name: str, config: dict[str, Any], switches: Mapping[str, str]) -> int:
     """Run a command that takes a configuration, and return its exit code.
 
     Raises:
         Lis2Error: As the command does.
-        SystemExit: Help or the configuration was asked for.
+        SystemExit: Help of a component or the configuration was asked for.
     """
-    name, *rest = words
-    own_key, _ = OWN_KEYS[name]
     schema = Schema(Trainer)
-    config, switches = read_arguments(
-        rest, command=name, keys=[*schema.keys, own_key], default=partial(_default, schema)
-    )
     _show_help(schema, name, switches)
-    option = config.pop(own_key, None)
+    options = {key: config.pop(key, None) for key in OWN_KEYS[name]}
+    options |= {switch: f"--{switch}" in switches for switch in OWN_SWITCHES.get(name, {})}
     if "--print_config" in switches:
         sys.stdout.write(yaml.safe_dump(_complete(schema, config), sort_keys=False))
         raise SystemExit(0)
-    answer = _COMMANDS[name](config, option)
+    answer = _COMMANDS[name](config, options)
     # every process has come to the same answer
     return print_answer(answer, as_json="--json" in switches) if is_main() else answer.code
-
-
-def _default(schema: Schema, key: str) -> Any:
-    """What a key holds where nothing sets it, so that a flag can reach inside or add to it."""
-    return usual_metrics() if key == "metrics" else schema.defaults().get(key)
 
 
 def _complete(schema: Schema, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,39 +57,33 @@ def _complete(schema: Schema, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _show_help(schema: Schema, name: str, switches: Mapping[str, str]) -> None:
-    """Print help of a command or a component where it was asked for, and end."""
-    asked = [switch for switch in switches if switch in {"-h", "--help"} or switch.endswith(HELP)]
-    if not asked:
-        return
-    switch, value = asked[0], switches[asked[0]]
-    if kind := KINDS.get(switch.removesuffix(HELP).rpartition(".")[2].removeprefix("--")):
-        value = class_path(kind, value, key=switch)
-    parser = schema.parser(prog=f"lis2 {name}", description=TRAINER_COMMANDS[name])
-    key, text = OWN_KEYS[name]
-    parser.add_argument(f"--{key}", help=text)
-    parser.add_argument("-c", "--config", help="Configuration file, in YAML; may be repeated.")
-    parser.add_argument("--print_config", help="Print the complete configuration and exit.")
-    parser.add_argument("--json", help="Print the result as one line of JSON.")
-    parser.parse_args([f"{switch}={value}" if value else switch])
+    """Print help of a component where it was asked for, and end."""
+    for switch in (switch for switch in switches if switch.endswith(HELP)):
+        key = switch.removeprefix("--").removesuffix(HELP)
+        if key not in KINDS:
+            raise ConfigError(f"{switch} is no help of a component: {did_you_mean(key, KINDS)}")
+        value = class_path(KINDS[key], switches[switch], key=switch)
+        schema.parser(prog=f"lis2 {name}").parse_args([f"{switch}={value}"])
 
 
-def _fit(config: dict[str, Any], ckpt_path: str | None) -> Answer:
-    resume = {"resume": ckpt_path} if ckpt_path else {}
+def _fit(config: dict[str, Any], options: Options) -> Answer:
+    resume = {"resume": options["ckpt_path"]} if options["ckpt_path"] else {}
     return Answer("", Trainer.from_config(config, **resume).train())
 
 
-def _measure(method: str, config: dict[str, Any], ckpt_path: str | None) -> Answer:
-    scores = getattr(Trainer.from_config(config), method)(ckpt_path or "best")
+def _measure(method: str, config: dict[str, Any], options: Options) -> Answer:
+    scores = getattr(Trainer.from_config(config), method)(options["ckpt_path"] or "best")
     return Answer(table(scores), dict(scores))
 
 
-def _predict(config: dict[str, Any], ckpt_path: str | None) -> Answer:
+def _predict(config: dict[str, Any], options: Options) -> Answer:
     trainer = Trainer.from_config(config)
-    shapes = [list(probs.shape) for probs in trainer.predict(ckpt_path or "best")]
+    shapes = [list(probs.shape) for probs in trainer.predict(options["ckpt_path"] or "best")]
     return Answer("", {"output_dir": trainer.global_config["output_dir"], "shapes": shapes})
 
 
-def _plan(config: dict[str, Any], path: str | None) -> Answer:
+def _plan(config: dict[str, Any], options: Options) -> Answer:
+    path = options["lightning_yaml"]
     trainer = Trainer.from_config(config)
     plan = trainer.planned()
     # what fit would refuse is refused here
@@ -110,7 +96,8 @@ def _plan(config: dict[str, Any], path: str | None) -> Answer:
     return Answer(table(plan), plan)
 
 
-def _verify_resume(config: dict[str, Any], batches: Any) -> Answer:
+def _verify_resume(config: dict[str, Any], options: Options) -> Answer:
+    batches = options["batches"]
     num = str(4 if batches is None else batches)
     if not num.isdigit() or num == "0":
         raise ConfigError(f"batches must be a whole number of at least 1, got {batches}")
@@ -126,7 +113,7 @@ def _verify_resume(config: dict[str, Any], batches: Any) -> Answer:
     return Answer(text, data, 1)
 
 
-_COMMANDS: Final[Mapping[str, Callable[[dict[str, Any], Any], Answer]]] = {
+_COMMANDS: Final[Mapping[str, Callable[[dict[str, Any], Options], Answer]]] = {
     "fit": _fit,
     "validate": partial(_measure, "validate"),
     "test": partial(_measure, "test"),

@@ -1,5 +1,8 @@
 """From large images on disk to batches of labelled patches."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from lis2_lightning.data.augment import (
     NoiseDataAugmentation,
     Normalize,
@@ -9,12 +12,14 @@ from lis2_lightning.data.augment import (
     ToTensor,
 )
 from lis2_lightning.data.batch import AnyDataset, Batch
-from lis2_lightning.data.datamodule import SegmentationData, first_batch
 from lis2_lightning.data.dealing import batch_number
 from lis2_lightning.data.open_raster import Raster, open_raster, write_map
 from lis2_lightning.data.patches import PatchDataset
 from lis2_lightning.data.synthetic import SyntheticDataset, synthetic_maps
 from lis2_lightning.data.tiles import TileDataset, check_no_shared_pixels
+
+if TYPE_CHECKING:
+    from lis2_lightning.data.datamodule import SegmentationData, first_batch
 
 __all__ = [
     "AnyDataset",
@@ -37,3 +42,10 @@ __all__ = [
     "synthetic_maps",
     "write_map",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The two that bring Lightning with them are imported when they are asked for."""
+    if name not in {"SegmentationData", "first_batch"}:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("lis2_lightning.data.datamodule"), name)

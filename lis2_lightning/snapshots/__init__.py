@@ -2,7 +2,6 @@
 
 from lis2_lightning.snapshots.format import COMPILED, NAMES, from_snapshot, to_snapshot
 from lis2_lightning.snapshots.header import Snapshot, newest_snapshot, peek, snapshots_in
-from lis2_lightning.snapshots.io import SnapshotIO
 from lis2_lightning.snapshots.loops import INSIDE_EPOCH, position, rewind, settle
 from lis2_lightning.snapshots.overrides import differences
 from lis2_lightning.snapshots.read import read_snapshot
@@ -13,7 +12,6 @@ __all__ = [
     "INSIDE_EPOCH",
     "NAMES",
     "Snapshot",
-    "SnapshotIO",
     "differences",
     "from_snapshot",
     "link_snapshot",

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from importlib.metadata import version
 from pathlib import PurePath
 from typing import Any, Final
-
-from lightning import __version__ as lightning_version
 
 from lis2_lightning.snapshots.foreign import Stub
 from lis2_lightning.snapshots.format import MODEL_PREFIX, plain, to_snapshot
@@ -87,7 +86,7 @@ def _checkpoint(done: int, steps: int, best_loss: float) -> dict[str, Any]:
     return {
         "epoch": done - 1,
         "global_step": steps,
-        "pytorch-lightning_version": lightning_version,
+        "pytorch-lightning_version": version("lightning"),
         "loops": {
             "fit_loop": _fit_loop(done, steps),
             "validate_loop": evaluation,

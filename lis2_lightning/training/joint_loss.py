@@ -53,6 +53,10 @@ class JointLoss:
         # DDP divides by the number of processes, Lightning by that of the batches
         self._scale = num_processes() * num_batches
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy, such as that which Lightning's weight averaging makes, holds no graph."""
+        return {**vars(self), "_waiting": []}
+
     def of(self, sums: Sequence[Tensor], *, num_pixels: int) -> Tensor:
         """The loss of a batch; its value is the batch's own, its gradient the joint one's part.
 
