@@ -96,9 +96,13 @@ def _arguments(path: Path) -> Mapping[str, Key]:
 
 
 def _plain(default: ast.expr | None) -> str | None:
-    if not isinstance(default, ast.Constant):
+    try:
+        value = ast.literal_eval(default) if default else ...
+    except ValueError:  # a function, or another name
         return None
-    return str(default.value).lower() if default.value in {True, False} else str(default.value)
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return None if value is ... else str(value)
 
 
 def command_help(
@@ -115,7 +119,7 @@ def command_help(
     rows += ["", "names of components, alone or as 'type'; --model.help unet shows arguments"]
     rows += [_row(kind.replace("_", " "), _listed(kind)) for kind in TABLES]
     usage = f"usage: lis2 {command} --config FILE [--KEY VALUE ...]"
-    return "\n".join([usage, "", about, "", *rows, ""])
+    return "\n".join([usage, "", fill(about, 80), "", *rows, ""])
 
 
 def _row(head: str, text: str) -> str:
@@ -134,9 +138,11 @@ def _value(key: str, item: Key) -> str:
 
 def _listed(kind: str) -> str:
     """A name of each class of ours, and where the others are."""
-    first = {path: name for name, path in reversed(TABLES[kind].items())}
+    first: dict[str, str] = {}
+    for name, path in TABLES[kind].items():
+        first.setdefault(path, name)
     theirs = [f"all of {LIBRARIES[kind][2]}"] if kind in LIBRARIES else []
-    return ", ".join([*reversed(first.values()), *theirs])
+    return ", ".join([*first.values(), *theirs])
 
 
 def key_help(key: str) -> str:

@@ -19,7 +19,7 @@ from lis2_lightning.cli.dispatch import OWN_KEYS, OWN_SWITCHES
 from lis2_lightning.cli.tools import Answer, print_answer
 from lis2_lightning.config import Schema
 from lis2_lightning.config.arguments import HELP
-from lis2_lightning.config.names import KINDS, class_path
+from lis2_lightning.config.names import KINDS, LIGHTNING_KINDS, class_path
 from lis2_lightning.errors import ConfigError, did_you_mean
 from lis2_lightning.evaluation.verify_resume import verify_resume
 from lis2_lightning.parallel import is_main
@@ -58,11 +58,13 @@ def _complete(schema: Schema, config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _show_help(schema: Schema, name: str, switches: Mapping[str, str]) -> None:
     """Print help of a component where it was asked for, and end."""
+    kinds = {key: kind for key, kind in KINDS.items() if key in schema.keys}
+    kinds |= {f"lightning.{key}": kind for key, kind in LIGHTNING_KINDS.items()}
     for switch in (switch for switch in switches if switch.endswith(HELP)):
         key = switch.removeprefix("--").removesuffix(HELP)
-        if key not in KINDS:
-            raise ConfigError(f"{switch} is no help of a component: {did_you_mean(key, KINDS)}")
-        value = class_path(KINDS[key], switches[switch], key=switch)
+        if key not in kinds:
+            raise ConfigError(f"{switch} is no help of a component: {did_you_mean(key, kinds)}")
+        value = class_path(kinds[key], switches[switch], key=switch)
         schema.parser(prog=f"lis2 {name}").parse_args([f"{switch}={value}"])
 
 

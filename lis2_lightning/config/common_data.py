@@ -6,14 +6,14 @@ With a class it describes them; without one it changes those that are described 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from lis2_lightning.config.loading import merge
 from lis2_lightning.errors import ConfigError, did_you_mean
 
 DATA: Final = "data"
-_SPLITS: Final = ("train", "val", "test")
+_SPLITS: Final[Sequence[str]] = ("train", "val", "test")
 _ALIKE: Final = ("image", "size", "normalization")  # what is usually the same for all
 _log = logging.getLogger("lis2_lightning")
 
@@ -55,12 +55,12 @@ def _described(
     rest: dict[str, Any], common: Mapping[str, Any], sections: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
     """The data sets of a block with a class; what is written for one of them alone wins."""
-    wanted_by = [split for split in _SPLITS if split == "train" or split in sections]
-    for split in (split for split in _SPLITS if split in wanted_by or _key(split) in rest):
+    chosen = [split for split in _SPLITS if split == "train" or split in sections]
+    for split in (split for split in _SPLITS if split in chosen or _key(split) in rest):
         alone = rest.get(_key(split), {})
         if isinstance(alone, Mapping) and not {"type", "class_path"} & set(alone):
             dataset = {**common, **sections.get(split, {})}
-            rest = {**rest, _key(split): merge({"": dataset}, {"": alone})[""]}
+            rest = {**rest, _key(split): merge(dataset, _flat(alone, _key(split)))}
         elif alone is not None:
             raise ConfigError(
                 f"{DATA} and {_key(split)} both describe a data set: keep one of them, or leave "
@@ -71,7 +71,7 @@ def _described(
 
 def _parts(block: dict[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """What all data sets have in common, and what each has of its own."""
-    sections = {
+    sections: dict[str, dict[str, Any]] = {
         split: _flat(block.pop(split) or {}, f"{DATA}.{split}")
         for split in _SPLITS
         if split in block
@@ -107,10 +107,10 @@ def warn_of_differences(config: Mapping[str, Any]) -> None:
     expected = first.get("init_args") or {}
     for split, dataset in zip(_SPLITS[1:], others, strict=True):
         arguments = dataset.get("init_args") or {}
-        for name in _ALIKE:
-            is_another = arguments.get(name) != expected.get(name)
+        is_alike = dataset.get("class_path") == first.get("class_path")
+        for name in _ALIKE if is_alike else ():
             is_meant = name == "image" and arguments.get("target") != expected.get("target")
-            if is_another and not is_meant and dataset["class_path"] == first["class_path"]:
+            if arguments.get(name) != expected.get(name) and not is_meant:
                 _log.warning(
                     "%s.%s is %s, and train_dataset.%s is %s: %s.%s sets it for all",
                     *(_key(split), name, arguments.get(name)),

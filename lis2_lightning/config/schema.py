@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Set
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
@@ -131,10 +132,11 @@ class Schema:
         wrong += [f"{key} must not be null: leave it out, or give it a value" for key in nulls]
         with judging() as judge:
             try:
-                namespace = parser.parse_object(deepcopy(dict(plain)))
+                namespace: Namespace = parser.parse_object(deepcopy(dict(plain)))
             except Exception as error:
-                ours = {key: value for key, value in plain.items() if key != _LIGHTNING}
-                wrong += mistakes(self.owner, ours, skip={_LIGHTNING, *skip, *nulls})
+                apart = {_LIGHTNING, *skip, *nulls}
+                ours = {key: value for key, value in plain.items() if key not in apart}
+                wrong += mistakes(self.owner, ours, skip=apart)
                 wrong += mistakes(self._theirs, plain[_LIGHTNING], path=_LIGHTNING)
                 raise _joined(wrong or [short(error)]) from error
             judge(namespace)
@@ -196,9 +198,12 @@ def _leave_out_objects(parsed: Any) -> None:
 def _is_object_by_default(component: type, name: str, value: Any) -> bool:
     if type(value) in {*_PLAIN, list, dict, Namespace}:
         return False
-    signatures = [inspect.signature(base.__init__) for base in inspect.getmro(component)]
-    defaults = [s.parameters[name].default for s in signatures if name in s.parameters]
-    return any(type(default) is type(value) and default == value for default in defaults)
+    for base in inspect.getmro(component):  # a class may pass on what it does not name
+        with suppress(ValueError, TypeError):  # some classes in C have no signature
+            parameter = inspect.signature(base).parameters.get(name)
+            if parameter and type(parameter.default) is type(value):
+                return bool(parameter.default == value)
+    return False
 
 
 def _joined(sentences: Iterable[str]) -> ConfigError:

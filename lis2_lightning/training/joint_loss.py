@@ -11,6 +11,7 @@ a labelled pixel by how few others its process has.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
