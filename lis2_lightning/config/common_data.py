@@ -99,20 +99,20 @@ def _key(split: str) -> str:
 
 
 def warn_of_differences(config: Mapping[str, Any]) -> None:
-    """Warn where a data set of a resolved configuration has another image or size than the first.
+    """Warn where the data sets of a resolved configuration differ in what is usually common.
 
     Another image with another target is meant to be one.
     """
-    first, *others = (config.get(_key(split)) or {} for split in _SPLITS)
-    expected = first.get("init_args") or {}
-    for split, dataset in zip(_SPLITS[1:], others, strict=True):
-        arguments = dataset.get("init_args") or {}
-        is_alike = dataset.get("class_path") == first.get("class_path")
-        for name in _ALIKE if is_alike else ():
-            is_meant = name == "image" and arguments.get("target") != expected.get("target")
-            if arguments.get(name) != expected.get(name) and not is_meant:
-                _log.warning(
-                    "%s.%s is %s, and train_dataset.%s is %s: %s.%s sets it for all",
-                    *(_key(split), name, arguments.get(name)),
-                    *(name, expected.get(name), DATA, name),
-                )
+    datasets = {_key(split): config.get(_key(split)) or {} for split in _SPLITS}
+    arguments = {
+        key: dataset.get("init_args") or {}
+        for key, dataset in datasets.items()
+        if "class_path" in dataset
+        and dataset["class_path"] == datasets["train_dataset"].get("class_path")
+    }
+    num_targets = len({str(inner.get("target")) for inner in arguments.values()})
+    for name in _ALIKE:
+        values = {key: str(inner.get(name)) for key, inner in arguments.items()}
+        if len(set(values.values())) > (num_targets if name == "image" else 1):
+            listed = ", ".join(f"{value} in {key}" for key, value in values.items())
+            _log.warning("%s is %s: %s.%s sets it for all", name, listed, DATA, name)

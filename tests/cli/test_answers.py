@@ -154,8 +154,12 @@ def test_init_finds_folds_where_little_is_labelled(
     assert "val_dataset" not in config
 
 
-def test_help_and_version_import_neither_torch_nor_lightning() -> None:
-    for word in ("--help", "--version", "info --help", "init --help", "fitt"):
+HELP = ("--help", "--version", "info --help", "init --help", "fit --help", "fit --help lightning")
+REFUSED = ("fitt", "fit --epocs 3", "fit --config gone.yaml")
+
+
+def test_help_and_refusals_import_neither_torch_nor_lightning() -> None:
+    for word in (*HELP, *REFUSED):
         done = process("-m", "lis2_lightning", *word.split(), flags=("-X", "importtime"))
         imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
         assert "lis2_lightning.cli.dispatch" in imported
@@ -177,6 +181,25 @@ def packages_after(code: str) -> set[str]:
     )
     shown = process("-c", f"try:\n    {code}\nexcept SystemExit:\n    pass\n{ending}")
     return set(shown.stderr.splitlines()[-1].split())
+
+
+@pytest.mark.slow
+def test_info_diff_and_init_import_no_lightning(
+    tmp_path: Path, finished: tuple[Path, dict[str, Any]]
+) -> None:
+    path = str(finished[0] / "best.pt")
+    maps = [str(path) for path in images(tmp_path)]
+    answered = "print(main({}) == 0)"
+    words = (
+        ["info", path],
+        ["diff", path, path],
+        ["init", *maps, "--output", f"{tmp_path}/o.yaml"],
+    )
+    code = "; ".join(answered.format(word) for word in words)
+    imported = packages_after(f"from lis2_lightning.__main__ import main; {code}")
+    assert "torch" in imported
+    assert (tmp_path / "o.yaml").is_file()
+    assert not {"lightning", "torchmetrics", "matplotlib", "wandb"} & imported
 
 
 @pytest.mark.slow

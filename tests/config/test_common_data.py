@@ -126,7 +126,7 @@ def test_a_key_that_one_data_set_alone_has_otherwise_is_reported(
     assert not caplog.messages
     resolved({"data": data, "train_dataset": {"size": 8}})
     [line] = caplog.messages
-    assert line == "val_dataset.size is 16, and train_dataset.size is 8: data.size sets it for all"
+    assert line == "size is 8 in train_dataset, 16 in val_dataset: data.size sets it for all"
     caplog.clear()
     other = maps(tmp_path, "other")
     resolved({"data": data, "train_dataset": {"image": other}})

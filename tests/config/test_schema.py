@@ -57,9 +57,9 @@ def test_every_callback_of_lightning_has_its_own_name() -> None:
 
 @pytest.mark.parametrize("spelling", ["type", "class_path"])
 def test_components_of_lightning_are_built_by_name(tiny: Make, spelling: str) -> None:
-    average = {spelling: "StochasticWeightAveraging", "init_args": {"swa_lrs": 0.01}}
-    if spelling == "type":
-        average = {"type": "StochasticWeightAveraging", "swa_lrs": 0.01}
+    arguments = {"swa_lrs": 0.01}
+    inside = arguments if spelling == "type" else {"init_args": arguments}
+    average = {spelling: "StochasticWeightAveraging", **inside}
     lightning = {
         "accelerator": "cpu",
         "callbacks": [{spelling: "LearningRateMonitor"}, "Timer", average],
@@ -67,13 +67,13 @@ def test_components_of_lightning_are_built_by_name(tiny: Make, spelling: str) ->
         "strategy": {spelling: "DDPStrategy"},
     }
     config = tiny(lightning=lightning)
-    arguments = Schema(Trainer).parse(config).build()["lightning"]
-    kinds = [type(callback) for callback in arguments["callbacks"]]
+    built = Schema(Trainer).parse(config).build()["lightning"]
+    kinds = [type(callback) for callback in built["callbacks"]]
     assert kinds == [
         *(callbacks.LearningRateMonitor, callbacks.Timer, callbacks.StochasticWeightAveraging)
     ]
-    assert isinstance(arguments["profiler"], SimpleProfiler)
-    assert isinstance(arguments["strategy"], DDPStrategy)
+    assert isinstance(built["profiler"], SimpleProfiler)
+    assert isinstance(built["strategy"], DDPStrategy)
 
 
 def test_words_of_lightnings_own_stay_as_they_are() -> None:
