@@ -53,6 +53,8 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
     "valid are 'dice', 'roc_auc'"
     """
     names = sorted(set(valid))
+    if not names:
+        return "there are none here"
     if close := close_to(name, names):
         return f"did you mean {' or '.join(map(repr, close))}?"
     return f"valid are {', '.join(map(repr, names))}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from argparse import ArgumentParser as PlainParser
 from argparse import RawDescriptionHelpFormatter
@@ -23,6 +24,10 @@ _EPILOG: Final = (
     "lis2 COMMAND --help describes a command's keys and flags.\n"
     "Exit codes: 0; 1 a run failed, or a difference was found; 2 something you can fix;\n"
     "130, 138 or 143 a signal ended the run, which can be resumed."
+)
+# how jsonargparse says that a word is none of a few
+_CHOICE: Final = re.compile(
+    r'Parser key "(\w+)": Expected a typing\.Literal\[(.+)\]\. Got value: (.+)'
 )
 TRAINER_COMMANDS: Final = {
     "fit": "Train, score the best snapshot on the test set, and leave every file.",
@@ -111,25 +116,28 @@ def _run_configured(name: str, words: Sequence[str]) -> int:
 def _help(name: str, switches: Mapping[str, str]) -> str | None:
     """The help that was asked for, of the command or of a key; null for that of a class."""
     for switch, value in switches.items():
-        if switch in {"-h", "--help"} and not value:
+        if switch in {"-h", "--help"}:
             own = (OWN_KEYS[name], OWN_SWITCHES.get(name, {}))
-            return manual.command_help(name, TRAINER_COMMANDS[name], *own)
-        key = switch.removeprefix("--").removesuffix(HELP) if switch.endswith(HELP) else value
-        if switch in {"-h", "--help"} or (switch.endswith(HELP) and not value):
-            return manual.key_help(key)
+            about = TRAINER_COMMANDS[name]
+            return manual.key_help(value) if value else manual.command_help(name, about, *own)
+        if switch.endswith(HELP) and not value:
+            return manual.key_help(switch.removeprefix("--").removesuffix(HELP))
     return None
 
 
 def _run_tool(name: str, words: list[str]) -> int:
     """Run a tool, whose flags are its function's signature and docstring."""
     description = summaries()[name]
-    parser = ArgumentParser(prog=f"lis2 {name}", description=description, exit_on_error=False)
+    parser = ArgumentParser(
+        prog=f"lis2 {name}", description=description, exit_on_error=False, allow_abbrev=False
+    )
     parser.add_function_arguments(TOOLS[name], as_positional=True)
     parser.add_argument("--json", action="store_true", help="Print the result as one line of JSON.")
     try:
         arguments: dict[str, Any] = vars(parser.parse_args(words))
     except ArgumentError as error:
-        raise ConfigError(f"{name}: {one_line(error)}; see lis2 {name} --help") from error
+        text = _CHOICE.sub(r"\1 must be one of \2, got \3", one_line(error))
+        raise ConfigError(f"{name}: {text}; see lis2 {name} --help") from error
     as_json = arguments.pop("json")
     answer = TOOLS[name](**arguments)
     sys.stderr.flush()

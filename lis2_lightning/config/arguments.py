@@ -59,6 +59,8 @@ def read_arguments(
     switches = {flag: value or "" for flag, value in flags if _is_switch(flag) or flag in own}
     if with_value := [flag for flag in own if switches.get(flag)]:
         raise ConfigError(f"{with_value[0]} takes no value: leave it out to do without it")
+    if any(flag in _HELP or flag.endswith(HELP) for flag in switches):
+        return {}, switches  # whatever the configuration is
     config = from_environment(environ, keys, command=command)
     for flag, value in flags:
         if flag in _CONFIG:
@@ -125,7 +127,8 @@ def _flags(words: Sequence[str], own_switches: Collection[str]) -> Iterator[tupl
             yield name, value
         else:
             is_switch = name in _SWITCHES - _HELP or name in own_switches
-            takes_next = bool(rest) and not rest[0].startswith("--") and not is_switch
+            another = "-" if name in _HELP else "--"  # elsewhere -1 may be a value
+            takes_next = bool(rest) and not rest[0].startswith(another) and not is_switch
             yield name, rest.popleft() if takes_next else None
 
 

@@ -144,7 +144,8 @@ def _sentence(error: Exception, path: str, value: Any) -> str:
 
 
 def _plain(name: str) -> str:
-    return "null" if name.endswith("NoneType") else name.rpartition(".")[2]
+    plain = name.rpartition(".")[2]
+    return {"NoneType": "null", "Sequence": "a list", "list": "a list"}.get(plain, plain)
 
 
 def short(error: Exception) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from collections.abc import Mapping
 from functools import cache
 from typing import Final
@@ -128,7 +129,7 @@ def class_path(kind: str, name: str, *, key: str) -> str:
     Traceback (most recent call last):
     lis2_lightning.errors.ConfigError: unknown metric 'dcie' in metrics: did you mean 'dice'?
     """
-    if "." in name:
+    if re.fullmatch(r"[\w.]+", name) and "." in name:
         return name
     folded = {short.lower(): path for short, path in names(kind).items()}
     if name.lower() not in folded:

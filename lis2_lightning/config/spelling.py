@@ -109,7 +109,7 @@ class _Spelling:
             component = {k: v for k, v in value.items() if k != "init_args"}
         else:
             arguments = self.without_ignored(value, f"{path}.")
-            component["class_path"] = arguments.pop("type", USUAL.get(path, ""))
+            component["class_path"] = arguments.pop("type", "") or _usual(kind, path, arguments)
         if not isinstance(arguments, Mapping):
             self.wrong.append(f"{path}.init_args must hold keys and values, got {arguments!r}")
             arguments = {}
@@ -124,6 +124,12 @@ class _Spelling:
             )
             return ""
         return str(self.attempt(lambda: class_path(kind, name, key=path), instead=""))
+
+
+def _usual(kind: str, path: str, arguments: Mapping[Any, Any]) -> str:
+    """The class that is meant where none is named, unless it is as in ``{Adam: {lr: 0.1}}``."""
+    is_name = USUAL.get(path) and any(str(key) in names(kind) for key in arguments)
+    return "" if is_name else USUAL.get(path, "")
 
 
 def to_lis2(kind: str, component: Any) -> Any:

@@ -221,4 +221,16 @@ def test_a_shell_completes_commands_keys_and_names(typed: Typed) -> None:
         assert code == 0
         for word in ("verify-resume", "batch_size", "FilamentsDataset", "lightning.precision"):
             assert word in output, (shell, word)
-    assert typed("completion", "dos")[0] == 2
+    code, _, error = typed("completion", "dos")
+    assert code == 2
+    assert "completion: shell must be one of 'bash', 'zsh', 'tcsh', got dos; see" in error
+
+
+def test_flags_of_tools_are_not_guessed(
+    tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, error = typed("init", *images(tmp_path), "--out", "other.yaml")
+    assert code == 2
+    assert "init: unrecognized arguments: --out other.yaml; see lis2 init --help" in error
+    assert not (tmp_path / "other.yaml").exists()

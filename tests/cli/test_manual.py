@@ -77,6 +77,7 @@ def test_a_key_has_help_of_its_own(asked: Asked) -> None:
     assert "AdamW " in asked("fit", "--help=optimizer")
     assert asked("fit", "--model.help") == asked("fit", "-h", "model")
     assert "TileDataset" in asked("fit", "--help", "data")
+    assert asked("fit", "--help", "--config", "gone.yaml") == asked("fit", "-h")
 
 
 def test_help_of_lightning_has_each_of_its_arguments(asked: Asked) -> None:

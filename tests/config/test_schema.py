@@ -106,6 +106,11 @@ def test_a_wrong_name_or_key_of_lightnings_is_one_sentence(
     assert sentence in str(error.value)
 
 
+def test_a_key_of_what_takes_none_is_one_whole_sentence(tiny: Make) -> None:
+    with pytest.raises(ConfigError, match=r"unknown key 'metrics\[0\].dice': there are none here"):
+        Schema(Trainer).parse(tiny(metrics=[{"type": "roc_auc", "dice": 1}]))
+
+
 def test_a_default_that_is_an_object_is_left_to_the_class(tiny: Make) -> None:
     average = {"type": "StochasticWeightAveraging", "swa_lrs": 0.01}
     parsed = Schema(Trainer).parse(tiny(lightning={"callbacks": [average]}))
