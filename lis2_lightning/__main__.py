@@ -90,12 +90,7 @@ def _exit_code(words: list[str]) -> int:
 def _run(words: list[str]) -> int:
     from lis2_lightning.cli.dispatch import run  # noqa: PLC0415 - after the signals are seen to
 
-    code = run(words)
-    if code is None:
-        from lis2_lightning.cli import trainer_cli  # noqa: PLC0415 - torch takes seconds to import
-
-        code = trainer_cli.run(words)
-    return code
+    return run(words)
 
 
 if __name__ == "__main__":

@@ -53,20 +53,25 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
     "valid are 'dice', 'roc_auc'"
     """
     names = sorted(set(valid))
+    if not names:
+        return "there are none here"
     if close := close_to(name, names):
         return f"did you mean {' or '.join(map(repr, close))}?"
     return f"valid are {', '.join(map(repr, names))}"
 
 
 def close_to(name: str, valid: Iterable[str]) -> list[str]:
-    """Up to two valid names that resemble a wrong one, ignoring case.
+    """Up to two valid names that begin with a wrong one or resemble it, ignoring case.
 
     >>> close_to("Dcie", ["dice", "roc_auc"])
     ['dice']
     """
     folded = {candidate.lower(): candidate for candidate in valid}
-    close = difflib.get_close_matches(name.lower(), folded, n=2, cutoff=0.6)
-    return [folded[match] for match in close]
+    begun = [
+        candidate for candidate in folded if len(name) > 1 and candidate.startswith(name.lower())
+    ]
+    close = [*begun, *difflib.get_close_matches(name.lower(), folded, n=2, cutoff=0.6)]
+    return [folded[match] for match in list(dict.fromkeys(close))[:2]]
 
 
 def one_line(error: BaseException) -> str:

@@ -63,10 +63,10 @@ class Trainer(TrainerView):
             ``target`` and optionally ``labelled``, each (C, H, W).
         val_dataset: What is validated on after each epoch; without it no validation runs.
         test_dataset: What the best snapshot is scored on; without it, ``val_dataset``.
-        optimizer: Builds the optimizer from parameters.
+        optimizer: Builds the optimizer from parameters; Adam by default.
         scheduler: Builds the learning rate scheduler from an optimizer.
         scheduler_interval: Whether the scheduler steps after each epoch or each optimizer step.
-        loss: A loss of torch.nn or of this package; only labelled pixels count.
+        loss: A loss of torch.nn or of this package, BCELoss by default; only labelled pixels count.
         early_stopper: True stops after 10 epochs without a lower validation loss; or an object.
         batch_size: Samples in a batch of one process.
         num_workers: Worker processes for data, or auto.

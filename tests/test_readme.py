@@ -12,6 +12,7 @@ import pytest
 
 from lis2_lightning.__main__ import main
 from lis2_lightning.config import Schema, load_config, to_class_paths
+from lis2_lightning.config.common_data import separate
 from lis2_lightning.config.names import TABLES
 
 ROOT = Path(__file__).parents[1]
@@ -127,7 +128,7 @@ def test_every_yaml_block_of_a_page_is_a_valid_configuration(page: Path, tmp_pat
     for number, text in enumerate(blocks(page, "yaml")):
         path = tmp_path / f"{number}.yaml"
         path.write_text(text, encoding="utf-8")
-        config = load_config(path)
+        config = separate(load_config(path))
         assert set(Schema(Trainer).parse(config, partly=True).config) >= set(to_class_paths(config))
 
 

@@ -38,7 +38,8 @@ from lis2_lightning.parallel.devices import (
     needs_a_script,
 )
 from lis2_lightning.parallel.exchange import Exchange
-from lis2_lightning.snapshots import SnapshotIO, position, to_snapshot
+from lis2_lightning.snapshots import position, to_snapshot
+from lis2_lightning.snapshots.io import SnapshotIO
 from lis2_lightning.trackers.journal_logger import start_all
 from lis2_lightning.training.module import SegmentationModule
 

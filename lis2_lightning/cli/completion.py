@@ -10,11 +10,11 @@ from argparse import ArgumentParser
 from importlib import import_module
 from typing import Any, Final
 
+from lis2_lightning.cli import manual
 from lis2_lightning.cli.dispatch import OWN_KEYS, OWN_SWITCHES, TRAINER_COMMANDS, summaries
-from lis2_lightning.config import Schema
+from lis2_lightning.config.common_data import DATA
 from lis2_lightning.config.names import KINDS, names
 from lis2_lightning.errors import ConfigError
-from lis2_lightning.trainer import Trainer
 
 _FILES: Final = frozenset({"config", "ckpt_path", "lightning_yaml", "weights", "image", "output"})
 
@@ -31,7 +31,6 @@ def script(shell: str) -> str:
         raise ConfigError(
             'completion needs shtab: pip install "lis2-lightning[completion]"'
         ) from error
-    schema = Schema(Trainer)
     parser = ArgumentParser("lis2")
     commands = parser.add_subparsers()
     for name, text in summaries().items():
@@ -39,12 +38,12 @@ def script(shell: str) -> str:
         if name not in TRAINER_COMMANDS:
             command.add_argument("files", nargs="*").complete = shtab.FILE  # type: ignore[attr-defined]  # what shtab looks for
             continue
-        for key in ["config", *OWN_KEYS[name], *schema.keys]:
+        for key in ["config", *OWN_KEYS[name], *manual.keys(), DATA]:
             choices = sorted(names(KINDS[key])) if key in KINDS else None
             action = command.add_argument(f"--{key}", choices=choices)
             if key in _FILES:
                 action.complete = shtab.FILE  # type: ignore[attr-defined]  # as above
-        for key in schema.lightning_defaults:
+        for key in manual.lightning_keys():
             command.add_argument(f"--lightning.{key}")
         for flag in ("print_config", "json", *OWN_SWITCHES.get(name, ())):
             command.add_argument(f"--{flag}", action="store_true")

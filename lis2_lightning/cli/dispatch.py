@@ -1,7 +1,8 @@
-"""The commands that need no configuration, and the help of all, without importing torch."""
+"""From words to a command, whose help and refusals import no torch."""
 
 from __future__ import annotations
 
+import re
 import sys
 from argparse import ArgumentParser as PlainParser
 from argparse import RawDescriptionHelpFormatter
@@ -11,7 +12,11 @@ from typing import Any, Final
 from jsonargparse import ArgumentError, ArgumentParser
 
 from lis2_lightning._version import __version__
+from lis2_lightning.cli import manual
 from lis2_lightning.cli.tools import TOOLS, print_answer
+from lis2_lightning.config import read_arguments
+from lis2_lightning.config.arguments import HELP
+from lis2_lightning.config.common_data import DATA
 from lis2_lightning.errors import ConfigError, did_you_mean, one_line
 
 _ABOUT: Final = "Train segmentation networks on one large, partly labelled image."
@@ -19,6 +24,10 @@ _EPILOG: Final = (
     "lis2 COMMAND --help describes a command's keys and flags.\n"
     "Exit codes: 0; 1 a run failed, or a difference was found; 2 something you can fix;\n"
     "130, 138 or 143 a signal ended the run, which can be resumed."
+)
+# how jsonargparse says that a word is none of a few
+_CHOICE: Final = re.compile(
+    r'Parser key "(\w+)": Expected a typing\.Literal\[(.+)\]\. Got value: (.+)'
 )
 TRAINER_COMMANDS: Final = {
     "fit": "Train, score the best snapshot on the test set, and leave every file.",
@@ -51,12 +60,12 @@ OWN_SWITCHES: Final[Mapping[str, Mapping[str, str]]] = {
 }
 
 
-def run(words: Sequence[str]) -> int | None:
-    """Run a command that needs no configuration; null for one of :data:`TRAINER_COMMANDS`.
+def run(words: Sequence[str]) -> int:
+    """Run a command, and return its exit code.
 
     Raises:
-        ConfigError: The command or one of its arguments is wrong.
-        SystemExit: Help or the version was asked for.
+        Lis2Error: The command or one of its arguments is wrong, or as the command does.
+        SystemExit: Help, the version or the configuration was asked for.
     """
     first = words[0] if words else ""
     if first in TOOLS:
@@ -64,7 +73,7 @@ def run(words: Sequence[str]) -> int | None:
     if first in {"-h", "--help", "--version"}:
         _overview().parse_args([first])
     if first in TRAINER_COMMANDS:
-        return None
+        return _run_configured(first, words[1:])
     names = [*TRAINER_COMMANDS, *TOOLS]
     if not first or first.startswith("-"):
         raise ConfigError(
@@ -90,16 +99,45 @@ def summaries() -> dict[str, str]:
     return {**TRAINER_COMMANDS, **tools}
 
 
+def _run_configured(name: str, words: Sequence[str]) -> int:
+    """Read the words, of which wrong ones need no torch to be refused, and run a command."""
+    own_keys, own_switches = OWN_KEYS[name], OWN_SWITCHES.get(name, {})
+    config, switches = read_arguments(
+        words, command=name, keys=[*manual.keys(), DATA, *own_keys], own_switches=own_switches
+    )
+    if (text := _help(name, switches)) is not None:
+        sys.stdout.write(text)
+        raise SystemExit(0)
+    from lis2_lightning.cli import trainer_cli  # noqa: PLC0415 - torch takes seconds to import
+
+    return trainer_cli.run(name, config, switches)
+
+
+def _help(name: str, switches: Mapping[str, str]) -> str | None:
+    """The help that was asked for, of the command or of a key; null for that of a class."""
+    for switch, value in switches.items():
+        if switch in {"-h", "--help"}:
+            own = (OWN_KEYS[name], OWN_SWITCHES.get(name, {}))
+            about = TRAINER_COMMANDS[name]
+            return manual.key_help(value) if value else manual.command_help(name, about, *own)
+        if switch.endswith(HELP) and not value:
+            return manual.key_help(switch.removeprefix("--").removesuffix(HELP))
+    return None
+
+
 def _run_tool(name: str, words: list[str]) -> int:
     """Run a tool, whose flags are its function's signature and docstring."""
     description = summaries()[name]
-    parser = ArgumentParser(prog=f"lis2 {name}", description=description, exit_on_error=False)
+    parser = ArgumentParser(
+        prog=f"lis2 {name}", description=description, exit_on_error=False, allow_abbrev=False
+    )
     parser.add_function_arguments(TOOLS[name], as_positional=True)
     parser.add_argument("--json", action="store_true", help="Print the result as one line of JSON.")
     try:
         arguments: dict[str, Any] = vars(parser.parse_args(words))
     except ArgumentError as error:
-        raise ConfigError(f"{name}: {one_line(error)}; see lis2 {name} --help") from error
+        text = _CHOICE.sub(r"\1 must be one of \2, got \3", one_line(error))
+        raise ConfigError(f"{name}: {text}; see lis2 {name} --help") from error
     as_json = arguments.pop("json")
     answer = TOOLS[name](**arguments)
     sys.stderr.flush()

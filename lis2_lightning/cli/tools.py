@@ -136,7 +136,7 @@ def completion(shell: Literal["bash", "zsh", "tcsh"]) -> Answer:
     Args:
         shell: The shell.
     """
-    from lis2_lightning.cli.completion import script  # noqa: PLC0415 - brings Lightning
+    from lis2_lightning.cli.completion import script  # noqa: PLC0415 - seldom needed
 
     text = script(shell)
     return Answer(text, {"script": text})

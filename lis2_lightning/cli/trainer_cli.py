@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -12,15 +12,15 @@ from typing import Any, Final
 
 import yaml
 
-from lis2_lightning.assembly.plan import lightning_yaml, usual_metrics
+from lis2_lightning.assembly.plan import lightning_yaml
 from lis2_lightning.base.files import atomic
 from lis2_lightning.base.tables import table
-from lis2_lightning.cli.dispatch import OWN_KEYS, OWN_SWITCHES, TRAINER_COMMANDS
+from lis2_lightning.cli.dispatch import OWN_KEYS, OWN_SWITCHES
 from lis2_lightning.cli.tools import Answer, print_answer
-from lis2_lightning.config import Schema, read_arguments
+from lis2_lightning.config import Schema
 from lis2_lightning.config.arguments import HELP
-from lis2_lightning.config.names import KINDS, class_path
-from lis2_lightning.errors import ConfigError, SnapshotError
+from lis2_lightning.config.names import KINDS, LIGHTNING_KINDS, class_path
+from lis2_lightning.errors import ConfigError, SnapshotError, did_you_mean
 from lis2_lightning.evaluation.verify_resume import verify_resume
 from lis2_lightning.inference import data_of_image, default_map_path
 from lis2_lightning.parallel import is_main
@@ -31,37 +31,23 @@ _log = logging.getLogger("lis2_lightning")
 Options = Mapping[str, Any]  # the values of the keys and switches of a command's own
 
 
-def run(words: Sequence[str]) -> int:
+def run(name: str, config: dict[str, Any], switches: Mapping[str, str]) -> int:
     """Run a command that takes a configuration, and return its exit code.
 
     Raises:
         Lis2Error: As the command does.
-        SystemExit: Help or the configuration was asked for.
+        SystemExit: Help of a component or the configuration was asked for.
     """
-    name, *rest = words
-    own_keys, own_switches = OWN_KEYS[name], OWN_SWITCHES.get(name, {})
     schema = Schema(Trainer)
-    config, switches = read_arguments(
-        rest,
-        command=name,
-        keys=[*schema.keys, *own_keys],
-        own_switches=own_switches,
-        default=partial(_default, schema),
-    )
     _show_help(schema, name, switches)
-    options = {key: config.pop(key, None) for key in own_keys}
-    options |= {switch: f"--{switch}" in switches for switch in own_switches}
+    options = {key: config.pop(key, None) for key in OWN_KEYS[name]}
+    options |= {switch: f"--{switch}" in switches for switch in OWN_SWITCHES.get(name, {})}
     if "--print_config" in switches:
         sys.stdout.write(yaml.safe_dump(_complete(schema, config), sort_keys=False))
         raise SystemExit(0)
     answer = _COMMANDS[name](config, options)
     # every process has come to the same answer
     return print_answer(answer, as_json="--json" in switches) if is_main() else answer.code
-
-
-def _default(schema: Schema, key: str) -> Any:
-    """What a key holds where nothing sets it, so that a flag can reach inside or add to it."""
-    return usual_metrics() if key == "metrics" else schema.defaults().get(key)
 
 
 def _complete(schema: Schema, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,20 +58,15 @@ def _complete(schema: Schema, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _show_help(schema: Schema, name: str, switches: Mapping[str, str]) -> None:
-    """Print help of a command or a component where it was asked for, and end."""
-    asked = [switch for switch in switches if switch in {"-h", "--help"} or switch.endswith(HELP)]
-    if not asked:
-        return
-    switch, value = asked[0], switches[asked[0]]
-    if kind := KINDS.get(switch.removesuffix(HELP).rpartition(".")[2].removeprefix("--")):
-        value = class_path(kind, value, key=switch)
-    parser = schema.parser(prog=f"lis2 {name}", description=TRAINER_COMMANDS[name])
-    for key, text in {**OWN_KEYS[name], **OWN_SWITCHES.get(name, {})}.items():
-        parser.add_argument(f"--{key}", help=text)
-    parser.add_argument("-c", "--config", help="Configuration file, in YAML; may be repeated.")
-    parser.add_argument("--print_config", help="Print the complete configuration and exit.")
-    parser.add_argument("--json", help="Print the result as one line of JSON.")
-    parser.parse_args([f"{switch}={value}" if value else switch])
+    """Print help of a component where it was asked for, and end."""
+    kinds = {key: kind for key, kind in KINDS.items() if key in schema.keys}
+    kinds |= {f"lightning.{key}": kind for key, kind in LIGHTNING_KINDS.items()}
+    for switch in (switch for switch in switches if switch.endswith(HELP)):
+        key = switch.removeprefix("--").removesuffix(HELP)
+        if key not in kinds:
+            raise ConfigError(f"{switch} is no help of a component: {did_you_mean(key, kinds)}")
+        value = class_path(kinds[key], switches[switch], key=switch)
+        schema.parser(prog=f"lis2 {name}").parse_args([f"{switch}={value}"])
 
 
 def _fit(config: dict[str, Any], options: Options) -> Answer:

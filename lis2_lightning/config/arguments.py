@@ -9,15 +9,28 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from lis2_lightning.config.loading import ALIASES, as_list, load_config, merge, parse_yaml
-from lis2_lightning.config.names import KINDS
-from lis2_lightning.errors import ConfigError, close_to, did_you_mean
+from lis2_lightning.config.common_data import DATA, separate
+from lis2_lightning.config.loading import ALIASES, load_config, merge, parse_yaml
+from lis2_lightning.config.names import KINDS, LIGHTNING_KINDS
+from lis2_lightning.errors import ConfigError, close_to
 
 _CONFIG: Final = frozenset({"--config", "-c"})
-_SWITCHES: Final = frozenset({"-h", "--help", "--print_config", "--json"})
+_HELP: Final = frozenset({"-h", "--help"})
+_SWITCHES: Final = _HELP | {"--print_config", "--json"}
+# with those that a text processor makes of one or two
+_DASHES: Final = ("-", "\u2010", "\u2011", "\u2013", "\u2014", "\u2212")
+# where a key is that is often typed without its component
+_INSIDE: Final = {
+    **{key: f"data.{key}" for key in ("image", "target", "size", "stride", "num_folds")},
+    **{key: f"lightning.{key}" for key in ("precision", "accelerator", "devices", "callbacks")},
+    "lr": "optimizer.lr",
+    "max_epochs": "epochs",
+    "patience": "early_stopper.patience",
+    "features": "model.features",
+}
 _PREFIX: Final = "LIS2_"
 _FILE: Final = "config"
 HELP: Final = ".help"
@@ -30,47 +43,69 @@ def read_arguments(
     command: str,
     keys: Sequence[str],
     own_switches: Iterable[str] = (),
-    default: Callable[[str], Any] = lambda _: None,
     environ: Mapping[str, str] = os.environ,
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Read the words after a command, as a configuration and the switches that they hold.
 
     Values that are not components stay text. ``own_switches`` are those of the command, without
-    dashes. ``default`` gives the value of a key that nothing
-    sets, for flags that reach inside or add to it.
+    dashes.
 
     Raises:
         ConfigError: An argument is unknown or lacks its value, or a file cannot be read.
     """
     own = frozenset(f"--{name}" for name in own_switches)
     flags = list(_flags(words, own))
-    _check([flag for flag in flags if flag[0] not in own], keys)
+    _check([flag for flag in flags if flag[0] not in own], keys, command)
     switches = {flag: value or "" for flag, value in flags if _is_switch(flag) or flag in own}
     if with_value := [flag for flag in own if switches.get(flag)]:
         raise ConfigError(f"{with_value[0]} takes no value: leave it out to do without it")
+    if any(flag in _HELP or flag.endswith(HELP) for flag in switches):
+        return {}, switches  # whatever the configuration is
     config = from_environment(environ, keys, command=command)
     for flag, value in flags:
         if flag in _CONFIG:
             config = merge(config, load_config(value or ""))
     for flag, value in flags:
         if flag not in _CONFIG and flag not in switches:
-            config = _set(config, flag.removeprefix("--"), value or "", default)
-    return config, switches
+            key = flag.removeprefix("--")
+            config = merge(config, {key: _value(key, value or "", flag)})
+    return separate(config), switches
 
 
-def _check(flags: Iterable[tuple[str, str | None]], keys: Sequence[str]) -> None:
-    wrong = []
+def _check(flags: Iterable[tuple[str, str | None]], keys: Sequence[str], command: str) -> None:
+    wrong: list[str] = []
+    is_stray = False  # the value of a wrong word is no second mistake
     for flag, value in flags:
-        if flag in _CONFIG or _is_switch(flag):
-            if flag in _CONFIG and not value:
-                wrong.append(f"{flag} needs a file")
-        elif not flag.startswith("--") or _top(flag) not in {*keys, *ALIASES}:
-            hint = did_you_mean(flag.partition(".")[0], [f"--{key}" for key in keys])
-            wrong.append(f"unrecognised argument {flag!r}: {hint}")
-        elif value is None:
-            wrong.append(f"{flag} needs a value")
+        is_word = not flag.startswith(_DASHES)
+        if not (is_word and is_stray) and (mistake := _mistake(flag, value, keys)):
+            wrong.append(mistake)
+        is_stray = is_word
     if wrong:
-        raise ConfigError("; ".join(wrong))
+        raise ConfigError(f"{'; '.join(wrong)} (lis2 {command} --help describes all)")
+
+
+def _mistake(flag: str, value: str | None, keys: Sequence[str]) -> str:
+    """What is wrong with a flag, or nothing."""
+    if flag in _CONFIG:
+        return "" if value else f"{flag} needs a file"
+    if _is_switch(flag):
+        return f"{flag} takes no value" if value and flag in _SWITCHES - _HELP else ""
+    if not flag.startswith("--") or _top(flag) not in {*keys, *ALIASES}:
+        return f"unrecognised argument {flag!r}{_hint(flag, keys)}"
+    return f"{flag} needs a value" if value is None else ""
+
+
+def _hint(flag: str, keys: Sequence[str]) -> str:
+    """What may have been meant by a wrong word."""
+    if flag.endswith((".yaml", ".yml")):
+        return f": did you mean '--config {flag}'?"
+    name = _top(flag).lstrip("".join(_DASHES)).partition("=")[0]
+    near = [_INSIDE[name]] if name in _INSIDE else close_to(name, keys)
+    if near:
+        return f": did you mean {' or '.join(repr(f'--{key}') for key in near)}?"
+    if flag.startswith(_DASHES):
+        return ""
+    return ": a flag takes one value, and a list is one in quotes, as in '[dice, iou]'"
 
 
 def _is_switch(flag: str) -> bool:
@@ -86,42 +121,22 @@ def _flags(words: Sequence[str], own_switches: Collection[str]) -> Iterator[tupl
     rest = deque(words)
     while rest:
         name, equals, value = rest.popleft().partition("=")
-        if not name.startswith("-"):
+        if not name.startswith(_DASHES):
             yield f"{name}{equals}{value}", None
-        elif equals:
+        elif equals and (value or not name.endswith("+")):
             yield name, value
         else:
-            is_switch = name in _SWITCHES or name in own_switches
-            takes_next = bool(rest) and not rest[0].startswith("--") and not is_switch
+            is_switch = name in _SWITCHES - _HELP or name in own_switches
+            another = "-" if name in _HELP else "--"  # elsewhere -1 may be a value
+            takes_next = bool(rest) and not rest[0].startswith(another) and not is_switch
             yield name, rest.popleft() if takes_next else None
 
 
-def _set(
-    config: Mapping[str, Any], key: str, text: str, default: Callable[[str], Any]
-) -> dict[str, Any]:
-    name = key.removesuffix("+")
-    value = parse_yaml(text, f"--{key}") if _is_nested(name) or name != key else text
-    top = _top(name)
-    if top not in config and (name != key or top != name):
-        config = {**config, top: default(top)}
-    if name == key:
-        return merge(config, {name: value})
-    present = _inside(config, name.split("."))
-    return merge(config, {name: [*as_list(present), *as_list(value)]})
-
-
-def _is_nested(key: str) -> bool:
-    """Whether a value is YAML; of others, jsonargparse knows whether they are numbers or text."""
-    return _top(key) in KINDS or key == "lightning"
-
-
-def _inside(config: Any, path: Sequence[str]) -> Any:
-    for key in path:
-        if not isinstance(config, Mapping):
-            return None
-        arguments = config.get("init_args")
-        config = arguments[key] if arguments and key in arguments else config.get(key)
-    return config
+def _value(key: str, text: str, source: str) -> Any:
+    """A text as YAML; or as it is where jsonargparse knows whether a number or text is meant."""
+    is_component = not {*KINDS, *LIGHTNING_KINDS, DATA}.isdisjoint(key.rstrip("+").split(".")[:2])
+    is_yaml = is_component or key == "lightning" or key.endswith("+")
+    return parse_yaml(text, source) if is_yaml else text
 
 
 def from_environment(
@@ -140,8 +155,7 @@ def from_environment(
     # shorter keys first: a component before what lies inside it
     for key in sorted(variables, key=len):
         text = environ[variables[key]]
-        value = parse_yaml(text, variables[key]) if _is_nested(key) else text
-        config = merge(config, {key: value})
+        config = merge(config, {key: _value(key, text, variables[key])})
     return config
 
 

@@ -8,27 +8,25 @@ import re
 import sys
 import sysconfig
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-import lightning.pytorch as pl
-from lightning.fabric.accelerators.accelerator import Accelerator
-from lightning.fabric.loggers.logger import Logger
-from lightning.fabric.plugins import CheckpointIO, ClusterEnvironment, Precision
-from lightning.pytorch.plugins import LayerSync
-from lightning.pytorch.profilers import Profiler
-from lightning.pytorch.strategies import Strategy
-from torch import nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
-from torch.utils.data import Dataset, Sampler
-
 _OURS: Final = "lis2_lightning"
-# what a component can be; losses and metrics are modules
-_COMPONENTS: Final = (
-    nn.Module, Dataset, Sampler, Optimizer, LRScheduler, pl.Callback, Logger, Strategy, Profiler,
-    Accelerator, Precision, CheckpointIO, ClusterEnvironment, LayerSync,
-)  # fmt: skip
+# what a component can be, by the module that has it; losses and metrics are modules
+_COMPONENTS: Final[Mapping[str, str]] = {
+    "torch.nn": "Module",
+    "torch.utils.data": "Dataset Sampler",
+    "torch.optim": "Optimizer",
+    "torch.optim.lr_scheduler": "LRScheduler",
+    "lightning.pytorch": "Callback",
+    "lightning.pytorch.plugins": "LayerSync",
+    "lightning.pytorch.profilers": "Profiler",
+    "lightning.pytorch.strategies": "Strategy",
+    "lightning.fabric.accelerators": "Accelerator",
+    "lightning.fabric.loggers": "Logger",
+    "lightning.fabric.plugins": "CheckpointIO ClusterEnvironment Precision",
+}
 # the libraries that may be imported, and where in them the components are
 _PLACES: Final[Mapping[str, tuple[str, ...]]] = {
     _OURS: tuple(
@@ -112,8 +110,18 @@ def _judge_class(component: type) -> None:
     acts = _is_own(made_in) and any(
         _METHODS & vars(base).keys() for base in inspect.getmro(component)
     )
-    if not (is_ours or acts or issubclass(component, _COMPONENTS)):
+    if not (is_ours or acts or issubclass(component, _bases())):
         raise _Objection("is no network, data set, optimizer or other component")
+
+
+@cache
+def _bases() -> tuple[type, ...]:
+    """What a component can be, imported when the first is judged."""
+    return tuple(
+        getattr(importlib.import_module(module), name)
+        for module, listed in _COMPONENTS.items()
+        for name in listed.split()
+    )
 
 
 def _judge_function(function: Any, *, is_class: bool) -> None:

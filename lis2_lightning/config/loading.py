@@ -10,10 +10,11 @@ from typing import Any, Final
 
 import yaml
 
-from lis2_lightning.config.names import KINDS
+from lis2_lightning.config.names import KINDS, USUAL_METRICS
 from lis2_lightning.errors import ConfigError, one_line
 
 ALIASES: Final = {"epoch": "epochs"}  # LIS2's name of a key, and ours
+_OF_RUN: Final = "config.yaml"  # in the folder of a run
 CHECKPOINT: Final = "ckpt_path"  # an argument of Lightning's methods
 _PREFIX: Final = "tag:yaml.org,2002:"
 _PLAIN: Final = frozenset({"str", "int", "float", "bool", "null", "seq", "map"})
@@ -96,15 +97,24 @@ def _reason(error: Exception) -> str:
 def load_config(source: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, Any]:
     """Read a configuration: a YAML or JSON file, or a mapping, of which a copy is returned.
 
+    Of a folder, such as that of a run, ``config.yaml`` is read.
+
     Raises:
         ConfigError: The file is missing, is not UTF-8 text or YAML, or holds no mapping.
     """
     if isinstance(source, Mapping):
         return dict(source)
     path = Path(source)
+    if path.is_dir():
+        path /= _OF_RUN
+        if not path.is_file():
+            raise ConfigError(
+                f"the folder {path.parent} holds no {_OF_RUN}: name a configuration file, or the "
+                "folder of a run"
+            )
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (FileNotFoundError, IsADirectoryError) as error:
+    except FileNotFoundError as error:
         raise ConfigError(f"there is no configuration file {path}: check the path") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 text: is it a configuration file?") from error
@@ -123,15 +133,23 @@ def load_config(source: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str,
 def merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Lay overrides over a configuration; dots reach inside, mappings are merged key by key.
 
-    A mapping which names a class (``type`` or ``class_path``) replaces the former component.
+    A mapping which names a class (``type`` or ``class_path``) replaces the former component. A
+    number reaches an item of a list, counted from 0; a plus sign after a key adds to its list.
+
+    Raises:
+        ConfigError: Both names of a key are used, or a list has no item of that number.
 
     >>> merge({"optimizer": {"type": "Adam", "lr": 0.1}}, {"optimizer.lr": 0.2, "epochs": 3})
     {'optimizer': {'type': 'Adam', 'lr': 0.2}, 'epochs': 3}
     >>> merge({"optimizer": {"type": "Adam", "eps": 0.1}}, {"optimizer": {"type": "SGD"}})
     {'optimizer': {'type': 'SGD'}}
+    >>> merge({"metrics": ["dice"]}, {"metrics+": "iou", "metrics.0.threshold": 0.4})
+    {'metrics': [{'type': 'dice', 'threshold': 0.4}, 'iou']}
     """
     merged = long_names(base)
     for dotted, value in long_names(overrides).items():
+        if dotted.startswith(("metrics+", "metrics.")) and merged.get("metrics") is None:
+            merged["metrics"] = list(USUAL_METRICS)
         _set(merged, dotted.split("."), value)
     return merged
 
@@ -160,14 +178,15 @@ def as_list(value: Any) -> list[Any]:
 def _set(target: dict[str, Any], path: list[str], value: Any) -> None:
     key, *rest = path
     here = target.get(key)
+    if not rest and key.endswith("+"):
+        key = key.removesuffix("+")
+        target[key] = [*as_list(target.get(key)), *as_list(value)]
+        return
+    if rest and (rest[0].isdigit() or (isinstance(here, list) and here)):
+        _set_item(target, path, value)
+        return
     if rest in (["class_path"], ["type"]):
         here = None  # another component starts from its own defaults
-    if isinstance(here, list) and here and rest:
-        here = here[-1]  # as after --metrics+=dice
-        inner = {key: here}
-        _set(inner, path, value)
-        target[key] = [*target[key][:-1], inner[key]]
-        return
     if isinstance(here, str) and rest:
         # only documented components have LIS2's spelling
         here = {"type" if key in KINDS else "class_path": here}
@@ -182,6 +201,21 @@ def _set(target: dict[str, Any], path: list[str], value: Any) -> None:
         target[key] = merge(here, value if is_inside else {"init_args": value})
     else:
         target[key] = value
+
+
+def _set_item(target: dict[str, Any], path: list[str], value: Any) -> None:
+    """Set something in an item of a list: the numbered one, or the last after --metrics+=dice."""
+    key, *rest = path
+    items = as_list(target.get(key))
+    number = int(rest.pop(0)) if rest[0].isdigit() else len(items) - 1
+    if number >= len(items):
+        raise ConfigError(
+            f"{key}.{number} is not there: {key} has {len(items) or 'no'} items, counted from 0, "
+            f"and {key}+ adds one"
+        )
+    inner = {key: items[number]}
+    _set(inner, [key, *rest], value)
+    target[key] = [*items[:number], inner[key], *items[number + 1 :]]
 
 
 def _names_class(value: Mapping[str, Any]) -> bool:

@@ -15,13 +15,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from jsonargparse import ArgumentError, ArgumentParser
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from lis2_lightning.errors import ConfigError, DataError, Lis2Error, did_you_mean, one_line
 
 # what the facade passes to the components that are built late, and their base classes
-_LATE: Final = {"optimizer": ("params", Optimizer), "scheduler": ("optimizer", LRScheduler)}
+_LATE: Final = {
+    "optimizer": ("params", "torch.optim.Optimizer"),
+    "scheduler": ("optimizer", "torch.optim.lr_scheduler.LRScheduler"),
+}
 _MISSING_CLASS: Final = re.compile(r"class_path '([^']+)':\s+((?:No module|module '|cannot imp).+)")
 _WRONG_CLASS: Final = re.compile(r"Import path (\S+) does not correspond to a subclass of (\w+)")
 _NO_CLASS: Final = re.compile(r"Not a valid subclass of (\w+)")
@@ -110,7 +111,7 @@ def _of_components(path: str, value: Any) -> Iterator[str]:
         for i, item in enumerate(value):
             yield from _of_components(f"{path}[{i}]", item)
     elif isinstance(value, Mapping) and (component := imported(value)):
-        base = _LATE[path][1] if path in _LATE else object
+        base = imported({"class_path": _LATE[path][1]}) if path in _LATE else object
         arguments = value.get("init_args") or {}
         if not issubclass(component, base):
             yield f"{path} must be a {base.__name__}, got {value['class_path']}"
@@ -135,7 +136,7 @@ def _sentence(error: Exception, path: str, value: Any) -> str:
         return f"{path} must name a {match[1]}, by its 'type' or 'class_path', got {value}"
     if kinds := [literal or _plain(kind) for kind, literal in _EXPECTED.findall(message)]:
         allowed = " or ".join(", ".join(dict.fromkeys(kinds)).rsplit(", ", 1))
-        return f"{path} must be {allowed}, got {value}"
+        return f"{path} must be {allowed}, got {value or repr(value)}"
     match = _FIRST_OF_SEVERAL.search(message)
     reason = match[1].strip() if match else short(error)
     named = value.get("class_path") if isinstance(value, Mapping) else None
@@ -143,7 +144,8 @@ def _sentence(error: Exception, path: str, value: Any) -> str:
 
 
 def _plain(name: str) -> str:
-    return "null" if name.endswith("NoneType") else name.rpartition(".")[2]
+    plain = name.rpartition(".")[2]
+    return {"NoneType": "null", "Sequence": "a list", "list": "a list"}.get(plain, plain)
 
 
 def short(error: Exception) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from collections.abc import Mapping
 from functools import cache
 from typing import Final
@@ -69,11 +70,19 @@ TABLES: Final[Mapping[str, Mapping[str, str]]] = {
 }
 
 # Where further names come from: a module, the base class of its public classes, and their place.
-_LIBRARIES: Final[Mapping[str, tuple[str, str, str]]] = {
+LIBRARIES: Final[Mapping[str, tuple[str, str, str]]] = {
     "optimizer": ("torch.optim", "Optimizer", "torch.optim"),
     "scheduler": ("torch.optim.lr_scheduler", "LRScheduler", "torch.optim.lr_scheduler"),
     "loss": ("torch.nn.modules.loss", "_Loss", "torch.nn"),
+    "callback": ("lightning.pytorch.callbacks", "Callback", "lightning.pytorch.callbacks"),
+    "profiler": ("lightning.pytorch.profilers", "Profiler", "lightning.pytorch.profilers"),
+    "strategy": ("lightning.pytorch.strategies", "Strategy", "lightning.pytorch.strategies"),
+    "plugin": ("lightning.pytorch.plugins", "", "lightning.pytorch.plugins"),
 }
+
+# What is meant where nothing is named: by --optimizer.lr 0.01 and by --metrics+=iou.
+USUAL: Final = {"optimizer": "Adam", "loss": "BCELoss", "early_stopper": "LossEarlyStopping"}
+USUAL_METRICS: Final = ("average_precision", "dice", "roc_auc")
 
 # Which kind of component stands under which key, wherever in a configuration the key occurs.
 KINDS: Final[Mapping[str, str]] = {
@@ -84,16 +93,23 @@ KINDS: Final[Mapping[str, str]] = {
     "trackers": "tracker",
     "early_stopper": "early_stopper",
 }
+# The same for arguments of the Lightning trainer.
+LIGHTNING_KINDS: Final = {
+    "callbacks": "callback",
+    "profiler": "profiler",
+    "strategy": "strategy",
+    "plugins": "plugin",
+}
 
 
 @cache
 def names(kind: str) -> Mapping[str, str]:
     """All short names of a kind, also of torch's own classes, with their import paths."""
-    table = dict(TABLES[kind])
-    if kind in _LIBRARIES:
-        module_name, base_name, place = _LIBRARIES[kind]
+    table = dict(TABLES.get(kind, {}))
+    if kind in LIBRARIES:
+        module_name, base_name, place = LIBRARIES[kind]
         module = importlib.import_module(module_name)
-        base = getattr(module, base_name)
+        base = getattr(module, base_name) if base_name else object
         for name, value in vars(module).items():
             public = inspect.isclass(value) and not name.startswith("_") and value is not base
             if public and issubclass(value, base):
@@ -113,7 +129,7 @@ def class_path(kind: str, name: str, *, key: str) -> str:
     Traceback (most recent call last):
     lis2_lightning.errors.ConfigError: unknown metric 'dcie' in metrics: did you mean 'dice'?
     """
-    if "." in name:
+    if re.fullmatch(r"[\w.]+", name) and "." in name:
         return name
     folded = {short.lower(): path for short, path in names(kind).items()}
     if name.lower() not in folded:

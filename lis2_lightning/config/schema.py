@@ -1,23 +1,26 @@
 """The typed signature of a class as the schema of its configuration.
 
 jsonargparse parses and builds; errors become one sentence, and results load back as they are.
+Lightning, which takes seconds to import, is imported with the first :class:`Schema`.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
-import lightning.pytorch as pl
 from jsonargparse import ArgumentParser, Namespace
 
+from lis2_lightning.config.common_data import separate, warn_of_differences
 from lis2_lightning.config.loading import parse_yaml
-from lis2_lightning.config.mistakes import Builder, mistakes, short, unknown
+from lis2_lightning.config.mistakes import Builder, imported, mistakes, short, unknown
 from lis2_lightning.config.names import KINDS
 from lis2_lightning.config.spelling import to_class_paths
 from lis2_lightning.config.trusted import judging
@@ -25,6 +28,7 @@ from lis2_lightning.errors import ConfigError, Lis2Error, one_line
 
 _LIGHTNING: Final = "lightning"
 _OBJECT: Final = "object"
+_PLAIN: Final = (bool, int, float, str, type(None))
 
 
 @dataclass(frozen=True)
@@ -65,9 +69,10 @@ class Schema:
         self.owner = owner
         self._parameters = inspect.signature(owner).parameters
         self.keys = list(self._parameters)
+        self._theirs = import_module("lightning.pytorch").Trainer
         self.lightning_defaults = {
             name: parameter.default
-            for name, parameter in inspect.signature(pl.Trainer).parameters.items()
+            for name, parameter in inspect.signature(self._theirs).parameters.items()
         }
 
     def parser(self, *, skip: Iterable[str] = (), **options: Any) -> ArgumentParser:
@@ -77,7 +82,7 @@ class Schema:
             self.owner, skip={_LIGHTNING, *skip}, fail_untyped=True, sub_configs=False
         )
         parser.add_class_arguments(
-            pl.Trainer, _LIGHTNING, instantiate=False, fail_untyped=False, sub_configs=False
+            self._theirs, _LIGHTNING, instantiate=False, fail_untyped=False, sub_configs=False
         )
         return parser
 
@@ -89,6 +94,7 @@ class Schema:
         Raises:
             ConfigError: A key, name or value is wrong; all mistakes are in one sentence.
         """
+        config = separate(config)
         _refuse_placeholders(config)
         objects, rest = _without_objects({k: v for k, v in config.items() if k != _LIGHTNING})
         wrong: list[str] = []
@@ -97,7 +103,7 @@ class Schema:
             wrong.append(f"{_LIGHTNING} must hold keys and values, got {lightning!r}")
             lightning = {}
         theirs, arguments = _without_objects(lightning)
-        plain = to_class_paths(rest, wrong=wrong)
+        plain = to_class_paths({**rest, _LIGHTNING: arguments}, wrong=wrong)
         missing = [key for key in self._required() if partly and key not in plain]
         wrong += unknown(objects, self.keys)
         wrong += unknown(theirs, self.lightning_defaults, path=_LIGHTNING)
@@ -105,21 +111,39 @@ class Schema:
         parser = self.parser(skip=skip)
         # or a component would keep arguments of the default one: AdamW the weight decay of Adam
         parser.set_defaults(dict.fromkeys(set(plain) & set(KINDS)))
-        with judging() as judge:
-            try:
-                namespace = parser.parse_object(deepcopy({**plain, _LIGHTNING: arguments}))
-            except Exception as error:
-                wrong += mistakes(self.owner, plain, skip={_LIGHTNING, *skip})
-                wrong += mistakes(pl.Trainer, arguments, path=_LIGHTNING)
-                raise _joined(wrong or [short(error)]) from error
-            judge(namespace)
-        if wrong:
-            raise _joined(wrong)
+        namespace = self._namespace(parser, plain, wrong, skip)
         resolved = self._resolved(parser, namespace)
         resolved[_LIGHTNING] |= describe(theirs)
         described = {**resolved, **dict.fromkeys(missing), **describe(objects)}
         ordered = {key: described[key] for key in self.keys}
+        warn_of_differences(ordered)
         return Parsed(ordered, parser, namespace, objects, theirs)
+
+    def _namespace(
+        self, parser: ArgumentParser, plain: Mapping[str, Any], wrong: list[str], skip: Set[str]
+    ) -> Namespace:
+        """What the parser makes of a configuration in its spelling."""
+        nulls = [
+            key
+            for key in self.keys
+            if key in KINDS and key in plain and plain[key] is None
+            if "None" not in str(self._parameters[key].annotation)
+        ]
+        wrong += [f"{key} must not be null: leave it out, or give it a value" for key in nulls]
+        with judging() as judge:
+            try:
+                namespace: Namespace = parser.parse_object(deepcopy(dict(plain)))
+            except Exception as error:
+                apart = {_LIGHTNING, *skip, *nulls}
+                ours = {key: value for key, value in plain.items() if key not in apart}
+                wrong += mistakes(self.owner, ours, skip=apart)
+                wrong += mistakes(self._theirs, plain[_LIGHTNING], path=_LIGHTNING)
+                raise _joined(wrong or [short(error)]) from error
+            judge(namespace)
+        if wrong:
+            raise _joined(wrong)
+        _leave_out_objects(namespace)
+        return namespace
 
     def _required(self) -> list[str]:
         return [
@@ -155,6 +179,31 @@ class Schema:
         lightning = dumped.pop(_LIGHTNING, None) or {}
         changed = {k: v for k, v in lightning.items() if v != self.lightning_defaults[k]}
         return {**{key: dumped[key] for key in self.keys if key in dumped}, _LIGHTNING: changed}
+
+
+def _leave_out_objects(parsed: Any) -> None:
+    """Remove arguments that hold an object, such as a device, by default: the class has them."""
+    items = vars(parsed) if isinstance(parsed, Namespace) else parsed
+    if isinstance(items, Mapping):
+        component, arguments = imported(items), items.get("init_args")
+        if component and isinstance(arguments, Namespace):
+            for name, value in list(vars(arguments).items()):
+                if _is_object_by_default(component, name, value):
+                    del arguments[name]
+        items = list(items.values())
+    for item in items if isinstance(items, list | tuple) else ():
+        _leave_out_objects(item)
+
+
+def _is_object_by_default(component: type, name: str, value: Any) -> bool:
+    if type(value) in {*_PLAIN, list, dict, Namespace}:
+        return False
+    for base in inspect.getmro(component):  # a class may pass on what it does not name
+        with suppress(ValueError, TypeError):  # some classes in C have no signature
+            parameter = inspect.signature(base).parameters.get(name)
+            if parameter and type(parameter.default) is type(value):
+                return bool(parameter.default == value)
+    return False
 
 
 def _joined(sentences: Iterable[str]) -> ConfigError:

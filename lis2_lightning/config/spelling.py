@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from lis2_lightning.config.loading import load_config, long_names
-from lis2_lightning.config.names import KINDS, class_path, names
+from lis2_lightning.config.names import KINDS, LIGHTNING_KINDS, USUAL, class_path, names
 from lis2_lightning.errors import ConfigError
 
 # LIS2 labels components with a name of the user's choice, and takes these without using them.
@@ -38,6 +38,8 @@ def to_class_paths(config: Mapping[str, Any], *, wrong: list[str] | None = None)
     kept = spelling.without_ignored(config, "")
     named = spelling.attempt(lambda: long_names(kept), instead=kept)
     translated = {key: spelling.value(key, value, str(key)) for key, value in named.items()}
+    if isinstance(theirs := named.get("lightning"), Mapping):
+        translated["lightning"] = {k: spelling.of_lightning(k, v) for k, v in theirs.items()}
     if spelling.ignored:
         _log.info("without effect, as in LIS2: %s", ", ".join(spelling.ignored))
     if wrong is None and spelling.wrong:
@@ -82,6 +84,15 @@ class _Spelling:
             return [self._component(kind, value, path)] if value else []
         return self._component(kind, value, path)
 
+    def of_lightning(self, key: str, value: Any) -> Any:
+        """Translate an argument of the Lightning trainer, whose texts are mostly its own words."""
+        kind, path = LIGHTNING_KINDS.get(key), f"lightning.{key}"
+        if kind is None or (isinstance(value, str) and kind != "callback"):
+            return value
+        if isinstance(value, list | tuple):
+            return [self._component(kind, item, f"{path}[{i}]") for i, item in enumerate(value)]
+        return value if value is None else self._component(kind, value, path)
+
     def _component(self, kind: str, value: Any, path: str) -> Any:
         component = {"class_path": ""}
         if isinstance(value, str) and value.endswith((".yaml", ".yml")):
@@ -98,7 +109,7 @@ class _Spelling:
             component = {k: v for k, v in value.items() if k != "init_args"}
         else:
             arguments = self.without_ignored(value, f"{path}.")
-            component["class_path"] = arguments.pop("type", "")
+            component["class_path"] = arguments.pop("type", "") or _usual(kind, path, arguments)
         if not isinstance(arguments, Mapping):
             self.wrong.append(f"{path}.init_args must hold keys and values, got {arguments!r}")
             arguments = {}
@@ -113,6 +124,12 @@ class _Spelling:
             )
             return ""
         return str(self.attempt(lambda: class_path(kind, name, key=path), instead=""))
+
+
+def _usual(kind: str, path: str, arguments: Mapping[Any, Any]) -> str:
+    """The class that is meant where none is named, unless it is as in ``{Adam: {lr: 0.1}}``."""
+    is_name = USUAL.get(path) and any(str(key) in names(kind) for key in arguments)
+    return "" if is_name else USUAL.get(path, "")
 
 
 def to_lis2(kind: str, component: Any) -> Any:

@@ -19,7 +19,7 @@ from jsonargparse import Namespace
 
 from lis2_lightning.config.components import IMPORT_FIRST, PATH, objection
 from lis2_lightning.config.loading import load_config, long_names, parse_yaml
-from lis2_lightning.config.names import KINDS
+from lis2_lightning.config.names import KINDS, LIGHTNING_KINDS
 from lis2_lightning.errors import ConfigError
 
 _MAX_DEPTH: Final = 50
@@ -134,7 +134,7 @@ class _Guard:
             self._check(item, [*keys, key])
 
     def _check_text(self, text: str, keys: list[str]) -> None:
-        if keys[-1] in KINDS:
+        if keys[-1] in KINDS or (keys[0] == "lightning" and keys[-1] in LIGHTNING_KINDS):
             if text.endswith(_FILES):
                 self._check(load_config(text), keys)  # LIS2 keeps some components in own files
             elif "." in text:

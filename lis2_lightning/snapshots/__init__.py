@@ -10,18 +10,16 @@ from lis2_lightning.snapshots.read import read_snapshot, read_weights
 from lis2_lightning.snapshots.write import link_snapshot, write_snapshot
 
 if TYPE_CHECKING:
-    from lis2_lightning.snapshots.io import SnapshotIO
     from lis2_lightning.snapshots.overrides import differences
 
 # Lightning takes seconds to import, and `lis2 info` does without
-_LATE: Final = {"SnapshotIO": "io", "differences": "overrides"}
+_LATE: Final = {"differences": "overrides"}
 
 __all__ = [
     "COMPILED",
     "INSIDE_EPOCH",
     "NAMES",
     "Snapshot",
-    "SnapshotIO",
     "differences",
     "from_snapshot",
     "link_snapshot",

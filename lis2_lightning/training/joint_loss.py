@@ -11,6 +11,7 @@ a labelled pixel by how few others its process has.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,6 +53,10 @@ class JointLoss:
         self._exchange.start(self._count)
         # DDP divides by the number of processes, Lightning by that of the batches
         self._scale = num_processes() * num_batches
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy, such as that which Lightning's weight averaging makes, holds no graph."""
+        return {**vars(self), "_waiting": []}
 
     def of(self, sums: Sequence[Tensor], *, num_pixels: int) -> Tensor:
         """The loss of a batch; its value is the batch's own, its gradient the joint one's part.

@@ -202,8 +202,12 @@ def test_commands_that_train_nothing_do_without_lightning(
         assert not {"lightning", "torchmetrics", "matplotlib"} & imported, words
 
 
-def test_help_and_version_import_neither_torch_nor_lightning() -> None:
-    for word in ("--help", "--version", "info --help", "init --help", "fitt"):
+HELP = ("--help", "--version", "info --help", "init --help", "fit --help", "fit --help lightning")
+REFUSED = ("fitt", "fit --epocs 3", "fit --config gone.yaml")
+
+
+def test_help_and_refusals_import_neither_torch_nor_lightning() -> None:
+    for word in (*HELP, *REFUSED):
         done = process("-m", "lis2_lightning", *word.split(), flags=("-X", "importtime"))
         imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
         assert "lis2_lightning.cli.dispatch" in imported
@@ -228,6 +232,25 @@ def packages_after(code: str) -> set[str]:
 
 
 @pytest.mark.slow
+def test_info_diff_and_init_import_no_lightning(
+    tmp_path: Path, finished: tuple[Path, dict[str, Any]]
+) -> None:
+    path = str(finished[0] / "best.pt")
+    maps = [str(path) for path in images(tmp_path)]
+    answered = "print(main({}) == 0)"
+    words = (
+        ["info", path],
+        ["diff", path, path],
+        ["init", *maps, "--output", f"{tmp_path}/o.yaml"],
+    )
+    code = "; ".join(answered.format(word) for word in words)
+    imported = packages_after(f"from lis2_lightning.__main__ import main; {code}")
+    assert "torch" in imported
+    assert (tmp_path / "o.yaml").is_file()
+    assert not {"lightning", "torchmetrics", "matplotlib", "wandb"} & imported
+
+
+@pytest.mark.slow
 def test_help_imports_no_torch_and_a_refusal_little_more_than_lightning(tmp_path: Path) -> None:
     path = written(tmp_path / "config.yaml", {"epochz": 3, "model": {"type": "unett"}})
     command = "from lis2_lightning.__main__ import main; main({})"
@@ -246,4 +269,16 @@ def test_a_shell_completes_commands_keys_and_names(typed: Typed) -> None:
         assert code == 0
         for word in ("verify-resume", "batch_size", "FilamentsDataset", "lightning.precision"):
             assert word in output, (shell, word)
-    assert typed("completion", "dos")[0] == 2
+    code, _, error = typed("completion", "dos")
+    assert code == 2
+    assert "completion: shell must be one of 'bash', 'zsh', 'tcsh', got dos; see" in error
+
+
+def test_flags_of_tools_are_not_guessed(
+    tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, error = typed("init", *images(tmp_path), "--out", "other.yaml")
+    assert code == 2
+    assert "init: unrecognized arguments: --out other.yaml; see lis2 init --help" in error
+    assert not (tmp_path / "other.yaml").exists()

@@ -179,11 +179,54 @@ def test_callbacks_of_lightning_are_added_to(file: File, printed: Printed) -> No
     assert output[0]["init_args"]["logging_interval"] == "epoch"
 
 
-def test_a_default_that_no_file_can_say_is_one_sentence(
+def test_a_default_that_no_file_can_say_is_left_to_the_class(file: File, printed: Printed) -> None:
+    [timer] = printed("--config", file(), "--lightning.callbacks+=Timer")["lightning"]["callbacks"]
+    assert timer["init_args"] == {"duration": None, "verbose": True}
+
+
+def test_an_item_of_a_list_is_reached_by_its_number(file: File, printed: Printed) -> None:
+    words = ["--metrics.1.threshold", "0.4", "--metrics+=", "iou", "--metrics.threshold", "0.2"]
+    metrics = printed("--config", file(), *words)["metrics"]
+    assert [metric["class_path"].rpartition(".")[2] for metric in metrics] == [
+        *("AveragePrecision", "Dice", "RocAuc", "IoU")
+    ]
+    assert [metrics[i]["init_args"]["threshold"] for i in (1, 3)] == [0.4, 0.2]
+    flip = "--train_dataset.data_augmentations.0.keys_to_augment"
+    output = printed("--config", file(), flip, "[patch, target, labelled]")["train_dataset"]
+    [augmentation] = output["init_args"]["data_augmentations"]
+    assert augmentation["init_args"]["keys_to_augment"] == ["patch", "target", "labelled"]
+
+
+def test_an_item_that_is_not_there_is_one_sentence(
     file: File, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["fit", "--config", file(), "--lightning.callbacks+=Timer"]) == 2
-    assert "cannot be written as YAML" in capsys.readouterr().err
+    assert main(["plan", "--config", file(), "--metrics.3.threshold", "0.4"]) == 2
+    assert "metrics.3 is not there: metrics has 3 items" in capsys.readouterr().err
+    assert main(["plan", "--config", file(), "--trackers.0.project", "x"]) == 2
+    assert "trackers has no items" in capsys.readouterr().err
+
+
+def test_flags_reach_inside_what_no_file_names(file: File, printed: Printed) -> None:
+    config = file(optimizer="left out", early_stopper=True)
+    output = printed("--config", config, "--optimizer.lr", "0.5", "--early_stopper.patience", "3")
+    assert output["optimizer"]["class_path"] == "torch.optim.Adam"
+    assert output["optimizer"]["init_args"]["lr"] == 0.5
+    assert output["early_stopper"]["init_args"]["patience"] == 3
+
+
+def test_one_flag_reaches_all_data_sets(file: File, printed: Printed) -> None:
+    output = printed("--config", file(), "--data.size", "8", "--data.stride", "8")
+    sizes = [output[f"{split}_dataset"]["init_args"]["size"] for split in ("train", "val", "test")]
+    assert sizes == [8, 8, 8]
+
+
+def test_the_folder_of_a_run_stands_for_its_configuration(
+    finished: Finished, printed: Printed, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder, _ = finished
+    assert printed("--config", str(folder)) == printed("--config", str(folder / "config.yaml"))
+    assert main(["fit", "--config", str(tmp_path)]) == 2
+    assert f"the folder {tmp_path} holds no config.yaml" in capsys.readouterr().err
 
 
 def test_augmentations_inside_a_data_set_are_added_to(file: File, printed: Printed) -> None:

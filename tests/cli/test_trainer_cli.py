@@ -184,10 +184,9 @@ def test_help_tells_of_every_documented_key(
     assert not stop.value.code
     output = capsys.readouterr().out
     for key in Schema(Trainer).keys:
-        flag = f"--{key}" if key != "lightning" else "--lightning.precision"
-        assert f"  {flag}" in output, key
-        after = output.split(f"  {flag}", 1)[1][:400].split("\n  --")[0]
-        assert len(after.split()) > 6, f"{key} has no help: {after}"
+        assert f"\n  --{key} " in output, key
+        after = output.split(f"\n  --{key} ", 1)[1].split("\n  --")[0]
+        assert len(after.split()) >= 3, f"{key} has no help: {after}"
 
 
 def test_help_lists_the_subcommands(capsys: pytest.CaptureFixture[str]) -> None:

@@ -90,7 +90,9 @@ def test_a_single_metric_or_tracker_needs_no_list() -> None:
             {"train_dataset": {"type": "TileDataset", "data_augmentations": [{"type": "Flip"}]}},
             r"unknown augmentation 'Flip' in train_dataset.data_augmentations\[0\]",
         ),
-        ({"optimizer": {"lr": 0.1}}, "optimizer names no class: add 'type"),
+        ({"scheduler": {"gamma": 0.1}}, "scheduler names no class: add 'type"),
+        ({"optimizer": {"Adam": {"lr": 0.1}}}, "optimizer names no class: add 'type"),
+        ({"optimizer": "Adam(lr=0.1)"}, r"unknown optimizer 'Adam\(lr=0.1\)' in optimizer"),
         ({"epoch": 1, "epochs": 2}, "the same key"),
     ],
 )

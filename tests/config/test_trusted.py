@@ -96,6 +96,7 @@ def test_what_is_no_component_is_refused_wherever_it_stands_and_nothing_is_impor
         },
         {"lightning": {"callbacks": [{"class_path": "LambdaCallback"}, named]}},
         {"trackers": {"init_args": {"x": [[{"y": named}]]}}},
+        {"data": {"folds": {"train": [0]}, "train": {"data_augmentations": [named]}}},
         {"model": {"type": "unet", "encoder": [named]}},
     ):
         message = refusal(config)
@@ -105,6 +106,9 @@ def test_what_is_no_component_is_refused_wherever_it_stands_and_nothing_is_impor
         refusal({"optimizer": {"type": path}})
         refusal({"loss": path})
         refusal({"metrics": ["dice", path]})
+        refusal({"data": {"type": path, "folds": {"train": [0]}}})
+        refusal({"lightning": {"callbacks": ["Timer", {"type": path}]}})
+        refusal({"lightning": {"callbacks": [path]}})
 
 
 def test_the_sentence_says_how_it_is_allowed() -> None:
@@ -123,6 +127,7 @@ def test_the_sentence_says_how_it_is_allowed() -> None:
 def test_a_component_in_a_file_of_its_own_is_looked_into(tmp_path: Path) -> None:
     (tmp_path / "net.yaml").write_text("type: os.system", encoding="utf-8")
     assert "os.system" in refusal({"model": str(tmp_path / "net.yaml")})
+    assert "os.system" in refusal({"lightning": {"callbacks": [f"{tmp_path}/net.yaml"]}})
     (tmp_path / "loop.yaml").write_text(f"encoder: {tmp_path}/loop.yaml", encoding="utf-8")
     assert "nested too deep" in refusal({"model": str(tmp_path / "loop.yaml")})
 
