@@ -168,14 +168,14 @@ def select_image(
             f"{source} holds values of type {dtype}, an image needs integers or floats: {advice}"
         )
     sides = tuple(int(side) for side in shape)
-    shown = f"({', '.join(map(str, sides[:8]))}{', ...' if len(sides) > 8 else ''})"
+    shown = str(sides) if len(sides) <= 8 else f"{str(sides[:8])[:-1]}, ...)"
     if sides and min(sides) < 1:
         raise DataError(f"{source} has shape {shown}: an image needs at least one pixel")
     leading = sides[: max(len(sides) - 2, 0)]
     if len(plane) > len(leading) or any(i >= n for i, n in zip(plane, leading, strict=False)):
         raise DataError(
-            f"{source} has no such plane: the shape is {shown}, the first axes of which are indexed "
-            f"from 0, without the height and width"
+            f"{source} has no such plane: the shape is {shown}, and the axes before the "
+            f"height and width are indexed from 0"
         )
     index: list[int | slice] = list(plane)
     rest = leading[len(plane) :]

@@ -36,13 +36,10 @@ class PictureRaster(OpenedLate, ArrayRaster):
                 f"{self.source} has {height} x {width} px, which would be decoded at once: "
                 f"convert it to a tiled TIFF"
             )
-        shape, stored = (len(mode) if mode in {"LA", "RGB", "RGBA"} else 1, height, width), "f4"
-        self.shape, self._leading = select_image(
-            shape, np.dtype(stored), self.source, address.plane
-        )
+        shape = len(mode) if mode in {"LA", "RGB", "RGBA"} else 1, height, width
+        self.shape, self._leading = select_image(shape, np.dtype("f4"), self.source, address.plane)
 
     def _picture(self) -> Any:
-        image = optional_module("PIL.Image", self._path, "geo")
         with self._path.open("rb") as file:
             signature = file.read(8)
         if not signature.startswith((b"\x89PNG", b"\xff\xd8")):
@@ -50,7 +47,6 @@ class PictureRaster(OpenedLate, ArrayRaster):
         # PIL's own limit is a warning at first; ours is checked before anything is decoded
         reader = "PngImagePlugin" if signature.startswith(b"\x89PNG") else "JpegImagePlugin"
         module = optional_module(f"PIL.{reader}", self._path, "geo")
-        del image
         return getattr(module, reader.replace("Plugin", "File"))(self._path)
 
     def open(self) -> NDArray[Any]:

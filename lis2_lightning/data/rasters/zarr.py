@@ -55,8 +55,8 @@ def open_zarr(address: Address) -> ZarrRaster:
     if name not in arrays:
         asked = f"no array {name!r}" if name else f"{len(arrays)} arrays and none was selected"
         raise DataError(
-            f"{path} has {asked}: name one as in {path}:/{next(iter(arrays), '0')}, "
-            f"{did_you_mean(name, arrays)}"
+            f"{path} has {asked}: {did_you_mean(name, arrays)}, "
+            f"written as in {path}:/{next(iter(arrays), '0')}"
         )
     return ZarrRaster(address, name, array=arrays[name])
 
