@@ -31,6 +31,15 @@ def test_a_packed_camera_image_has_the_counts_of_the_camera(tmp_path):
     np.testing.assert_array_equal(pixels(tmp_path / "map.fits.fz")[0], counts)
 
 
+def test_a_blank_pixel_of_a_packed_image_is_no_value(tmp_path):
+    packed = fits.CompImageHDU(np.arange(48 * 60, dtype="i2").reshape(48, 60))
+    packed.header["BLANK"] = 5
+    fits.HDUList([fits.PrimaryHDU(), packed]).writeto(tmp_path / "map.fits")
+    read = pixels(tmp_path / "map.fits")[0]
+    assert np.isnan(read[0, 5])
+    assert np.isnan(read).sum() == 1
+
+
 @pytest.mark.parametrize("tiled", [False, True])
 def test_nodata_of_a_geotiff_is_no_value(tmp_path, tiled):
     values = np.arange(48 * 64, dtype="f4").reshape(48, 64)
