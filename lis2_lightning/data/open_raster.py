@@ -5,17 +5,21 @@ source                what is read
 ====================  ========================================================================
 ``map.fits``          the first image; ``map.fits[2]`` or ``map.fits[NAME]`` selects another
 ``map.npy``           through a memory map
+``map.npz:name``      the array ``name``, held in memory; ``map.npz`` if it holds only one
 ``map.h5:/a/b``       the data set ``/a/b``; ``map.h5`` if it holds only one
 ``map.tif``           the first page, or all pages if they have the same shape
-``map.zarr``          an array; ``map.zarr:/a/b`` selects an array of a group
+``map.zarr``          an array, or the full resolution of an OME-Zarr image; ``map.zarr:/a/b`` or
+                      ``map.zarr/a/b`` selects an array of a group
+``map.png``           a PNG or JPEG image, held in memory
 an array              as it is
 ====================  ========================================================================
+
+Each of them may end in a plane of a cube: ``cube.fits[SCI][3]``, ``stack.zarr:/0/0[2, 1]``.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,10 +29,12 @@ from jsonargparse.typing import register_type
 from numpy.typing import NDArray
 
 from lis2_lightning.base.files import atomic
-from lis2_lightning.data.rasters.arrays import ArrayRaster, open_npy
-from lis2_lightning.data.rasters.contract import Raster
+from lis2_lightning.data.rasters.address import Address, parse_address
+from lis2_lightning.data.rasters.arrays import ArrayRaster, open_npy, open_npz
+from lis2_lightning.data.rasters.contract import Raster, readable
 from lis2_lightning.data.rasters.fits import Cards, open_fits, write_fits
 from lis2_lightning.data.rasters.hdf5 import open_hdf5
+from lis2_lightning.data.rasters.pictures import open_picture
 from lis2_lightning.data.rasters.tiff import open_tiff
 from lis2_lightning.data.rasters.zarr import open_zarr
 from lis2_lightning.errors import DataError
@@ -40,12 +46,14 @@ __all__ = ["ArrayRaster", "Raster", "Source", "open_raster", "write_map"]
 Source = np.ndarray | Raster | str | os.PathLike[str]
 """An image: a path that :func:`open_raster` accepts, an array or a raster."""
 
-OPENERS: dict[str, Callable[[Path, str | None], Raster]] = {
+OPENERS: dict[str, Callable[[Address], Raster]] = {
     **dict.fromkeys((".fits", ".fit", ".fts", ".fz"), open_fits),
     ".npy": open_npy,
+    ".npz": open_npz,
     **dict.fromkeys((".h5", ".hdf5", ".hdf"), open_hdf5),
     **dict.fromkeys((".tif", ".tiff"), open_tiff),
     ".zarr": open_zarr,
+    **dict.fromkeys((".png", ".jpg", ".jpeg"), open_picture),
 }
 
 
@@ -68,30 +76,18 @@ def open_raster(source: Source) -> Raster:
     if isinstance(source, np.ndarray):
         return ArrayRaster(source)
     if isinstance(source, (str, os.PathLike)):
-        path, which = split_source(os.fspath(source))
-        return _opener(path)(path, which)
+        with readable(os.fspath(source)):
+            address = parse_address(os.fspath(source))
+            return _opener(address.path)(address)
     if isinstance(source, Raster):
         return source
     raise DataError(f"an image must be a path, an array or a raster, not {type(source).__name__}")
 
 
-def split_source(source: str) -> tuple[Path, str | None]:
-    """Split a source into the file and the part inside it.
-
-    >>> split_source("maps/map.fits[2]")
-    (PosixPath('maps/map.fits'), '2')
-    >>> split_source("map.h5:/a/b")[1]
-    '/a/b'
-    """
-    path = Path(source).expanduser()
-    match = re.fullmatch(r"(.+)\[([^\[\]]+)\]|(.+\.(?:h5|hdf5|hdf|zarr)):(.+)", str(path))
-    if match is None or path.exists():
-        return path, None
-    return Path(match[1] or match[3]), match[2] or match[4]
-
-
-def _opener(path: Path) -> Callable[[Path, str | None], Raster]:
+def _opener(path: Path) -> Callable[[Address], Raster]:
     suffix = path.suffix.lower()
+    if path.name.lower().endswith(".zarr.zip"):
+        raise DataError(f"{path} is a packed Zarr store: unpack it first (unzip)")
     if suffix in {".gz", ".bz2"}:
         raise DataError(f"{path} is compressed as a whole: unpack it first (gunzip or bunzip2)")
     if suffix not in OPENERS:

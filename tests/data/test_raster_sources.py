@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -69,6 +70,12 @@ def bad_sources(path: Path):
     (path / "folder.fits").mkdir()
     (path / "empty.zarr").mkdir()
     fits.writeto(path / "line.fits", np.zeros(5))
+    packed = fits.CompImageHDU(np.arange(40, dtype="f4"))
+    fits.HDUList([fits.PrimaryHDU(), packed]).writeto(path / "packed.fits")
+    np.save(path / "last.npy", np.zeros((40, 50, 3)))
+    os.mkfifo(path / "pipe.npy")
+    (path / "loop.npy").symlink_to(path / "loop.npy")
+    (path / "nothing.png").write_bytes(b"")
     fits.writeto(path / "hyper.fits", np.zeros((2, 2, 5, 5)))
     fits.PrimaryHDU().writeto(path / "empty.fits")
     np.save(path / "complex.npy", np.zeros((4, 4), dtype=complex))
@@ -92,17 +99,22 @@ def bad_sources(path: Path):
         ("folder.fits", "is a folder"),
         ("text.fits", "is not a FITS file: it does not begin with the keyword SIMPLE"),
         ("map.fits.gz", "is compressed as a whole: unpack it first"),
+        ("packed.fits", r"has shape \(40,\)"),
+        ("last.npy", r"looks like \(height, width, channels\): store the channels first"),
+        ("pipe.npy", "is a pipe or a device"),
+        ("loop.npy", "does not exist"),
+        ("nothing.png", "is not a PNG or JPEG file"),
         ("line.fits", r"has shape \(5,\), an image is \(height, width\)"),
-        ("hyper.fits", r"has shape \(2, 2, 5, 5\)"),
+        ("hyper.fits", r"has shape \(2, 2, 5, 5\).* as in .*hyper.fits\[0\]\[0, 0\]"),
         ("empty.fits", "has no image: its HDUs are 0 PRIMARY"),
         ("text.npy", "is not a NumPy file"),
         ("complex.npy", "holds values of type complex128"),
         ("object.npy", "holds values of type object"),
         ("none.npy", "needs at least one pixel"),
         ("cut.npy", "is truncated, 8 bytes are missing"),
-        ("complex.npy[1]", "holds a single array: remove '1'"),
-        ("map.npz", "has no known image format: its name must end in .fits, .*.npy"),
-        ("map.jpg", "has no known image format: its name must end in .fits, "),
+        ("cut.npy[name]", r"names no plane: .* as in .*cut.npy\[0\]"),
+        ("map.npz", "does not exist"),
+        ("map.gif", "has no known image format: its name must end in .fits, "),
         ("map", "has no known image format"),
         ("text.h5", "is damaged or not an HDF5 file"),
         ("cut.h5", "is truncated"),

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
+import zipfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from lis2_lightning.data.rasters.address import Address
 from lis2_lightning.data.rasters.contract import (
     OpenedLate,
     channels_first,
     check_inside,
     existing_file,
+    readable,
+    select_image,
     to_float32,
 )
 from lis2_lightning.errors import DataError
@@ -68,14 +73,16 @@ class MappedRaster(OpenedLate, ArrayRaster):
         shape: tuple[int, ...],
         order: Literal["C", "F"] = "C",
         channels: Literal["first", "last"] = "first",
+        plane: tuple[int, ...] = (),
     ) -> None:
         self.source = source
         self._channels = channels
         planes = shape if channels == "first" else (shape[-1], *shape[:-1])
-        self.shape = channels_first(planes, dtype, source)
+        self.shape, self._leading = select_image(planes, dtype, source, plane)
+        shape = tuple(int(side) for side in shape)
         self._path = path.absolute()
         self._dtype, self._offset, self._stored, self._order = dtype, offset, shape, order
-        end = offset + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        end = offset + math.prod(shape) * dtype.itemsize
         missing = end - self._path.stat().st_size
         if missing > 0:
             raise DataError(f"{path} is truncated, {missing} bytes are missing: copy it again")
@@ -90,29 +97,66 @@ class MappedRaster(OpenedLate, ArrayRaster):
             raise DataError(f"{self.source} cannot be opened: {error.strerror}") from error
         array = np.asarray(mapped)  # indexing np.memmap itself costs microseconds each time
         planes = array if self._channels == "first" else np.moveaxis(array, -1, 0)
-        return planes.reshape(self.shape)
+        return planes[self._leading].reshape(self.shape)
 
 
-def open_npy(path: Path, which: str | None) -> MappedRaster:
+class ArchivedRaster(OpenedLate, ArrayRaster):
+    """An array of an ``.npz`` archive; each process that reads it holds it whole."""
+
+    def __init__(self, address: Address, name: str) -> None:
+        self._path, self._name = address.path.absolute(), name
+        self.source = Address(address.path, name, address.plane).source
+        with zipfile.ZipFile(self._path) as archive, archive.open(f"{name}.npy") as file:
+            shape, _, dtype = read_npy_header(file)
+            size = archive.getinfo(f"{name}.npy").file_size
+            self.shape, self._leading = select_image(shape, dtype, self.source, address.plane)
+            if math.prod(shape) * dtype.itemsize > size:
+                raise DataError(f"{self.source} is truncated: write the archive again")
+
+    def open(self) -> NDArray[Any]:
+        """Load the array."""
+        with readable(self.source), np.load(self._path) as archive:
+            stored: NDArray[Any] = archive[self._name]
+            return stored[self._leading].reshape(self.shape)
+
+
+def open_npz(address: Address) -> ArchivedRaster:
+    """Open an array of an ``.npz`` archive by its name, or the only one."""
+    with zipfile.ZipFile(existing_file(address.path)) as archive:
+        names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+    name = (address.which or "").strip("/") or (names[0] if len(names) == 1 else "")
+    if name not in names:
+        asked = f"no array {name!r}" if name else f"{len(names)} arrays: name one"
+        raise DataError(
+            f"{address.path} has {asked}, as in {address.path}:{names[0] if names else 'image'}; "
+            f"valid are {', '.join(names)}"
+        )
+    return ArchivedRaster(address, name)
+
+
+def open_npy(address: Address) -> MappedRaster:
     """Open a ``.npy`` file, which holds a single array."""
-    if which is not None:
-        raise DataError(f"{path} holds a single array: remove {which!r}")
-    with existing_file(path).open("rb") as file:
+    with existing_file(address.path).open("rb") as file:
         try:
-            version = np.lib.format.read_magic(file)
-            read_header = (
-                np.lib.format.read_array_header_1_0
-                if version == (1, 0)
-                else np.lib.format.read_array_header_2_0
-            )
-            shape, fortran, dtype = read_header(file)
+            shape, fortran, dtype = read_npy_header(file)
         except ValueError as error:
-            raise DataError(f"{path} is not a NumPy file: write it with numpy.save") from error
+            raise DataError(
+                f"{address.path} is not a NumPy file: write it with numpy.save"
+            ) from error
         return MappedRaster(
-            path,
-            source=str(path),
+            address.path,
+            source=address.source,
             offset=file.tell(),
             dtype=dtype,
             shape=shape,
             order="F" if fortran else "C",
+            plane=address.plane,
         )
+
+
+def read_npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """The shape, whether the order is Fortran's, and the type of a ``.npy`` file."""
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(file)
+    return np.lib.format.read_array_header_2_0(file)

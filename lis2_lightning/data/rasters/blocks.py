@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lis2_lightning.data.rasters.contract import SlicedRaster
+from lis2_lightning.errors import DataError
 
 CACHE_BYTES = 64 * 2**20  # per raster and process: a band of blocks across a wide map
+MOST_BYTES = 4 * 2**30  # of one block: more is a damaged header or would not fit
 LEAST_SIDE = 256  # a block of one row, FITS's default, would be read almost pixel by pixel
 
 
@@ -22,12 +24,25 @@ class BlockRaster(SlicedRaster):
     _cached: Callable[[int, int], NDArray[Any]] | None = None
 
     def __init__(
-        self, shape: Sequence[int], dtype: np.dtype[Any], *, block: tuple[int, int], source: str
+        self,
+        shape: Sequence[int],
+        dtype: np.dtype[Any],
+        *,
+        block: tuple[int, ...],
+        source: str,
+        plane: tuple[int, ...] = (),
     ) -> None:
-        super().__init__(shape, dtype, source=source)
-        height, width = (-(-LEAST_SIDE // side) * side for side in block)
+        super().__init__(shape, dtype, source=source, plane=plane)
+        height, width = (-(-LEAST_SIDE // side) * side for side in block[-2:])
         self.block = height, width
-        block_bytes = self.shape[0] * height * width * dtype.itemsize
+        block_bytes = (
+            self.shape[0] * min(height, self.shape[1]) * min(width, self.shape[2]) * dtype.itemsize
+        )
+        if block_bytes > MOST_BYTES:
+            raise DataError(
+                f"{source} is stored in blocks of {block_bytes / 2**30:.1f} GiB, which are read "
+                f"whole: store it in smaller blocks, such as 512 x 512 px"
+            )
         self._num_cached = max(4, CACHE_BYTES // block_bytes)
 
     @abstractmethod

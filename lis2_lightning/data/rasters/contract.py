@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -17,7 +18,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from lis2_lightning.errors import DataError
+from lis2_lightning.data.rasters.address import NUMBERED
+from lis2_lightning.errors import DataError, Lis2Error, one_line
 from lis2_lightning.tiling.grid import Tile
 
 
@@ -25,8 +27,10 @@ from lis2_lightning.tiling.grid import Tile
 class Raster(Protocol):
     """A lazily read image of shape ``(C, H, W)``; an image of two dimensions has one channel.
 
-    Values are physical, as float32: scaled as the file says, NaN where the file has no value. At
-    most the requested pixels (or a few stored blocks) are held in memory.
+    Values are physical, as float32: scaled as the file says, and NaN where the file says that there
+    is no value (FITS ``BLANK``, the nodata value of a GeoTIFF). Such a pixel of a target is not
+    labelled. At most the requested pixels (or a few stored blocks) are held in memory; PNG, JPEG
+    and ``.npz`` images are held whole.
     """
 
     @property
@@ -100,10 +104,16 @@ class SlicedRaster(OpenedLate):
     block = (1, 1)
     """Height and width of the pixels that are read together, px."""
 
-    def __init__(self, shape: Sequence[int], dtype: np.dtype[Any], *, source: str) -> None:
+    def __init__(
+        self,
+        shape: Sequence[int],
+        dtype: np.dtype[Any],
+        *,
+        source: str,
+        plane: tuple[int, ...] = (),
+    ) -> None:
         self.source = source
-        self.shape = channels_first(shape, dtype, source)
-        self.leading = (0,) * (len(shape) - 3)  # indices of degenerate axes
+        self.shape, self.leading = select_image(shape, dtype, source, plane)
 
     @abstractmethod
     def fill(self, values: NDArray[np.float32], top: int, left: int) -> None:
@@ -113,7 +123,7 @@ class SlicedRaster(OpenedLate):
         """Read one rectangle, ``(C, height, width)``."""
         check_inside(self, tile.top, tile.left, tile.height, tile.width)
         values = np.empty((self.shape[0], tile.height, tile.width), dtype=np.float32)
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore"), readable(self.source):
             self.fill(values, tile.top, tile.left)
         return values
 
@@ -124,7 +134,7 @@ class SlicedRaster(OpenedLate):
         check_inside(self, tops, lefts, size, size)
         values = np.empty((len(tops), self.shape[0], size, size), dtype=np.float32)
         height, width = self.block
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore"), readable(self.source):
             for index in np.lexsort((lefts // width, tops // height)):  # each block is read once
                 self.fill(values[index], int(tops[index]), int(lefts[index]))
         return values
@@ -133,29 +143,79 @@ class SlicedRaster(OpenedLate):
 def channels_first(shape: Sequence[int], dtype: np.dtype[Any], source: str) -> tuple[int, int, int]:
     """The ``(C, H, W)`` of a stored array, without degenerate leading axes.
 
-    Radio maps are often stored as ``(1, 1, H, W)``: an image of one channel.
+    >>> channels_first((2, 1, 5, 7), np.dtype("f4"), "map.fits")
+    (2, 5, 7)
+    """
+    return select_image(shape, dtype, source)[0]
 
-    >>> channels_first((1, 1, 5, 7), np.dtype("f4"), "map.fits")
-    (1, 5, 7)
+
+def select_image(
+    shape: Sequence[int], dtype: np.dtype[Any], source: str, plane: tuple[int, ...] = ()
+) -> tuple[tuple[int, int, int], tuple[int | slice, ...]]:
+    """The ``(C, H, W)`` of an image in a stored array, and the index of its leading axes.
+
+    A plane gives the indices of the first axes. Of more than three axes that remain, those of
+    length 1 are dropped: radio maps are often ``(1, 1, H, W)`` or ``(2, 1, H, W)``.
+
+    >>> select_image((2, 1, 5, 7), np.dtype("f4"), "map.fits")
+    ((2, 5, 7), (slice(None, None, None), 0))
+    >>> select_image((40, 5, 7), np.dtype("f4"), "map.fits[0][3]", (3,))
+    ((1, 5, 7), (3,))
     """
     if dtype.kind not in "biuf":
+        advice = "take its real part or modulus" if dtype.kind == "c" else "convert it to float32"
         raise DataError(
-            f"{source} holds values of type {dtype}, an image needs integers or floats: "
-            f"convert it to float32"
+            f"{source} holds values of type {dtype}, an image needs integers or floats: {advice}"
         )
     sides = tuple(int(side) for side in shape)
-    while len(sides) > 3 and sides[0] == 1:
-        sides = sides[1:]
-    if len(sides) == 2:
-        sides = (1, *sides)
-    if len(sides) != 3:
+    shown = str(sides) if len(sides) <= 8 else f"{str(sides[:8])[:-1]}, ...)"
+    if sides and min(sides) < 1:
+        raise DataError(f"{source} has shape {shown}: an image needs at least one pixel")
+    leading = sides[: max(len(sides) - 2, 0)]
+    if len(plane) > len(leading) or any(i >= n for i, n in zip(plane, leading, strict=False)):
         raise DataError(
-            f"{source} has shape {tuple(shape)}, an image is (height, width) or "
-            f"(channels, height, width): select one plane of it"
+            f"{source} has no such plane: the shape is {shown}, and the axes before the "
+            f"height and width are indexed from 0"
         )
-    if 0 in sides:
-        raise DataError(f"{source} has shape {tuple(shape)}: an image needs at least one pixel")
-    return sides[0], sides[1], sides[2]
+    index: list[int | slice] = list(plane)
+    rest = leading[len(plane) :]
+    index += [0 if side == 1 and len(rest) > 1 else slice(None) for side in rest]
+    channels = [side for side in rest if side > 1 or len(rest) == 1]
+    if len(sides) < 2 or len(sides) > 32 or len(channels) > 1:
+        example = f"{plane_stem(source)}[{', '.join('0' * len(leading))}]"
+        raise DataError(
+            f"{source} has shape {shown}, an image is (height, width) or (channels, height, width)"
+            + (f": select one plane of it, as in {example}" if channels else "")
+        )
+    if sides[-1] <= 4 and channels and min(channels[0], sides[-2]) >= 16:
+        raise DataError(
+            f"{source} has shape {shown}, which looks like (height, width, channels): store the "
+            f"channels first, as by numpy.moveaxis(image, -1, 0)"
+        )
+    return (channels[0] if channels else 1, sides[-2], sides[-1]), tuple(index)
+
+
+def plane_stem(source: str) -> str:
+    """The text that a plane is added to: in FITS and TIFF files the image comes first."""
+    return f"{source}[0]" if Path(source).suffix.lower() in NUMBERED else source
+
+
+@contextmanager
+def readable(source: object) -> Iterator[None]:
+    """Turn whatever a library raises for a file that it cannot read into a :class:`DataError`."""
+    try:
+        yield
+    except Lis2Error:
+        raise
+    except Exception as error:  # damaged bytes can make a library raise anything
+        reason = one_line(error) or type(error).__name__
+        if "imagecodecs" in reason:
+            raise DataError(
+                f'reading {source} needs imagecodecs: pip install "lis2-lightning[geo]"'
+            ) from error
+        raise DataError(
+            f"{source} cannot be read ({reason}): it is damaged or of a kind that is not supported"
+        ) from error
 
 
 def check_inside(
@@ -190,6 +250,8 @@ def existing_file(path: Path) -> Path:
     """Return the path if it is a file, else raise a :class:`DataError`."""
     if path.is_dir():
         raise DataError(f"{path} is a folder, an image file is needed: name the file inside it")
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path} is a pipe or a device, an image must be a regular file")
     if not path.is_file():
         raise DataError(f"{path} does not exist: check the path of the image")
     return path

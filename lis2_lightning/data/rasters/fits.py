@@ -15,6 +15,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lis2_lightning.data.rasters.address import Address
 from lis2_lightning.data.rasters.arrays import MappedRaster
 from lis2_lightning.data.rasters.blocks import BlockRaster
 from lis2_lightning.data.rasters.contract import existing_file, to_float32
@@ -33,10 +34,17 @@ CELESTIAL = re.compile(
 class FitsRaster(MappedRaster):
     """An uncompressed FITS image, mapped; ``cards`` holds its celestial and beam keywords."""
 
-    def __init__(self, path: Path, *, source: str, offset: int, header: Any) -> None:
+    def __init__(self, address: Address, *, offset: int, header: Any) -> None:
         sides = [int(header[f"NAXIS{axis}"]) for axis in range(header["NAXIS"], 0, -1)]
         dtype = np.dtype(BITPIX[header["BITPIX"]])
-        super().__init__(path, source=source, offset=offset, dtype=dtype, shape=tuple(sides))
+        super().__init__(
+            address.path,
+            source=address.source,
+            offset=offset,
+            dtype=dtype,
+            shape=tuple(sides),
+            plane=address.plane,
+        )
         self.cards = celestial_cards(header)
         self._scale = float(header.get("BSCALE", 1.0))
         self._zero = float(header.get("BZERO", 0.0))
@@ -59,16 +67,17 @@ class FitsRaster(MappedRaster):
 class CompressedFitsRaster(BlockRaster):
     """A tile-compressed FITS image; astropy decompresses blocks on demand."""
 
-    def __init__(self, path: Path, *, source: str, index: int, hdu: Any) -> None:
+    def __init__(self, address: Address, *, index: int, hdu: Any) -> None:
         tile_shape = getattr(hdu, "tile_shape", None) or (1, 256)
         super().__init__(
             hdu.shape,
             np.dtype(np.float32),
-            block=(int(tile_shape[-2]), int(tile_shape[-1])),
-            source=source,
+            block=(1, *map(int, tile_shape)),
+            source=address.source,
+            plane=address.plane,
         )
         self.cards = celestial_cards(hdu.header)
-        self._path, self._index = path.absolute(), index
+        self._path, self._index = address.path.absolute(), index
 
     def open(self) -> Any:
         """Open the list of HDUs in this process."""
@@ -100,9 +109,9 @@ def celestial_cards(header: Any) -> Cards:
     return cards
 
 
-def open_fits(path: Path, which: str | None) -> FitsRaster | CompressedFitsRaster:
+def open_fits(address: Address) -> FitsRaster | CompressedFitsRaster:
     """Open an image by its HDU's number or EXTNAME, or the first."""
-    source = f"{path}[{which}]" if which else str(path)
+    path, which, _ = address
     with existing_file(path).open("rb") as file:
         if file.read(9) != b"SIMPLE  =":
             raise DataError(f"{path} is not a FITS file: it does not begin with the keyword SIMPLE")
@@ -110,9 +119,9 @@ def open_fits(path: Path, which: str | None) -> FitsRaster | CompressedFitsRaste
         with quiet(), _open_fits(path) as hdus:
             index, hdu = _pick(hdus, which, path)
             if type(hdu).__name__ == "CompImageHDU":
-                return CompressedFitsRaster(path, source=source, index=index, hdu=hdu)
+                return CompressedFitsRaster(address, index=index, hdu=hdu)
             offset = hdu.fileinfo()["datLoc"]
-            return FitsRaster(path, source=source, offset=offset, header=hdu.header)
+            return FitsRaster(address, offset=offset, header=hdu.header)
     except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         # what astropy raises for damaged headers, which it parses lazily
         raise DataError(f"the header of {path} is damaged: {one_line(error)}") from error
@@ -136,7 +145,7 @@ def quiet() -> warnings.catch_warnings[None]:
 def _open_fits(path: Path) -> Any:
     from astropy.io import fits
 
-    return fits.open(path, memmap=True)
+    return fits.open(path)  # memmap=True would refuse packed images with BZERO or BLANK
 
 
 def _pick(hdus: Any, which: str | None, path: Path) -> tuple[int, Any]:

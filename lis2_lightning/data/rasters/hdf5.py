@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from lis2_lightning.data.rasters.address import Address
 from lis2_lightning.data.rasters.contract import SlicedRaster, existing_file
 from lis2_lightning.errors import DataError, did_you_mean
 
@@ -22,8 +23,10 @@ CHUNK_SLOTS = 100_003  # a prime far above the number of chunks: two in one slot
 class Hdf5Raster(SlicedRaster):
     """A data set of an HDF5 file, ``(H, W)`` or ``(C, H, W)``."""
 
-    def __init__(self, path: Path, name: str, *, dataset: Any) -> None:
-        super().__init__(dataset.shape, dataset.dtype, source=f"{path}:/{name}")
+    def __init__(self, address: Address, name: str, *, dataset: Any) -> None:
+        path, source = address.path, address._replace(which=name).source
+        check_self_contained(dataset, source)
+        super().__init__(dataset.shape, dataset.dtype, source=source, plane=address.plane)
         self._path, self._name = path.absolute(), name
 
     def open(self) -> Any:
@@ -49,8 +52,26 @@ def open_h5(path: Path, *, cache_bytes: int = CHUNK_CACHE_BYTES) -> Any:
         raise DataError(f"{path} {reason}: copy it again, or check its path") from error
 
 
-def open_hdf5(path: Path, which: str | None) -> Hdf5Raster:
+def check_self_contained(dataset: Any, source: str) -> None:
+    """Refuse a data set without values, or whose values are in other files.
+
+    Otherwise a file from a stranger could have any file of this machine read.
+    """
+    if dataset.shape is None:
+        raise DataError(f"{source} is an empty data set: an image needs at least one pixel")
+    virtual = dataset.virtual_sources() if dataset.is_virtual else []
+    others = {name for name, *_ in dataset.external or []}
+    others |= {part.file_name for part in virtual} - {"."}
+    if others:
+        raise DataError(
+            f"{source} is stored in other files ({', '.join(sorted(others))}), which are not read: "
+            f"copy the values into the file itself, as with h5repack"
+        )
+
+
+def open_hdf5(address: Address) -> Hdf5Raster:
     """Open a data set of an HDF5 file by its name, or None if the file holds only one."""
+    path, which, _ = address
     with open_h5(path) as file:
         entries: list[str] = []
         file.visit(entries.append)
@@ -64,5 +85,21 @@ def open_hdf5(path: Path, which: str | None) -> Hdf5Raster:
             which = names[0]
         which = which.strip("/")
         if which not in names:
+            _refuse_external_links(file, which, path)
             raise DataError(f"{path} has no data set {which!r}: {did_you_mean(which, names)}")
-        return Hdf5Raster(path, which, dataset=file[which])
+        return Hdf5Raster(address, which, dataset=file[which])
+
+
+def _refuse_external_links(file: Any, name: str, path: Path) -> None:
+    """Say that a part of a name leads to another file; nothing is opened for it."""
+    group = file
+    for part in name.split("/"):
+        link = group.get(part, getlink=True)
+        if isinstance(link, h5py.ExternalLink):
+            raise DataError(
+                f"{path}:/{name} is a link to another file ({link.filename}), which is not "
+                f"followed: name that file itself"
+            )
+        group = group[part] if isinstance(link, h5py.HardLink) else None
+        if not isinstance(group, h5py.Group):
+            return

@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lis2_lightning.data.rasters.address import Address
 from lis2_lightning.data.rasters.arrays import MappedRaster
 from lis2_lightning.data.rasters.blocks import BlockRaster
-from lis2_lightning.data.rasters.contract import existing_file, optional_module
+from lis2_lightning.data.rasters.contract import existing_file, optional_module, to_float32
 from lis2_lightning.errors import DataError, one_line
+
+# what is wrong with a file is said once, by us; without a handler Python prints each line
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 class TiffRaster(BlockRaster):
     """A tiled or compressed TIFF image; in tifffile's axes, `S` last means channels last."""
 
-    def __init__(self, path: Path, page: int, *, array: Any, axes: str, source: str) -> None:
+    def __init__(
+        self, address: Address, page: int, *, array: Any, axes: str, nodata: float | None
+    ) -> None:
+        self._nodata = nodata
         self._last = axes.endswith("S")
         order = (-1, *range(array.ndim - 1)) if self._last else tuple(range(array.ndim))
         shape, chunks = (
             [int(sides[axis]) for axis in order] for sides in (array.shape, array.chunks)
         )
-        block = (chunks[-2], chunks[-1])
-        super().__init__(shape, np.dtype(array.dtype), block=block, source=source)
-        self._path, self._page = path.absolute(), page
+        super().__init__(
+            shape,
+            np.dtype(array.dtype),
+            block=(1, *chunks),
+            source=address.source,
+            plane=address.plane,
+        )
+        self._path, self._page = address.path.absolute(), page
 
     def open(self) -> tuple[Any, Any]:
         """Open the file and its pixels in this process."""
@@ -41,17 +54,38 @@ class TiffRaster(BlockRaster):
     def read_block(self, rows: slice, columns: slice) -> NDArray[Any]:
         """Decompress whole tiles."""
         _, pixels = self.handle
-        try:
-            if self._last:
-                return np.moveaxis(np.asarray(pixels[..., rows, columns, :]), -1, 0)
-            return np.asarray(pixels[..., rows, columns])
-        except (ValueError, OSError) as error:
-            raise DataError(f"{self.source} cannot be decompressed: {one_line(error)}") from error
+        if self._last:
+            stored = np.moveaxis(np.asarray(pixels[..., rows, columns, :]), -1, 0)
+            stored = stored[self.leading]
+        else:
+            stored = np.asarray(pixels[(*self.leading, ..., rows, columns)])
+        return stored if self._nodata is None else without_nodata(stored, self._nodata)
 
 
-def open_tiff(path: Path, which: str | None) -> MappedRaster | TiffRaster:
+class MappedTiffRaster(MappedRaster):
+    """A TIFF image of contiguous pixels."""
+
+    nodata: float | None = None
+
+    def scaled(self, stored: NDArray[Any]) -> NDArray[np.float32]:
+        """Copy stored numbers as float32 values, NaN where there is no value."""
+        return without_nodata(stored, self.nodata)
+
+
+def without_nodata(stored: NDArray[Any], nodata: float | None) -> NDArray[np.float32]:
+    """Copy stored numbers as float32 values, NaN where they are the nodata value."""
+    values = to_float32(stored)
+    if nodata is not None:
+        # GDAL writes -3.4028234663852886e+38 with fewer digits: compare in the type of the pixels
+        kind = stored.dtype.type if stored.dtype.kind == "f" else float
+        with np.errstate(over="ignore"):
+            values[stored == kind(nodata)] = np.nan
+    return values
+
+
+def open_tiff(address: Address) -> MappedRaster | TiffRaster:
     """Open a series of equal pages of a TIFF file by its number, or the first."""
-    source = f"{path}[{which}]" if which else str(path)
+    path, which, _ = address
     page = int(which) if which is not None and which.isdecimal() else 0
     with _open(existing_file(path)) as file:
         if (which is not None and not which.isdecimal()) or page >= len(file.series):
@@ -59,18 +93,31 @@ def open_tiff(path: Path, which: str | None) -> MappedRaster | TiffRaster:
                 f"{path} has no image {which!r}: choose one of 0 to {len(file.series) - 1}"
             )
         series = file.series[page]
+        nodata = _nodata(series.keyframe)
         if series.dataoffset is not None:
-            return MappedRaster(
+            mapped = MappedTiffRaster(
                 path,
-                source=source,
+                source=address.source,
                 offset=series.dataoffset,
                 dtype=series.dtype.newbyteorder(file.byteorder),
                 shape=series.shape,
                 channels="last" if series.axes.endswith("S") else "first",
+                plane=address.plane,
             )
+            mapped.nodata = nodata
+            return mapped
         zarr = optional_module("zarr", path, "zarr")  # tifffile reads single tiles through it
         array = zarr.open(series.aszarr(level=0), mode="r")
-        return TiffRaster(path, page, array=array, axes=series.axes, source=source)
+        return TiffRaster(address, page, array=array, axes=series.axes, nodata=nodata)
+
+
+def _nodata(page: Any) -> float | None:
+    """The number that stands for no value in a GeoTIFF (GDAL_NODATA)."""
+    tag = page.tags.get(42113)
+    try:
+        return None if tag is None else float(str(tag.value).strip(" \0"))
+    except ValueError:
+        return None  # GDAL ignores such a text too
 
 
 def _open(path: Path) -> Any:

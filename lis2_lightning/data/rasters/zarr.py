@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lis2_lightning.data.rasters.address import Address
 from lis2_lightning.data.rasters.blocks import BlockRaster
 from lis2_lightning.data.rasters.contract import optional_module
 from lis2_lightning.errors import DataError, did_you_mean, one_line
@@ -16,14 +17,15 @@ from lis2_lightning.errors import DataError, did_you_mean, one_line
 class ZarrRaster(BlockRaster):
     """A Zarr array, ``(H, W)`` or ``(C, H, W)``, on disk; its name is empty outside a group."""
 
-    def __init__(self, path: Path, name: str, *, array: Any, source: str) -> None:
+    def __init__(self, address: Address, name: str, *, array: Any) -> None:
         super().__init__(
             array.shape,
             np.dtype(array.dtype),
-            block=tuple(array.chunks[-2:]) if array.ndim > 1 else (1, 1),
-            source=source,
+            block=(1, *array.chunks),
+            source=address._replace(which=name).source,
+            plane=address.plane,
         )
-        self._path, self._name = path.absolute(), name
+        self._path, self._name = address.path.absolute(), name
 
     def open(self) -> Any:
         """Open the array in this process."""
@@ -35,19 +37,34 @@ class ZarrRaster(BlockRaster):
         return np.asarray(self.handle[(*self.leading, ..., rows, columns)])
 
 
-def open_zarr(path: Path, which: str | None) -> ZarrRaster:
+def open_zarr(address: Address) -> ZarrRaster:
     """Open a Zarr array by its name inside a group, or None if the folder is, or holds, one."""
+    path, which, _ = address
     if not path.is_dir():
-        raise DataError(f"{path} does not exist: check the path of the image")
-    arrays = _arrays(_open(path))
+        reason = (
+            "is a file, a Zarr image is a folder: unpack it"
+            if path.is_file()
+            else ("does not exist: check the path of the image")
+        )
+        raise DataError(f"{path} {reason}")
+    node = _open(path)
+    arrays = _arrays(node)
     name = (which or "").strip("/")
-    if which is None and len(arrays) == 1:
-        name = next(iter(arrays))
+    if which is None and "" not in arrays:
+        name = next(iter(arrays)) if len(arrays) == 1 else _full_resolution(node.attrs)
     if name not in arrays:
         asked = f"no array {name!r}" if name else f"{len(arrays)} arrays and none was selected"
-        raise DataError(f"{path} has {asked}: {did_you_mean(name, arrays)}")
-    source = f"{path}:/{name}" if name else str(path)
-    return ZarrRaster(path, name, array=arrays[name], source=source)
+        raise DataError(
+            f"{path} has {asked}: {did_you_mean(name, arrays)}, "
+            f"written as in {path}:/{next(iter(arrays), '0')}"
+        )
+    return ZarrRaster(address, name, array=arrays[name])
+
+
+def _full_resolution(attributes: Any) -> str:
+    """The name of the first level of an OME-Zarr image, or nothing."""
+    levels = attributes.get("ome", attributes).get("multiscales") or [{}]
+    return str((levels[0].get("datasets") or [{"path": ""}])[0]["path"])
 
 
 def _open(path: Path) -> Any:
