@@ -98,6 +98,7 @@ def test_the_test_rows_are_those_of_one_process_with_the_same_batches(
     shared = came("runs")(job)
     alone = jobs.trainer(replace(job, world=1), tmp_path)
     alone.model.load_state_dict({n: w.float() for n, w in shared["tested"].items()})
+    alone.module.threshold = shared["returned"]["metrics_test"].get("val_threshold")
     scores = alone.test(ckpt_path=None)
     rows = jobs.rows(tmp_path / replace(job, world=1).place / "test_results.csv")
     assert [row["batch"] for row in rows] == [*range(math.ceil(job.sizes[2] / job.batch_size))]
