@@ -12,7 +12,7 @@ import numpy as np
 
 from lis2_lightning.base.files import atomic
 from lis2_lightning.data import AnyDataset, TileDataset, write_map
-from lis2_lightning.data.open_raster import split_source
+from lis2_lightning.data.rasters.address import parse_address
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.inference.segmenter import Map
 
@@ -43,7 +43,9 @@ def check_map_path(path: Path, dataset: AnyDataset, *, overwrite: bool) -> None:
     if path.is_dir():
         raise ConfigError(f"{path} is a folder: name a file inside it")
     if path.exists():
-        image = split_source(dataset.image.source)[0] if isinstance(dataset, TileDataset) else None
+        image = (
+            parse_address(dataset.image.source).path if isinstance(dataset, TileDataset) else None
+        )
         if image is not None and image.exists() and path.samefile(image):
             raise ConfigError(f"{path} is the image itself: choose another output")
         if not overwrite:

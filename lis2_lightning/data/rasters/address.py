@@ -7,8 +7,8 @@ of a FITS or TIFF file, and ``[plane]`` the indices, from 0, of the first axes o
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from lis2_lightning.errors import DataError
 
@@ -19,7 +19,8 @@ INSIDE = re.compile(rf"(.+?\.(?:{NAMED})):(.+)", re.IGNORECASE)
 PLANE = re.compile(r"\s*\d+\s*(,\s*\d+\s*)*")
 
 
-class Address(NamedTuple):
+@dataclass(frozen=True)
+class Address:
     """A file, what is read in it, and the plane of that."""
 
     path: Path

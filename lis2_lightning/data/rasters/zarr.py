@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ class ZarrRaster(BlockRaster):
             array.shape,
             np.dtype(array.dtype),
             block=(1, *array.chunks),
-            source=address._replace(which=name).source,
+            source=replace(address, which=name).source,
             plane=address.plane,
         )
         self._path, self._name = address.path.absolute(), name
