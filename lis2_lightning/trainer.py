@@ -180,7 +180,8 @@ class Trainer(TrainerView):
             SnapshotError: The file is missing, damaged, no snapshot, or of another network.
             ConfigError: As for :meth:`from_config`, or the snapshot names code it may not import.
         """
-        snapshot = peek(Path(path).absolute())
+        snapshot = peek(path)
+        snapshot.path = snapshot.path.absolute()  # the program may change its folder
         config = snapshot.config
         if image is not None:
             config, overrides = for_image(config, image, source=str(path), overrides=overrides)

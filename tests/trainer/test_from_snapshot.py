@@ -87,5 +87,6 @@ def test_a_copy_of_a_snapshot_continues_the_run_that_wrote_it(tiny: Make, tmp_pa
 
 
 def test_a_snapshot_of_another_network_is_refused_at_once(finished: Finished) -> None:
+    wider: dict[str, Any] = {"model.features": 3}
     with pytest.raises(SnapshotError, match=r"does not fit the network: .*of another shape: "):
-        Trainer.from_snapshot(finished[0] / "best.pt", **{"model.features": 3})
+        Trainer.from_snapshot(finished[0] / "best.pt", **wider)

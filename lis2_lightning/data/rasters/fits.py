@@ -111,7 +111,7 @@ def celestial_cards(header: Any) -> Cards:
 
 def open_fits(address: Address) -> FitsRaster | CompressedFitsRaster:
     """Open an image by its HDU's number or EXTNAME, or the first."""
-    path, which, _ = address
+    path, which = address.path, address.which
     with existing_file(path).open("rb") as file:
         if file.read(9) != b"SIMPLE  =":
             raise DataError(f"{path} is not a FITS file: it does not begin with the keyword SIMPLE")

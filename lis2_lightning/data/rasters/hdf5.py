@@ -72,7 +72,7 @@ def check_self_contained(dataset: Any, source: str) -> None:
 
 def open_hdf5(address: Address) -> Hdf5Raster:
     """Open a data set of an HDF5 file by its name, or None if the file holds only one."""
-    path, which, _ = address
+    path, which = address.path, address.which
     with open_h5(path) as file:
         entries: list[str] = []
         file.visit(entries.append)

@@ -85,7 +85,7 @@ def without_nodata(stored: NDArray[Any], nodata: float | None) -> NDArray[np.flo
 
 def open_tiff(address: Address) -> MappedRaster | TiffRaster:
     """Open a series of equal pages of a TIFF file by its number, or the first."""
-    path, which, _ = address
+    path, which = address.path, address.which
     page = int(which) if which is not None and which.isdecimal() else 0
     with _open(existing_file(path)) as file:
         if (which is not None and not which.isdecimal()) or page >= len(file.series):

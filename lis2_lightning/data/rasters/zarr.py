@@ -40,7 +40,7 @@ class ZarrRaster(BlockRaster):
 
 def open_zarr(address: Address) -> ZarrRaster:
     """Open a Zarr array by its name inside a group, or None if the folder is, or holds, one."""
-    path, which, _ = address
+    path, which = address.path, address.which
     if not path.is_dir():
         reason = (
             "is a file, a Zarr image is a folder: unpack it"
