@@ -21,9 +21,6 @@ from lis2_lightning.data.tiles import ImageTiles, TileDataset, check_no_shared_p
 if TYPE_CHECKING:
     from lis2_lightning.data.datamodule import SegmentationData, first_batch
 
-if TYPE_CHECKING:
-    from lis2_lightning.data.datamodule import SegmentationData, first_batch
-
 __all__ = [
     "AnyDataset",
     "Batch",

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from lis2_lightning.base.files import atomic
+from lis2_lightning.base.files import atomic, shown
 from lis2_lightning.data import AnyDataset, TileDataset, write_map
 from lis2_lightning.data.rasters.address import parse_address
 from lis2_lightning.errors import ConfigError
@@ -68,4 +68,4 @@ def write_maps(maps: Sequence[Map], dataset: AnyDataset, path: Path) -> None:
     else:
         with atomic(path) as file:
             np.save(file, np.stack(maps))
-    _log.info("the map is in %s", path)
+    _log.info("the map is in %s", shown(path))

@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 
+from lis2_lightning.base.files import shown
 from lis2_lightning.data import AnyDataset, TileDataset
 from lis2_lightning.inference import Map
 from lis2_lightning.report.pictures import draw_curves, draw_prediction
@@ -45,7 +46,7 @@ def say_how_to_map(dataset: AnyDataset | None, folder: Path) -> None:
         _log.info(
             "no map or picture of an image above 4 million pixels: lis2 predict --ckpt_path %s "
             "maps it",
-            folder,
+            shown(folder),
         )
 
 

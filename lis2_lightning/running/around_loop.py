@@ -165,11 +165,21 @@ def _check_monitor(settings: Settings, module: SegmentationModule) -> None:
         raise ConfigError(f"monitor {settings.monitor!r} is not logged: {hint}")
 
 
-def _check_batch(module: SegmentationModule, batch: Mapping[str, Tensor]) -> None:
+@contextmanager
+def trial(module: SegmentationModule) -> Iterator[None]:
+    """Try a network in evaluation mode, without a trace in it or in the random generator."""
     training = module.model.training
     module.model.eval()
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        module.model.train(training)
+
+
+def _check_batch(module: SegmentationModule, batch: Mapping[str, Tensor]) -> None:
+    try:
+        with trial(module):
             output = module(batch)
             module.loss(output, batch["target"], batch.get("labelled"))
     except (RuntimeError, TypeError) as error:
@@ -178,5 +188,3 @@ def _check_batch(module: SegmentationModule, batch: Mapping[str, Tensor]) -> Non
         raise DataError(
             f"{name} does not take a batch of shape {shape}: {one_line(error)}"
         ) from error
-    finally:
-        module.model.train(training)

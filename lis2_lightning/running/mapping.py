@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
-import torch
-
 from lis2_lightning.assembly.assemble import Assembly
+from lis2_lightning.base.files import shown
 from lis2_lightning.callbacks.run_folder import make_folder
 from lis2_lightning.data import AnyDataset, TileDataset, first_batch
 from lis2_lightning.data.open_raster import Source
 from lis2_lightning.errors import ConfigError, DataError, one_line
 from lis2_lightning.inference import Map, check_map_path, default_map_path, write_maps
+from lis2_lightning.running.around_loop import trial
 from lis2_lightning.training.module import SegmentationModule
 
 _log = logging.getLogger("lis2_lightning")
@@ -42,12 +42,14 @@ def predict(
         if path is None and image is None:
             path = default_map_path(dataset, folder)
             if path.exists() and not overwrite:
-                path, kept = None, f"; {path} stays as it is: overwrite=True replaces it"
+                path, kept = None, f"; {shown(path)} stays as it is: overwrite=True replaces it"
         if path is not None:
             if path.absolute().parent == folder.absolute():
                 make_folder(folder)
             check_map_path(path, dataset, overwrite=overwrite)
-        _log.info("mapping %s%s%s", _described(dataset), f" into {path}" if path else "", kept)
+        _log.info(
+            "mapping %s%s%s", _described(dataset), f" into {shown(path)}" if path else "", kept
+        )
         run()
         maps = built.segmenter.maps
         if path is not None and built.lightning.is_global_zero:
@@ -85,10 +87,8 @@ def _described(dataset: AnyDataset) -> str:
 def _check_network(module: SegmentationModule, dataset: AnyDataset) -> None:
     """Try the network on a tile: another number of channels is refused before any work."""
     batch = first_batch(dataset)
-    training = module.model.training
-    module.model.eval()
     try:
-        with torch.no_grad():
+        with trial(module):
             module(batch)
     except (RuntimeError, TypeError, DataError) as error:
         channels, *sides = batch["patch"].shape[1:]
@@ -97,5 +97,3 @@ def _check_network(module: SegmentationModule, dataset: AnyDataset) -> None:
             f"{channels} channel{'s' * (channels > 1)} of {' x '.join(map(str, sides))} px: "
             f"{one_line(error)}"
         ) from error
-    finally:
-        module.model.train(training)
