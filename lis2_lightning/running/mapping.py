@@ -42,7 +42,8 @@ def predict(
         if path is None and image is None:
             path = default_map_path(dataset, folder)
             if path.exists() and not overwrite:
-                path, kept = None, f"; {shown(path)} stays as it is: overwrite=True replaces it"
+                kept = f"; {shown(path)} stays as it is: overwrite=True replaces it"
+                path = None
         if path is not None:
             if path.absolute().parent == folder.absolute():
                 make_folder(folder)

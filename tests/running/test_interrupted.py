@@ -16,6 +16,7 @@ import torch
 
 from lis2_lightning import Trainer
 from lis2_lightning.snapshots import read_snapshot
+from tests.running.equality import same
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 Make = Callable[..., dict[str, Any]]
@@ -124,15 +125,6 @@ class CountsBatches(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *args: Any) -> None:
         self.batches[trainer.current_epoch, args[-1]] += 1
-
-
-def same(first: Any, second: Any) -> bool:
-    """Whether nested values are equal bit for bit."""
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(same(first[key], second[key]) for key in first)
-    if isinstance(first, list | tuple):
-        return len(first) == len(second) and all(map(same, first, second))
-    return torch.equal(first, second) if isinstance(first, torch.Tensor) else bool(first == second)
 
 
 def without_places(info: dict[str, Any]) -> dict[str, Any]:

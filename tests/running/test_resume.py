@@ -14,6 +14,7 @@ import torch
 
 from lis2_lightning import ConfigError, SnapshotError, Trainer
 from lis2_lightning.snapshots import read_snapshot
+from tests.running.equality import same
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 Make = Callable[..., dict[str, Any]]
@@ -43,15 +44,6 @@ def counted(trainer: Trainer) -> tuple[dict[str, Any], dict[int, int]]:
     trainer.lightning.callbacks.append(counts)  # type: ignore[attr-defined]  # set by Lightning
     info = trainer.train()
     return info, dict(counts.batches)
-
-
-def same(first: Any, second: Any) -> bool:
-    """Whether nested values are equal bit for bit."""
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(same(first[key], second[key]) for key in first)
-    if isinstance(first, list | tuple):
-        return len(first) == len(second) and all(map(same, first, second))
-    return torch.equal(first, second) if isinstance(first, torch.Tensor) else bool(first == second)
 
 
 def without_places(info: dict[str, Any]) -> dict[str, Any]:
