@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import time
@@ -35,7 +34,6 @@ from lis2_lightning.snapshots import Snapshot, peek
 from lis2_lightning.trackers import Tracker
 from lis2_lightning.training.module import OptimizerCallable, SchedulerCallable
 
-_log = logging.getLogger("lis2_lightning")
 # what shows the default in --help and in a resolved configuration; it is no loss yet
 DEFAULT_LOSS: nn.Module = lazy_instance(nn.BCELoss)
 
@@ -210,6 +208,7 @@ class Trainer(TrainerView):
             SystemExit: SIGTERM or SIGUSR1 ended it, likewise.
         """
         if not self._result:
+            _ = self._built  # devices that cannot be used are refused first
             resume.check_folder(self._settings)
             self._result = results.stored(self._settings, self.global_config)
         if self._result:
@@ -369,7 +368,7 @@ class Trainer(TrainerView):
         if checkpoint is not None and name != "fit":
             checkpoint = resume.snapshot_path(checkpoint, self._named)
         if checkpoint is None and (name == "fit" or not self._has_run):
-            self._start_from_weights()
+            weights.prepare(self.model, self._origin, self._settings.weights_path)
         if name == "test":
             make_folder(self._settings.run_dir)
         run, self._has_run = getattr(self.lightning, name), True
@@ -383,12 +382,6 @@ class Trainer(TrainerView):
                 weights_only=True,
                 **options,
             )
-
-    def _start_from_weights(self) -> None:
-        if self._origin is not None:
-            _log.info("using the weights of %s", self._origin)
-        elif self._settings.weights_path is not None:
-            weights.start_from(self.model, self._settings.weights_path)
 
     @property
     def _named(self) -> dict[str, Path]:

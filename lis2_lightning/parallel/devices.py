@@ -13,6 +13,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 
+from lis2_lightning.base.files import shown
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.parallel.processes import Launch, launched
 
@@ -64,10 +65,10 @@ def check_processes(arguments: Mapping[str, Any], trainer: pl.Trainer, run_dir: 
 def needs_a_script(run_dir: Path) -> str:
     """The error message where no script can be started again for each device."""
     config = run_dir / "config.yaml"
+    name = shown(config) if config.is_file() else "YOUR_CONFIG.yaml"
     return (
         "several devices in a notebook, and strategies that fork or spawn, are not supported: run "
-        f"`lis2 fit --config {config if config.is_file() else 'YOUR_CONFIG.yaml'}` in a terminal, "
-        "or set lightning.devices to 1"
+        f"`lis2 fit --config {name}` in a terminal, or set lightning.devices to 1"
     )
 
 

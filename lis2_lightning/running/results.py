@@ -129,29 +129,34 @@ def store(
         "info": dict(info),
         "stopped_early": bool(waited),
         "waited": waited,
-        "ended": _reason(settings, built, start),
-        "resumed": "" if start is None else f"at {start.place}, from {start}",
+        "ended": _reason(settings, built),
         "seconds": round(seconds, 3),
     }
+    # where a run was resumed is shown, not stored: the result is that of an undisturbed one
     with atomic(settings.run_dir / _RESULT) as file:
         file.write(json.dumps(record, indent=2).encode() + b"\n")
+    if start is not None:
+        record["resumed"] = f"at {start.place}, from {start}"
+        if start.position == _position(built):
+            record["ended"] = f"nothing was left to train: {record['ended']}"
     _log.info("%s", _summary(settings, info, record))
 
 
-def _reason(settings: Settings, built: Assembly, start: Snapshot | None) -> str:
+def _position(built: Assembly) -> tuple[int, int]:
+    """Epochs that are done, and batches of one that is not."""
+    is_whole = epoch_is_whole(built.lightning)
+    return built.log.epochs_run, 0 if is_whole else batches_done(built.lightning)
+
+
+def _reason(settings: Settings, built: Assembly) -> str:
     """Why a run ended."""
-    done, batch = built.log.epochs_run, 0
-    if not epoch_is_whole(built.lightning):
-        batch = batches_done(built.lightning)
+    done, batch = _position(built)
     if stopped := _stopped(built):
-        reason = f"early stopping: no better {stopped[0].monitor}, patience {stopped[0].patience}"
-    elif done >= settings.epochs:
-        reason = "all epochs are done"
-    else:
-        where = f"in epoch {done}, batch {batch}" if batch else f"before epoch {done}"
-        reason = f"stopped by {_limit(built.lightning)} {where}; resume: auto continues"
-    is_idle = start is not None and start.position == (done, batch)
-    return f"nothing was left to train: {reason}" if is_idle else reason
+        return f"early stopping: no better {stopped[0].monitor}, patience {stopped[0].patience}"
+    if done >= settings.epochs:
+        return "all epochs are done"
+    where = f"in epoch {done}, batch {batch}" if batch else f"before epoch {done}"
+    return f"stopped by {_limit(built.lightning)} {where}; resume: auto continues"
 
 
 def _limit(trainer: Any) -> str:
@@ -183,7 +188,7 @@ def _summary(settings: Settings, info: Mapping[str, Any], record: Mapping[str, A
         f"best {settings.monitor}": f"{info['best_loss']:.6g}",
         "epochs": f"{info['epochs_run']} of {settings.epochs}",
         "ended": record["ended"],
-        "resumed": record["resumed"],
+        "resumed": record.get("resumed"),
         "training time": f"{record['seconds']:.1f} s",
         "best snapshot": info["final_model_path"] or "none",
         "run folder": shown(settings.run_dir),
@@ -200,6 +205,6 @@ def _test_rows(scores: Mapping[str, float]) -> dict[str, str]:
         if name not in {at_threshold, threshold}:
             rows[f"test {name}"] = f"{score:.4f}"
         if name == "dice" and at_threshold in scores:
-            key = f"test dice at {scores[threshold]:.2g}, best on val"
+            key = f"test dice at {scores[threshold]:.3f}, best on val"
             rows[key] = f"{scores[at_threshold]:.4f}"
     return rows

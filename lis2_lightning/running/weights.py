@@ -31,6 +31,14 @@ def restore(model: nn.Module, snapshot: Snapshot) -> None:
         raise SnapshotError(f"the snapshot {snapshot} does not fit the network: {misfits}")
 
 
+def prepare(model: nn.Module, origin: Snapshot | None, path: Path | None) -> None:
+    """Report that a network has the weights of its snapshot, or start it from those of a file."""
+    if origin is not None:
+        _log.info("using the weights of %s", origin)
+    elif path is not None:
+        start_from(model, path)
+
+
 def start_from(model: nn.Module, path: Path) -> None:
     """Give a network whatever fits it of a file's weights, and report what does not.
 

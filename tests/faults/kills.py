@@ -216,7 +216,7 @@ def left_by(place: Path) -> dict[str, Any]:
         if path.suffix == ".pt":
             left[path.name] = read_snapshot(path)
         elif path.name == "result.json":
-            left[path.name] = {**json.loads(path.read_text()), "seconds": 0, "resumed": ""}
+            left[path.name] = {**json.loads(path.read_text()), "seconds": 0}
         elif path.name not in PASSED_OVER:
             left[path.name] = path.read_bytes()
     return left

@@ -105,7 +105,7 @@ def test_the_table_shows_both_dice_scores_and_where_the_threshold_comes_from(
     scores = Trainer.from_config(tiny(epochs=1)).train()["metrics_test"]
     lines = [line.split("  ") for line in caplog.text.splitlines() if line.startswith("test ")]
     shown = {name: value.strip() for name, *_, value in lines}
-    name = f"test dice at {scores['val_threshold']:.2g}, best on val"
+    name = f"test dice at {scores['val_threshold']:.3f}, best on val"
     assert list(shown)[2:4] == ["test dice", name]
     assert shown[name] == f"{scores['dice_at_val_threshold']:.4f}"
     assert "test val_threshold" not in shown
