@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, ProgressBar
 from lightning.pytorch.plugins import LayerSync
+from torch import nn
 
 from lis2_lightning.assembly.settings import FIXED, Settings
 from lis2_lightning.base.private_names import leave_signals_alone, never_broadcast_sigterm
@@ -30,6 +31,7 @@ from lis2_lightning.config import as_list, to_lis2
 from lis2_lightning.data import SegmentationData, TileDataset, check_no_shared_pixels
 from lis2_lightning.errors import ConfigError, one_line
 from lis2_lightning.inference import Segmenter
+from lis2_lightning.models import UNet
 from lis2_lightning.parallel.batchnorm import SharedBatchNorm
 from lis2_lightning.parallel.children import watch_parent
 from lis2_lightning.parallel.devices import (
@@ -96,7 +98,8 @@ def assemble(settings: Settings, config: Mapping[str, Any], *, seed: int) -> Ass
         *snapshots,
     ]
     callbacks += [early_stopper] if early_stopper is not None else []
-    io = SnapshotIO(partial(_snapshot, config, best), config)
+    network = model_config(settings.model, config["model"])
+    io = SnapshotIO(partial(_snapshot, config, network, best), config)
     return Assembly(
         module=_module(settings, exchange),
         data=data,
@@ -160,13 +163,25 @@ def _snapshots(
     return best, every, last, inside
 
 
+def model_config(model: nn.Module, described: Any) -> dict[str, Any]:
+    """The network as LIS2 finds it in a snapshot, whether it was an object or in any spelling."""
+    spelled: dict[str, Any] = to_lis2("model", described)
+    network = getattr(model, "_orig_mod", model)  # of torch.compile
+    if type(network) is not UNet:
+        return spelled
+    return {**{k: v for k, v in spelled.items() if k == "encoder"}, **network.lis2_config}
+
+
 def _snapshot(
-    config: Mapping[str, Any], best: BestSnapshot, checkpoint: Mapping[str, Any]
+    config: Mapping[str, Any],
+    network: Mapping[str, Any],
+    best: BestSnapshot,
+    checkpoint: Mapping[str, Any],
 ) -> dict[str, Any]:
     next_epoch, next_batch = position(checkpoint)
     return to_snapshot(
         checkpoint,
-        model_config=to_lis2("model", config["model"]),
+        model_config=network,
         global_config=config,
         best_loss=best.best_loss,
         next_epoch=next_epoch,
