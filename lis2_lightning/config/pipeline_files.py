@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -16,7 +15,7 @@ _NUM_FOLDS: Final = ("nb_folds", "k")
 _TRAIN_RATIO: Final = ("train_ratio", "k_train")
 _NO_EFFECT: Final = ("inference_source", "gpus", "nb_folds", "name")
 _FILES: Final = ("indices_path", "save_indices", "dataset_path", "name")
-_DEVICE: Final = re.compile(r"(cpu|cuda|gpu|mps)?(?::?(\d+))?")
+_ACCELERATORS: Final = {"cpu": "cpu", "cuda": "gpu", "mps": "mps"}  # torch's names, Lightning's
 _log = logging.getLogger("lis2_lightning")
 
 
@@ -57,18 +56,19 @@ def _data_sets(data: Mapping[str, Any], run_name: str) -> dict[str, Any]:
             "write train_dataset, val_dataset and test_dataset, each with fold_assignments and "
             "fold_list"
         )
+    _check_keys(data, {"type", "dataset_path", "name", "controller", *_SETS}, "data")
     known = {"type", "split", *_AREAS, *_NUM_FOLDS, *_TRAIN_RATIO, *_FILES}
-    for key in controller:
-        if key not in known:
-            raise ConfigError(f"unknown key 'data.controller.{key}': {did_you_mean(key, known)}")
+    _check_keys(controller, known, "data.controller")
+    for theirs in _SETS:
+        if not isinstance(data.get(theirs), Mapping):
+            raise ConfigError(f"data.{theirs} must hold keys and values, got {data.get(theirs)!r}")
     num_folds = _first(controller, _NUM_FOLDS, default=1)
     splits = _splits(num_folds, _first(controller, _TRAIN_RATIO, default=0.8))
     split = controller.get("split", 0 if len(splits) == 1 else None)
     if split not in range(len(splits)):
         raise ConfigError(
-            f"data.controller asks for {len(splits)} runs, one for each split of the folds: run "
-            f"lis2 fit for each, with split: 0 to {len(splits) - 1} in data.controller, got "
-            f"{split!r}"
+            f"data.controller.split must be a number from 0 to {len(splits) - 1}, one for each run "
+            f"that LIS2 makes of this file, got {split!r}"
         )
     folds = {
         "dealing": _DEALING[controller["type"]],
@@ -77,18 +77,25 @@ def _data_sets(data: Mapping[str, Any], run_name: str) -> dict[str, Any]:
     }
     shared = {key: data[key] for key in ("type", "dataset_path") if key in data}
     sets = {
-        ours: {**(data.get(theirs) or {}), **shared, "area_folds": folds, "fold_list": fold_list}
+        ours: {**data[theirs], **shared, "area_folds": folds, "fold_list": fold_list}
         for (theirs, ours), fold_list in zip(_SETS.items(), splits[split], strict=True)
     }
     return {**sets, "run_name": f"{run_name}_fold_{split}" if len(splits) > 1 else run_name}
 
 
-def _first(mapping: Mapping[str, Any], names: tuple[str, ...], *, default: float) -> Any:
-    """A number that has two names."""
-    value = next((mapping[name] for name in names if name in mapping), default)
-    if not isinstance(value, int | float):
-        raise ConfigError(f"data.controller.{names[0]} must be a number, got {value!r}")
-    return value
+def _check_keys(section: Mapping[str, Any], known: set[str], path: str) -> None:
+    for key in section:
+        if key not in known:
+            raise ConfigError(f"unknown key '{path}.{key}': {did_you_mean(str(key), known)}")
+
+
+def _first(controller: Mapping[str, Any], names: tuple[str, ...], *, default: float) -> Any:
+    """A number that has two names; a whole one if the default is."""
+    value = next((controller[name] for name in names if name in controller), default)
+    if isinstance(value, int) or (isinstance(value, float) and isinstance(default, float)):
+        return value
+    kind = "a number" if isinstance(default, float) else "a whole number"
+    raise ConfigError(f"data.controller.{names[0]} must be {kind}, got {value!r}")
 
 
 def _splits(num_folds: int, train_ratio: float) -> list[tuple[list[int], ...]]:
@@ -136,24 +143,23 @@ def from_script(config: Mapping[str, Any]) -> dict[str, Any]:
         devices["devices"] = "auto" if given["multi_gpu"] else 1
     if given.get("force_device") is not None:
         devices |= _device(str(given["force_device"]))
-    lightning = {**devices, **(config.get("lightning") or {})}
-    kept = {key: lightning[key] for key in ("accelerator", "devices") if key in lightning}
-    became = ", ".join(f"lightning.{key}={value}" for key, value in kept.items()) or "nothing"
-    _log.info("%s of LIS2: %s here", ", ".join(f"{k}={v}" for k, v in given.items()), became)
+    names = ", ".join(f"{name}={value}" for name, value in given.items())
+    became = ", ".join(f"lightning.{key}={value}" for key, value in devices.items())
+    _log.info("as LIS2's scripts pass them: %s; here %s", names, became or "without effect")
     rest = {key: value for key, value in config.items() if key not in given}
-    return {**rest, "lightning": lightning} if devices else rest
+    lightning = rest.get("lightning") or {}
+    if devices and isinstance(lightning, Mapping):
+        rest["lightning"] = {**devices, **lightning}
+    return rest
 
 
 def _device(name: str) -> dict[str, Any]:
-    match = _DEVICE.fullmatch(name)
-    if match is None or not name:
+    kind, _, index = ("cuda" if name.isdigit() else name).partition(":")
+    index = name if name.isdigit() else index
+    if kind not in _ACCELERATORS or not (index or "0").isdigit():
         raise ConfigError(
             f"force_device {name!r} is unknown: use cpu, cuda, cuda:0 or mps, or set "
             "lightning.accelerator and lightning.devices"
         )
-    kind, index = match.groups()
-    accelerator = kind if kind in {"cpu", "mps"} else "gpu"
-    return {
-        "accelerator": accelerator,
-        "devices": [int(index)] if accelerator == "gpu" and index else 1,
-    }
+    devices = [int(index)] if index and kind == "cuda" else 1
+    return {"accelerator": _ACCELERATORS[kind], "devices": devices}
