@@ -122,7 +122,7 @@ def _splits(num_folds: int, train_ratio: float) -> list[tuple[list[int], ...]]:
     if num_folds == 1:
         first = total - 2 * width
         return [(folds[:first], folds[first : first + width], folds[first + width :])]
-    splits = []
+    splits: list[tuple[list[int], ...]] = []
     for begin in folds:
         rest = [fold % total for fold in range(begin, begin + total)]
         splits.append((sorted(rest[2 * width :]), rest[:width], rest[width : 2 * width]))
@@ -144,8 +144,8 @@ def from_script(config: Mapping[str, Any]) -> dict[str, Any]:
     if given.get("force_device") is not None:
         devices |= _device(str(given["force_device"]))
     names = ", ".join(f"{name}={value}" for name, value in given.items())
-    became = ", ".join(f"lightning.{key}={value}" for key, value in devices.items())
-    _log.info("as LIS2's scripts pass them: %s; here %s", names, became or "without effect")
+    here = ", ".join(f"lightning.{key}={value}" for key, value in devices.items())
+    _log.info("LIS2's %s: here %s", names, here or "without effect")
     rest = {key: value for key, value in config.items() if key not in given}
     lightning = rest.get("lightning") or {}
     if devices and isinstance(lightning, Mapping):

@@ -25,6 +25,7 @@ PATCHES, TARGET, LABELLED, POSITIONS = "patches", "spines", "labelled", "positio
 # memory, shuffled patches are read five times as fast
 CACHE_BYTES = 128 * 2**20  # for each data set and process
 ROWS_A_SCAN = 4096  # patches scanned at a time for constant targets
+_Folds = Mapping[str | int, Sequence[int]] | Mapping[str | int, NDArray[np.int64]]
 
 
 class PatchDataset(KeyedDataset):
@@ -78,12 +79,13 @@ class PatchDataset(KeyedDataset):
         self.data_augmentations = tuple(data_augmentations or ())
         self.encoded = tuple(dict.fromkeys(toEncode or ()))
         self._file = PatchFile(Path(dataset_path), extra=self.encoded)
+        assigned: _Folds | None = fold_assignments
         if area_folds is not None:
-            if fold_assignments is not None:
+            if assigned is not None:
                 raise ConfigError("area_folds and fold_assignments both assign folds: omit one")
             everything = self._file.corners(np.arange(self._file.length))
-            fold_assignments = area_folds.deal(everything, self._file.patch_size)
-        folds = _choose(fold_assignments, fold_list, self._file.length)
+            assigned = area_folds.deal(everything, self._file.patch_size)
+        folds = _choose(assigned, fold_list, self._file.length)
         if fold_list is None:
             chosen = folds[0]
             if stride > 1:
@@ -212,7 +214,7 @@ def _channels_last(path: Path, shape: tuple[int, ...]) -> bool:
 
 
 def _choose(
-    assignments: Mapping[str | int, Sequence[int] | NDArray[np.int64]] | None,
+    assignments: _Folds | None,
     folds: Sequence[str | int] | None,
     length: int,
 ) -> list[NDArray[np.int64]]:

@@ -285,5 +285,6 @@ def input_names(model: nn.Module) -> tuple[str, ...] | None:
         return None
     # torch.compile and DataParallel pass on whatever they get, as the base model of LIS2 does
     inner = getattr(model, "_orig_mod", getattr(model, "module", None))
-    wraps = kind.VAR_POSITIONAL in kinds and isinstance(inner, nn.Module)
-    return input_names(inner) if wraps else ()
+    if kind.VAR_POSITIONAL in kinds and isinstance(inner, nn.Module):
+        return input_names(inner)
+    return ()

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from lis2_lightning import ConfigError, Trainer
+from lis2_lightning.data import PatchDataset
 
 Make = Callable[..., dict[str, Any]]
 COUNT = 27_780  # patches of LIS2's example
@@ -43,7 +44,9 @@ def test_a_file_that_lists_thousands_of_patches_is_read(folds: Make, tmp_path: P
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(folds(train=numbers, test=[*range(1, COUNT, 2)])))
     trainer = Trainer.from_config(path)
-    assert trainer.data.train.numbers.tolist() == numbers  # type: ignore[union-attr]
+    train = trainer.data.train
+    assert isinstance(train, PatchDataset)
+    assert train.numbers.tolist() == numbers
     written = trainer.global_config["train_dataset"]["init_args"]["fold_assignments"]
     assert written["train"] == numbers
     assert len(written["test"]) == COUNT // 2

@@ -36,14 +36,18 @@ def test_folds_are_those_of_lis2(in_turn, num_folds, overlap):
     expected = by_hand(
         corners, num_folds=num_folds, area=40, patch=16, overlap=overlap, in_turn=in_turn
     )
-    dealing = "in_turn" if in_turn else "in_blocks"
-    folds = AreaFolds(num_folds=num_folds, area_size=40, overlap=overlap, dealing=dealing)
+    folds = AreaFolds(
+        num_folds=num_folds,
+        area_size=40,
+        overlap=overlap,
+        dealing="in_turn" if in_turn else "in_blocks",
+    )
     dealt = folds.deal(corners, patch_size=16)
     assert {fold: numbers.tolist() for fold, numbers in dealt.items()} == expected
 
 
 def test_without_overlap_no_two_folds_share_a_pixel():
-    corners = np.stack(np.mgrid[0:64:3, 0:64:3], axis=-1).reshape(-1, 2)
+    corners = np.indices((22, 22)).reshape(2, -1).T * 3
     dealt = AreaFolds(num_folds=3, area_size=16).deal(corners, patch_size=8)
     owner = np.full((72, 72), -1)
     for fold, numbers in dealt.items():
@@ -58,7 +62,7 @@ def test_without_overlap_no_two_folds_share_a_pixel():
 def stored(tmp_path: Path) -> Path:
     """Sixteen patches of 4 px beside each other, 4 x 4."""
     rng = np.random.default_rng(0)
-    corners = np.stack(np.mgrid[0:16:4, 0:16:4], axis=-1).reshape(-1, 2, 1, 1)
+    corners = np.indices((4, 4)).reshape(2, -1).T.reshape(-1, 2, 1, 1) * 4
     with h5py.File(tmp_path / "patches.h5", "w") as file:
         file["patches"] = rng.random((16, 4, 4, 1))
         file["spines"] = (rng.random((16, 4, 4, 1)) > 0.5).astype(float)

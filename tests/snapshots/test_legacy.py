@@ -308,7 +308,8 @@ def test_lis2_finds_the_network_however_it_was_given(
     config = read_snapshot(tmp_path / "runs/tiny/best.pt")["MODEL"]["MODEL_CONFIG"]
     assert config == NETWORK.lis2_config
     assert {"in_channels", "out_channels", "features", "num_blocks", "dim"} <= set(config)
-    assert model_config(torch.compile(NETWORK, backend="eager"), {"object": "of torch"}) == config
+    compiled: Any = torch.compile(NETWORK, backend="eager")
+    assert model_config(compiled, {"object": "of torch"}) == config
 
 
 def test_what_lis2_finds_builds_the_network_again_with_its_encoding(tiny: Make) -> None:

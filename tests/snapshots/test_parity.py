@@ -47,7 +47,8 @@ class Theirs(nn.Module):
         lowest = self.bottleneck(self.pools[1](second))
         up = self.decoders[0](torch.cat((self.upconvs[0](lowest), second), dim=1))
         up = self.decoders[1](torch.cat((self.upconvs[1](up), first), dim=1))
-        return torch.sigmoid(self.conv(up))
+        probabilities: Tensor = self.conv(up).sigmoid()
+        return probabilities
 
 
 def block(inputs: int, outputs: int) -> nn.Sequential:
@@ -87,7 +88,8 @@ class Lis2:
 
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
         counts = batch["labelled"] == 1
-        return nn.BCELoss()(self.network(**batch)[counts], batch["target"][counts])
+        output = self.network(**batch)[counts]
+        return nn.functional.binary_cross_entropy(output, batch["target"][counts])
 
     def write(self, path: Path, epoch: int, config: dict[str, Any] | None = None) -> None:
         content = {
@@ -260,8 +262,8 @@ def in_groups(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
     """Weight decay for biases alone."""
     every = list(parameters)
     biases, others = ([p for p in every if (p.ndim == 1) is flat] for flat in (True, False))
-    groups = [{"params": others, "name": "weights"}, {"params": biases, "weight_decay": 0.1}]
-    return torch.optim.Adam(groups)
+    decay: dict[str, Any] = {"params": biases, "weight_decay": 0.1}
+    return torch.optim.Adam([{"params": others, "name": "weights"}, decay])
 
 
 @pytest.mark.parametrize(
