@@ -41,7 +41,7 @@ from lis2_lightning.parallel.devices import (
     needs_a_script,
 )
 from lis2_lightning.parallel.exchange import Exchange
-from lis2_lightning.snapshots import SnapshotIO, position, to_snapshot
+from lis2_lightning.snapshots import COMPILED, SnapshotIO, position, to_snapshot
 from lis2_lightning.trackers.journal_logger import start_all
 from lis2_lightning.training.module import SegmentationModule
 
@@ -166,7 +166,8 @@ def _snapshots(
 def model_config(model: nn.Module, described: Any) -> dict[str, Any]:
     """The network as LIS2 finds it in a snapshot, whether it was an object or in any spelling."""
     spelled: dict[str, Any] = to_lis2("model", described)
-    network = getattr(model, "_orig_mod", model)  # of torch.compile
+    # torch.compile wraps a network, and weights in snapshots are without its prefix
+    network = dict(model.named_children()).get(COMPILED.rstrip("."), model)
     if type(network) is not UNet:
         return spelled
     return {**{k: v for k, v in spelled.items() if k == "encoder"}, **network.lis2_config}

@@ -284,7 +284,8 @@ def input_names(model: nn.Module) -> tuple[str, ...] | None:
     }:
         return None
     # torch.compile and DataParallel pass on whatever they get, as the base model of LIS2 does
-    inner = getattr(model, "_orig_mod", getattr(model, "module", None))
-    if kind.VAR_POSITIONAL in kinds and isinstance(inner, nn.Module):
+    children = dict(model.named_children())
+    inner = children.get(COMPILED.rstrip("."), children.get("module"))
+    if inner is not None and kind.VAR_POSITIONAL in kinds:
         return input_names(inner)
     return ()
