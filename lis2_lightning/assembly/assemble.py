@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, ProgressBar
 from lightning.pytorch.plugins import LayerSync
+from torch import nn
 
 from lis2_lightning.assembly.settings import FIXED, Settings
 from lis2_lightning.base.private_names import leave_signals_alone, never_broadcast_sigterm
@@ -29,6 +30,7 @@ from lis2_lightning.config import as_list, to_lis2
 from lis2_lightning.data import SegmentationData, TileDataset, check_no_shared_pixels
 from lis2_lightning.errors import ConfigError, one_line
 from lis2_lightning.inference import Segmenter
+from lis2_lightning.models import UNet
 from lis2_lightning.parallel.batchnorm import SharedBatchNorm
 from lis2_lightning.parallel.children import watch_parent
 from lis2_lightning.parallel.devices import (
@@ -38,7 +40,7 @@ from lis2_lightning.parallel.devices import (
     needs_a_script,
 )
 from lis2_lightning.parallel.exchange import Exchange
-from lis2_lightning.snapshots import position, to_snapshot
+from lis2_lightning.snapshots import COMPILED, position, to_snapshot
 from lis2_lightning.snapshots.io import SnapshotIO
 from lis2_lightning.trackers.journal_logger import start_all
 from lis2_lightning.training.module import SegmentationModule
@@ -94,7 +96,8 @@ def assemble(settings: Settings, config: Mapping[str, Any], *, seed: int) -> Ass
         *snapshots,
     ]
     callbacks += [early_stopper] if early_stopper is not None else []
-    io = SnapshotIO(partial(_snapshot, config, best), config)
+    network = model_config(settings.model, config["model"])
+    io = SnapshotIO(partial(_snapshot, config, network, best), config)
     return Assembly(
         module=_module(settings, exchange),
         data=data,
@@ -158,13 +161,26 @@ def _snapshots(
     return best, every, last, inside
 
 
+def model_config(model: nn.Module, described: Any) -> dict[str, Any]:
+    """The network as LIS2 finds it in a snapshot, whether it was an object or in any spelling."""
+    spelled: dict[str, Any] = to_lis2("model", described)
+    # torch.compile wraps a network, and weights in snapshots are without its prefix
+    network = dict(model.named_children()).get(COMPILED.rstrip("."), model)
+    if type(network) is not UNet:
+        return spelled
+    return {**{k: v for k, v in spelled.items() if k == "encoder"}, **network.lis2_config}
+
+
 def _snapshot(
-    config: Mapping[str, Any], best: BestSnapshot, checkpoint: Mapping[str, Any]
+    config: Mapping[str, Any],
+    network: Mapping[str, Any],
+    best: BestSnapshot,
+    checkpoint: Mapping[str, Any],
 ) -> dict[str, Any]:
     next_epoch, next_batch = position(checkpoint)
     return to_snapshot(
         checkpoint,
-        model_config=to_lis2("model", config["model"]),
+        model_config=network,
         global_config=config,
         best_loss=best.best_loss,
         next_epoch=next_epoch,

@@ -11,6 +11,7 @@ from typing import Any, Final
 import yaml
 
 from lis2_lightning.config.names import KINDS, USUAL_METRICS
+from lis2_lightning.config.pipeline_files import from_pipeline
 from lis2_lightning.errors import ConfigError, one_line
 
 ALIASES: Final = {"epoch": "epochs"}  # LIS2's name of a key, and ours
@@ -97,13 +98,14 @@ def _reason(error: Exception) -> str:
 def load_config(source: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, Any]:
     """Read a configuration: a YAML or JSON file, or a mapping, of which a copy is returned.
 
-    Of a folder, such as that of a run, ``config.yaml`` is read.
+    Of a folder, such as that of a run, ``config.yaml`` is read. Sections of LIS2's pipeline are put
+    into our keys.
 
     Raises:
         ConfigError: The file is missing, is not UTF-8 text or YAML, or holds no mapping.
     """
     if isinstance(source, Mapping):
-        return dict(source)
+        return from_pipeline(dict(source))
     path = Path(source)
     if path.is_dir():
         path /= _OF_RUN
@@ -127,7 +129,7 @@ def load_config(source: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str,
             f"{path} must hold keys and values at the top level, got {kind}: lis2 init writes a "
             "configuration to start from"
         )
-    return {str(key): value for key, value in loaded.items()}
+    return from_pipeline({str(key): value for key, value in loaded.items()})
 
 
 def merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

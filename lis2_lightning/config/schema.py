@@ -20,8 +20,10 @@ from jsonargparse import ArgumentParser, Namespace
 
 from lis2_lightning.config.common_data import separate, warn_of_differences
 from lis2_lightning.config.loading import parse_yaml
+from lis2_lightning.config.long_lists import restored, shorten
 from lis2_lightning.config.mistakes import Builder, imported, mistakes, short, unknown
 from lis2_lightning.config.names import KINDS
+from lis2_lightning.config.pipeline_files import from_script
 from lis2_lightning.config.spelling import to_class_paths
 from lis2_lightning.config.trusted import judging
 from lis2_lightning.errors import ConfigError, Lis2Error, one_line
@@ -94,8 +96,7 @@ class Schema:
         Raises:
             ConfigError: A key, name or value is wrong; all mistakes are in one sentence.
         """
-        config = separate(config)
-        _refuse_placeholders(config)
+        config = _without_placeholders(separate(from_script(config)))
         objects, rest = _without_objects({k: v for k, v in config.items() if k != _LIGHTNING})
         wrong: list[str] = []
         lightning = config.get(_LIGHTNING) or {}
@@ -103,7 +104,8 @@ class Schema:
             wrong.append(f"{_LIGHTNING} must hold keys and values, got {lightning!r}")
             lightning = {}
         theirs, arguments = _without_objects(lightning)
-        plain = to_class_paths({**rest, _LIGHTNING: arguments}, wrong=wrong)
+        translated = to_class_paths({**rest, _LIGHTNING: arguments}, wrong=wrong)
+        plain, long_lists = shorten(translated)
         missing = [key for key in self._required() if partly and key not in plain]
         wrong += unknown(objects, self.keys)
         wrong += unknown(theirs, self.lightning_defaults, path=_LIGHTNING)
@@ -112,12 +114,12 @@ class Schema:
         # or a component would keep arguments of the default one: AdamW the weight decay of Adam
         parser.set_defaults(dict.fromkeys(set(plain) & set(KINDS)))
         namespace = self._namespace(parser, plain, wrong, skip)
-        resolved = self._resolved(parser, namespace)
+        resolved = restored(self._resolved(parser, namespace), long_lists)
         resolved[_LIGHTNING] |= describe(theirs)
         described = {**resolved, **dict.fromkeys(missing), **describe(objects)}
         ordered = {key: described[key] for key in self.keys}
         warn_of_differences(ordered)
-        return Parsed(ordered, parser, namespace, objects, theirs)
+        return Parsed(ordered, parser, restored(namespace, long_lists), objects, theirs)
 
     def _namespace(
         self, parser: ArgumentParser, plain: Mapping[str, Any], wrong: list[str], skip: Set[str]
@@ -251,7 +253,7 @@ def _is_object(value: Any) -> bool:
     return not isinstance(value, Mapping | str | Path | bool | int | float | type(None))
 
 
-def _refuse_placeholders(config: Mapping[str, Any]) -> None:
+def _without_placeholders(config: Mapping[str, Any]) -> Mapping[str, Any]:
     placeholders = {
         key: value[_OBJECT]
         for key, value in config.items()
@@ -263,3 +265,4 @@ def _refuse_placeholders(config: Mapping[str, Any]) -> None:
             f"{listed}: passed as objects when this configuration was written: pass them again, as "
             f"in from_config(..., {next(iter(placeholders))}=...)"
         )
+    return config

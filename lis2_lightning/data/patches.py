@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lis2_lightning.data.area_folds import AreaFolds
 from lis2_lightning.data.augment import Augmentation, augment
 from lis2_lightning.data.batch import Batch, KeyedDataset
 from lis2_lightning.data.normalize import Normalization, check_normalization, normalize
@@ -17,20 +19,21 @@ from lis2_lightning.data.rasters.contract import OpenedLate
 from lis2_lightning.data.rasters.hdf5 import open_h5
 from lis2_lightning.errors import ConfigError, DataError, did_you_mean
 
+_log = logging.getLogger("lis2_lightning")
 PATCHES, TARGET, LABELLED, POSITIONS = "patches", "spines", "labelled", "positions"
 # LIS² stores chunks of 1,250 patches x 4 x 4 px, 64 for a patch of 32 px: with all of them in
 # memory, shuffled patches are read five times as fast
 CACHE_BYTES = 128 * 2**20  # for each data set and process
 ROWS_A_SCAN = 4096  # patches scanned at a time for constant targets
+_Folds = Mapping[str | int, Sequence[int]] | Mapping[str | int, NDArray[np.int64]]
 
 
 class PatchDataset(KeyedDataset):
     """Patches of an HDF5 file with the data sets ``patches``, ``spines`` and ``labelled``.
 
-    This is ``FilamentsDataset`` of LIS², with its keys and meanings, except that `stride` applies
-    without folds too. Each data set is stored ``(N, H, W, 1)`` as in LIS², ``(N, H, W)`` or
-    ``(N, 1, H, W)``; without ``labelled`` every pixel counts. Patches are read on demand, and the
-    file is opened once per process.
+    This is ``FilamentsDataset`` of LIS², with its keys and meanings. Each data set is stored
+    ``(N, H, W, 1)`` as in LIS², ``(N, H, W)`` or ``(N, 1, H, W)``; without ``labelled`` every pixel
+    counts. Patches are read on demand, and the file is opened once per process.
 
     Args:
         dataset_path: The file.
@@ -39,8 +42,9 @@ class PatchDataset(KeyedDataset):
         data_augmentations: Augmentations, applied in this order.
         toEncode: Further data sets of the file to include in each sample, such as ``positions``,
             ``(2, 2, 1)``: first and last row, first and last column, px.
-        stride: Use only every n-th patch of each fold.
+        stride: Use only every n-th patch of each fold; without effect where there are no folds.
         fold_assignments: The patch numbers of each fold.
+        area_folds: Assigns the patches to folds by their `positions` instead.
         fold_list: Folds to use, in this order.
         use_all_patches: With folds, also use patches with a constant target.
         name: A label without effect.
@@ -48,8 +52,8 @@ class PatchDataset(KeyedDataset):
 
     Raises:
         DataError: The file cannot be read or lacks a data set, shapes differ, or nothing is left.
-        ConfigError: Unknown normalization or fold, `stride` below 1, or only one of
-            `fold_assignments` and `fold_list`.
+        ConfigError: Unknown normalization or fold, `stride` below 1, or folds that are assigned
+            twice, or without `fold_list`, or not at all.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class PatchDataset(KeyedDataset):
         toEncode: Sequence[str] | None = None,  # noqa: N803 - the key of LIS²
         stride: int = 1,
         fold_assignments: Mapping[str | int, Sequence[int]] | None = None,
+        area_folds: AreaFolds | None = None,
         fold_list: Sequence[str | int] | None = None,
         use_all_patches: bool = False,
         name: str | None = None,
@@ -74,10 +79,20 @@ class PatchDataset(KeyedDataset):
         self.data_augmentations = tuple(data_augmentations or ())
         self.encoded = tuple(dict.fromkeys(toEncode or ()))
         self._file = PatchFile(Path(dataset_path), extra=self.encoded)
-        folds = _choose(fold_assignments, fold_list, self._file.length)
-        chosen = np.concatenate([fold[::stride] for fold in folds])
-        if fold_list is not None and not use_all_patches:
-            chosen = chosen[self._file.varied(chosen)]
+        assigned: _Folds | None = fold_assignments
+        if area_folds is not None:
+            if assigned is not None:
+                raise ConfigError("area_folds and fold_assignments both assign folds: omit one")
+            everything = self._file.corners(np.arange(self._file.length))
+            assigned = area_folds.deal(everything, self._file.patch_size)
+        folds = _choose(assigned, fold_list, self._file.length)
+        if fold_list is None:
+            chosen = folds[0]
+            if stride > 1:
+                _log.info("%s: stride has no effect without folds, as in LIS2", dataset_path)
+        else:
+            chosen = np.concatenate([fold[::stride] for fold in folds])
+            chosen = chosen if use_all_patches else chosen[self._file.varied(chosen)]
         if len(chosen) == 0:
             raise DataError(
                 f"{dataset_path} has no usable patch in folds {fold_list}: check fold_assignments, "
@@ -110,8 +125,7 @@ class PatchDataset(KeyedDataset):
     @property
     def corners(self) -> NDArray[np.int64]:
         """First row and column of each patch in the image, px, ``(N, 2)``, from ``positions``."""
-        rows = self._file.rows(POSITIONS, self.numbers).reshape(len(self), 2, -1)
-        return rows[:, :, 0].astype(np.int64)
+        return self._file.corners(self.numbers)
 
 
 class PatchFile(OpenedLate):
@@ -134,6 +148,7 @@ class PatchFile(OpenedLate):
                     f"{shapes[key]}: {key} needs an entry for each patch"
                 )
         self._channels_last = _channels_last(path, shapes[PATCHES])
+        self.patch_size = int(shapes[PATCHES][-2])
 
     def open(self) -> dict[str, Any]:
         """Open the data sets; they stay open, because closing one drops its cached chunks."""
@@ -157,6 +172,11 @@ class PatchFile(OpenedLate):
         for run in np.split(np.arange(len(rows)), breaks) if len(rows) else ():
             stored[run[0] : run[-1] + 1] = dataset[rows[run[0]] : rows[run[-1]] + 1]
         return stored[places]
+
+    def corners(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """First row and column of patches in the image, px, ``(B, 2)``."""
+        rows = self.rows(POSITIONS, numbers).reshape(len(numbers), 2, -1)
+        return rows[:, :, 0].astype(np.int64)
 
     def images(self, key: str, numbers: NDArray[np.int64]) -> NDArray[np.float32]:
         """Read patches, ``(B, C, H, W)``."""
@@ -194,7 +214,7 @@ def _channels_last(path: Path, shape: tuple[int, ...]) -> bool:
 
 
 def _choose(
-    assignments: Mapping[str | int, Sequence[int]] | None,
+    assignments: _Folds | None,
     folds: Sequence[str | int] | None,
     length: int,
 ) -> list[NDArray[np.int64]]:
@@ -203,7 +223,9 @@ def _choose(
         return [np.arange(length, dtype=np.int64)]
     if assignments is None or folds is None:
         missing = "fold_assignments" if assignments is None else "fold_list"
-        raise ConfigError(f"{missing} is missing: folds need both fold_assignments and fold_list")
+        raise ConfigError(
+            f"{missing} is missing: folds need fold_list, and fold_assignments or area_folds"
+        )
     by_name = {
         str(name): np.asarray(list(numbers), np.int64) for name, numbers in assignments.items()
     }

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +59,11 @@ class PositionEncoding(nn.Module, ABC):
     def channels(self) -> int:
         """The number of channels that the encoding adds, `P`."""
 
+    @property
+    def lis2_config(self) -> dict[str, Any] | None:
+        """The encoding in LIS2's spelling with every argument, or null where LIS2 has none."""
+        return None
+
     @abstractmethod
     def forward(self, positions: Tensor, size: Sequence[int] | None = None) -> Tensor:
         """Encode the positions of a batch of tiles as `(B, P, *size)`, floating point.
@@ -88,6 +94,15 @@ class _VariablesEncoding(PositionEncoding):
     def channels(self) -> int:
         """One per variable."""
         return len(self.variables)
+
+    @property
+    def lis2_config(self) -> dict[str, Any]:
+        """The encoding in LIS2's spelling with every argument."""
+        described = [
+            {key: value for key, value in asdict(variable).items() if value is not None}
+            for variable in self.variables
+        ]
+        return {"type": type(self).__name__, "vars_config": described}
 
     @abstractmethod
     def encode(self, start: Tensor, variable: VariableEncoding) -> Tensor:
@@ -178,6 +193,11 @@ class IdentityPositionEncoding(PositionEncoding):
     def channels(self) -> int:
         """The numbers per tile."""
         return self.num_channels
+
+    @property
+    def lis2_config(self) -> dict[str, Any]:
+        """The encoding in LIS2's spelling; `num_channels` is known here alone."""
+        return {"type": type(self).__name__, "num_channels": self.num_channels}
 
     def forward(self, positions: Tensor, size: Sequence[int] | None = None) -> Tensor:
         """Return `num_channels` numbers per tile, or maps `(B, P, *sides)`, as `(B, P, *size)`.

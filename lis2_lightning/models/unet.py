@@ -89,6 +89,18 @@ class UNet(nn.Module):
         # a function, so that the network can be copied and pickled
         self.register_load_state_dict_pre_hook(_widen)  # type: ignore[no-untyped-call]  # torch's
 
+    @property
+    def lis2_config(self) -> dict[str, Any]:
+        """The network in LIS2's spelling with every argument, which LIS2 requires.
+
+        An encoding of another class than those of this package is left out.
+        """
+        names = ("in_channels", "out_channels", "features", "num_blocks", "dim")
+        config = {"type": "unet", **{name: getattr(self, name) for name in names}}
+        config["encoder_cat_position"] = self.encoder_cat_position
+        encoder = None if self.encoder is None else self.encoder.lis2_config
+        return config if encoder is None else {**config, "encoder": encoder}
+
     def extra_channels(self, place: str) -> int:
         """The channels that the position encoding adds at a place: before, middle or after."""
         if self.encoder is None or place != self.encoder_cat_position:
@@ -123,7 +135,11 @@ class UNet(nn.Module):
         return torch.sigmoid(logits if logits.dtype == torch.float64 else logits.float())
 
     def _build(self) -> None:
-        """Make the layers in LIS2's order, so that a seed gives the same initial weights."""
+        """Make the layers in LIS2's order, so that a seed gives the same initial weights.
+
+        They are registered in another order, LIS2's as well: states of an optimizer are numbered
+        by it.
+        """
         dim = self.dim
         widths = [self.features * 2**depth for depth in range(self.num_blocks + 1)]
         inputs = [self.in_channels + self.extra_channels("before"), *widths]
@@ -131,8 +147,8 @@ class UNet(nn.Module):
             _block(dim, inputs[depth], widths[depth]) for depth in range(self.num_blocks)
         )
         self.pool = _POOLS[dim](kernel_size=2, stride=2)
+        self.decoders, self.upconvs = nn.ModuleList(), nn.ModuleList()
         self.bottleneck = _block(dim, widths[-2], widths[-1])
-        self.upconvs, self.decoders = nn.ModuleList(), nn.ModuleList()
         for depth in reversed(range(self.num_blocks)):
             extra = self.extra_channels("middle") if depth == self.num_blocks - 1 else 0
             self.upconvs.append(

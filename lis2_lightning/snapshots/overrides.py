@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from lis2_lightning.config import to_class_paths
+from lis2_lightning.errors import ConfigError
 from lis2_lightning.snapshots.compare import printable
 from lis2_lightning.snapshots.loops import INSIDE_EPOCH, rewind
 
@@ -22,7 +23,7 @@ def differences(written: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
     >>> differences({"batch_size": 4}, {"batch_size": 8, "epochs": 3})
     ['batch_size is 8, was 4']
     """
-    written, now = _comparable(written), _comparable(now)
+    written, now = _comparable(written, now)
     changed = _changed_arguments(written, now)
     phrases = [f"optimizer.{name} is {new}, was {old}" for name, (old, new) in changed.items()]
     if _class_of(written) != _class_of(now):
@@ -68,7 +69,7 @@ def reconcile(
     Either configuration may be in either spelling.
     """
     _drop_states(checkpoint.get("callbacks") or {}, written, now)
-    written, now = _comparable(written), _comparable(now)
+    written, now = _comparable(written, now)
     is_other = _class_of(written) != _class_of(now)
     if is_other:
         checkpoint["optimizer_states"] = []
@@ -90,13 +91,37 @@ def _drop_states(
         callbacks.pop("LossEarlyStopping", None)
 
 
-def _comparable(config: Mapping[str, Any]) -> Mapping[str, Any]:
+def _comparable(
+    written: Mapping[str, Any], now: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """What is compared of both configurations, in one spelling."""
     keys = ("optimizer", "scheduler", *_ORDER, *_OTHERS)
-    compared = {key: config[key] for key in keys if key in config}
-    # objects that were passed in Python are known by their class alone, and have no spelling
-    components = {k: v for k, v in compared.items() if isinstance(v, Mapping) and "object" not in v}
-    # a class that is not known here is another one
-    return {**compared, **to_class_paths(components, wrong=[])}
+    old, new = (
+        {key: _in_one_spelling(key, config[key]) for key in keys if key in config}
+        for config in (written, now)
+    )
+    for key in ("optimizer", "scheduler"):
+        name, path = _class_of(old, key), _class_of(new, key)
+        # a class that only its own program knows by a short name, passed as an object
+        if isinstance(path, str) and name == path.rpartition(".")[2]:
+            old[key] = {**old[key], "class_path": path}
+    return old, new
+
+
+def _in_one_spelling(key: str, value: Any) -> Any:
+    """A component in jsonargparse's spelling, or as it is where it has none.
+
+    Objects that were passed in Python are known by their class alone.
+    """
+    if not isinstance(value, Mapping | str) or (isinstance(value, Mapping) and "object" in value):
+        return value
+    try:
+        return to_class_paths({key: value})[key]
+    except ConfigError:  # the file may be of a program with classes of its own
+        if not isinstance(value, Mapping):
+            return value
+        arguments = {name: item for name, item in value.items() if name not in {"type", "name"}}
+        return {"class_path": value.get("type"), "init_args": arguments}
 
 
 def _differs(written: Mapping[str, Any], now: Mapping[str, Any], key: str) -> bool:
@@ -110,10 +135,10 @@ def _within(written: Any, now: Any) -> bool:
     return bool(written == now)
 
 
-def _class_of(config: Mapping[str, Any]) -> Any:
-    """The optimizer's class."""
-    optimizer = config.get("optimizer")
-    return optimizer.get("class_path", optimizer) if isinstance(optimizer, Mapping) else optimizer
+def _class_of(config: Mapping[str, Any], key: str = "optimizer") -> Any:
+    """The class of a component."""
+    component = config.get(key)
+    return component.get("class_path", component) if isinstance(component, Mapping) else component
 
 
 def _changed_arguments(

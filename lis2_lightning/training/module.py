@@ -24,7 +24,9 @@ from lis2_lightning.losses import MaskedLoss, Sums
 from lis2_lightning.metrics.histogram import best_threshold, dice_at
 from lis2_lightning.parallel.exchange import Exchange, of_all_processes
 from lis2_lightning.snapshots import COMPILED, INSIDE_EPOCH, rewind
+from lis2_lightning.snapshots.format import MODEL_PREFIX
 from lis2_lightning.training.joint_loss import JointLoss
+from lis2_lightning.training.optimizer_state import renumber
 from lis2_lightning.training.scores import Scores, mean_loss
 
 _log = logging.getLogger("lis2_lightning")
@@ -215,7 +217,9 @@ class SegmentationModule(pl.LightningModule):
         self.threshold = checkpoint.get("threshold")  # snapshots of LIS2 have none
         if self.trainer.state.fn != TrainerFn.FITTING:
             checkpoint.pop("callbacks", None)
-        elif so_far := checkpoint.get(INSIDE_EPOCH):
+            return
+        self._renumber(checkpoint)
+        if so_far := checkpoint.get(INSIDE_EPOCH):
             sums = so_far["train_sums"]
             if len(sums) != self.trainer.world_size:
                 _log.warning(
@@ -227,23 +231,33 @@ class SegmentationModule(pl.LightningModule):
             self.train_scores.load_sums(sums[self.trainer.global_rank])
             self._has_validated = so_far["has_validated"]
 
+    def _renumber(self, checkpoint: dict[str, Any]) -> None:
+        """Number the optimizer's state as this network numbers its parameters."""
+        names = [name.removeprefix(MODEL_PREFIX) for name in checkpoint["state_dict"]]
+        checkpoint["optimizer_states"] = [
+            renumber(state, self._optimizer_factory(self._trained()), self.model, names)
+            for state in checkpoint["optimizer_states"]
+        ]
+
     def _take_own_names(self, state: dict[str, Any]) -> None:
         """Restore the prefix of compiled networks, which snapshots do not have."""
-        for own in self.state_dict():
-            plain = own.replace(COMPILED, "")
-            if plain != own and plain in state:
-                state[own] = state.pop(plain)
+        own = {name.replace(COMPILED, ""): name for name in self.state_dict()}
+        renamed = {own.get(name, name): value for name, value in state.items()}
+        state.clear()
+        state.update(renamed)  # in the order of the snapshot
 
     def lr_scheduler_step(self, scheduler: LRSchedulerTypeUnion, metric: Any | None) -> None:
         """Step a scheduler; ``ReduceLROnPlateau`` has already stepped."""
         if not isinstance(scheduler, ReduceLROnPlateau):
             super().lr_scheduler_step(scheduler, metric)
 
+    def _trained(self) -> list[nn.Parameter]:
+        return [p for p in self.model.parameters() if p.requires_grad]
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer of the trainable parameters, and its scheduler."""
-        trained = [p for p in self.model.parameters() if p.requires_grad]
         try:
-            optimizer = self._optimizer_factory(trained)
+            optimizer = self._optimizer_factory(self._trained())
             scheduler = self._scheduler_factory(optimizer) if self._scheduler_factory else None
         except (TypeError, ValueError, RuntimeError) as error:
             raise ConfigError(
@@ -273,8 +287,8 @@ def validates(trainer: pl.Trainer) -> bool:
 def input_names(model: nn.Module) -> tuple[str, ...] | None:
     """The batch keys that a network is called with: the names of its ``forward``.
 
-    An empty tuple for all keys (``**kwargs``); None if it does not name ``patch``, which is then
-    its first argument.
+    An empty tuple for all keys (``**kwargs`` alone, or after ``*args``); None if it does not name
+    ``patch``, which is then its first argument. A wrapper is called as what it wraps.
 
     >>> input_names(nn.Conv2d(1, 1, 3)) is None
     True
@@ -284,7 +298,14 @@ def input_names(model: nn.Module) -> tuple[str, ...] | None:
         return tuple(parameters)
     kind = inspect.Parameter
     kinds = {parameter.kind for parameter in parameters.values()}
-    takes_all = kind.VAR_KEYWORD in kinds
-    return (
-        () if takes_all and not kinds & {kind.POSITIONAL_OR_KEYWORD, kind.VAR_POSITIONAL} else None
-    )
+    if kind.VAR_KEYWORD not in kinds or kinds & {
+        kind.POSITIONAL_ONLY,
+        kind.POSITIONAL_OR_KEYWORD,
+    }:
+        return None
+    # torch.compile and DataParallel pass on whatever they get, as the base model of LIS2 does
+    children = dict(model.named_children())
+    inner = children.get(COMPILED.rstrip("."), children.get("module"))
+    if inner is not None and kind.VAR_POSITIONAL in kinds:
+        return input_names(inner)
+    return ()

@@ -81,8 +81,8 @@ def test_what_lis2_ignores_is_reported_in_one_line(
 
 
 def test_a_key_that_nobody_knows_is_an_error(fill: Fill) -> None:
-    config = {**load_config(fill("config_no_controller")), "force_device": "cpu"}
-    with pytest.raises(ConfigError, match="unknown key 'force_device'"):
+    config = {**load_config(fill("config_no_controller")), "force_devise": "cpu"}
+    with pytest.raises(ConfigError, match="unknown key 'force_devise'"):
         Trainer.from_config(config)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import pickle  # noqa: TID251 - data sets cross process borders this way
 from pathlib import Path
 
@@ -90,7 +91,10 @@ def test_other_layouts_give_the_same_patches(tmp_path, stored, layout):
 
 def test_the_corners_are_those_of_the_positions(tmp_path, stored):
     corners = contents()["positions"][:, :, 0, 0]
-    np.testing.assert_array_equal(PatchDataset(stored, stride=2).corners, corners[::2])
+    every_other = PatchDataset(
+        stored, fold_assignments={0: range(COUNT)}, fold_list=[0], stride=2, use_all_patches=True
+    )
+    np.testing.assert_array_equal(every_other.corners, corners[::2])
     arrays = {name: contents()[name] for name in ("patches", "spines")}
     with pytest.raises(DataError, match="has no data set 'positions'"):
         _ = PatchDataset(write(tmp_path / "other.h5", arrays)).corners
@@ -131,7 +135,16 @@ def test_folds_name_the_patches_of_a_data_set(stored):
     assert everything.numbers.tolist() == [4, 5, 6, 0, 1, 2, 3]
     sparse = PatchDataset(stored, fold_assignments=folds, fold_list=["b", 1], stride=2)
     assert sparse.numbers.tolist() == [4, 6, 0, 2]
-    assert PatchDataset(stored, stride=5).numbers.tolist() == [0, 5, 10]
+
+
+def test_a_stride_without_folds_has_no_effect_as_in_lis2_and_that_is_told(
+    stored, caplog, monkeypatch
+):
+    monkeypatch.setattr(logging.getLogger("lis2_lightning"), "propagate", True)
+    with caplog.at_level(logging.INFO, "lis2_lightning"):
+        assert PatchDataset(stored, stride=5).numbers.tolist() == list(range(COUNT))
+        assert len(PatchDataset(stored)) == COUNT
+    assert caplog.messages == [f"{stored}: stride has no effect without folds, as in LIS2"]
 
 
 def test_the_keys_decide_what_an_augmentation_does(stored):

@@ -30,13 +30,13 @@ BLOCK = [
 SMALL_NAMES = [
     *(f"encoders.0.{name}" for name in BLOCK),
     *(f"encoders.1.{name}" for name in BLOCK),
-    *(f"bottleneck.{name}" for name in BLOCK),
+    *(f"decoders.0.{name}" for name in BLOCK),
+    *(f"decoders.1.{name}" for name in BLOCK),
     "upconvs.0.weight",
     "upconvs.0.bias",
     "upconvs.1.weight",
     "upconvs.1.bias",
-    *(f"decoders.0.{name}" for name in BLOCK),
-    *(f"decoders.1.{name}" for name in BLOCK),
+    *(f"bottleneck.{name}" for name in BLOCK),
     "conv.weight",
     "conv.bias",
 ]

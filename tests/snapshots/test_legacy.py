@@ -17,7 +17,8 @@ import torch
 from torch.optim import lr_scheduler
 
 from lis2_lightning import SnapshotError, Trainer
-from lis2_lightning.models import UNet
+from lis2_lightning.assembly.assemble import model_config
+from lis2_lightning.models import SinPositionEncoding, UNet, VariableEncoding
 from lis2_lightning.snapshots import peek, read_snapshot
 from lis2_lightning.snapshots.write import convert
 
@@ -279,8 +280,45 @@ def test_lis2_finds_its_entries_once_each_and_in_its_spelling(
         loaded = torch.load(finished[0] / name, weights_only=True)  # noqa: TID251 - as LIS2 does
         (config,), (state,) = values_of(loaded, "MODEL_CONFIG"), values_of(loaded, "MODEL_STATE")
         assert config == {
-            "type": "unet", "in_channels": 1, "out_channels": 1, "features": 2, "num_blocks": 1
+            "type": "unet", "in_channels": 1, "out_channels": 1, "features": 2, "num_blocks": 1,
+            "dim": 2, "encoder_cat_position": "before",
         }  # fmt: skip
         assert list(state) == list(UNet(features=2, num_blocks=1).state_dict())
         assert not any(key.startswith(("model.", "module.", "_orig_mod.")) for key in state)
         assert all(isinstance(value, torch.Tensor) for value in state.values())
+
+
+NETWORK = UNet(features=2, num_blocks=1)
+SPELLINGS: dict[str, Any] = {
+    "an object": NETWORK,
+    "another name": {"type": "base_unet", "features": 2, "num_blocks": 1, "dimension": 2},
+    "a path": {
+        "class_path": "lis2_lightning.models.unet.UNet",
+        "init_args": {"features": 2, "num_blocks": 1},
+    },
+}
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_lis2_finds_the_network_however_it_was_given(
+    tiny: Make, tmp_path: Path, spelling: str
+) -> None:
+    Trainer.from_config(tiny(model=SPELLINGS[spelling], epochs=1)).train()
+    config = read_snapshot(tmp_path / "runs/tiny/best.pt")["MODEL"]["MODEL_CONFIG"]
+    assert config == NETWORK.lis2_config
+    assert {"in_channels", "out_channels", "features", "num_blocks", "dim"} <= set(config)
+    compiled: Any = torch.compile(NETWORK, backend="eager")
+    assert model_config(compiled, {"object": "of torch"}) == config
+
+
+def test_what_lis2_finds_builds_the_network_again_with_its_encoding(tiny: Make) -> None:
+    variables = [VariableEncoding(0, scale=9.0, angle=3.0), VariableEncoding(1, angle=4.0)]
+    network = UNet(features=2, num_blocks=3, dim=1, encoder=SinPositionEncoding(variables))
+    config = network.lis2_config
+    assert config["encoder"]["vars_config"][1] == {
+        "index": 1, "expand_dims": 1, "scale": 1.0, "offset": 0.0, "unsqueeze": True, "angle": 4.0
+    }  # fmt: skip
+    built = Trainer.from_config(tiny(model=config)).model
+    assert isinstance(built, UNet)
+    assert built.lis2_config == config

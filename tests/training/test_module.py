@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import Dataset
 
 from lis2_lightning import DataError, SegmentationModule, Trainer
@@ -33,6 +34,19 @@ class Everything(nn.Module):
     def forward(self, **batch: Tensor) -> Tensor:
         assert set(batch) == set(BATCH)
         return batch["patch"]
+
+
+class BaseOfLis2(nn.Module):
+    """Hands on whatever it gets, as LIS2's base model does."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        assert not args
+        return self.preprocess(**kwargs)
+
+    def preprocess(self, patch: Tensor, positions: Tensor | None = None, **others: Any) -> Tensor:
+        assert positions is not None
+        assert set(others) == {"target"}
+        return patch
 
 
 class Optional(nn.Module):
@@ -59,7 +73,14 @@ def module(network: nn.Module, loss: nn.Module | None = None, **changes: Any) ->
 
 @pytest.mark.parametrize(
     "network",
-    [Named(), Everything(), Optional(), Other(), nn.Identity(), nn.Sequential(nn.Hardtanh(0, 1))],
+    [
+        *(Named(), Everything(), BaseOfLis2(), Optional(), Other(), nn.Identity()),
+        *(
+            nn.Sequential(nn.Hardtanh(0, 1)),
+            AveragedModel(nn.Identity()),
+            AveragedModel(Everything()),
+        ),
+    ],
     ids=lambda network: type(network).__name__,
 )
 def test_a_network_is_called_with_what_its_forward_names(network: nn.Module) -> None:
