@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 from jsonargparse import Namespace
 
 _LONGEST: Final = 32
+_DEEPEST: Final = 12  # a configuration may hold itself, which is refused elsewhere
 _Result = TypeVar("_Result")
 Place = tuple[Any, ...]  # the keys and indices that lead to a list
 
@@ -44,7 +45,7 @@ def restored(result: _Result, lists: Mapping[Place, list[Any]]) -> _Result:
 def _long_lists(value: Any, place: Place) -> Iterator[tuple[Place, list[Any]]]:
     if _is_long(value):
         yield place, value
-    elif isinstance(value, Mapping | list):
+    elif isinstance(value, Mapping | list) and len(place) < _DEEPEST:
         for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
             yield from _long_lists(item, (*place, key))
 
@@ -57,6 +58,8 @@ def _is_long(value: Any) -> bool:
 def _short(value: Any, place: Place, lists: Mapping[Place, list[Any]]) -> Any:
     if place in lists:
         return _sample(value)
+    if len(place) == _DEEPEST:
+        return value
     if isinstance(value, Mapping):
         return {key: _short(item, (*place, key), lists) for key, item in value.items()}
     if isinstance(value, list):
