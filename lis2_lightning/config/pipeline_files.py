@@ -135,18 +135,18 @@ def from_script(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: `force_device` is no device of Lightning's.
     """
-    given = {key: config[key] for key in ("debug", "force_device", "multi_gpu") if key in config}
-    if not given:
+    arguments = {key: config[key] for key in ("debug", "force_device", "multi_gpu") if key in config}
+    if not arguments:
         return dict(config)
     devices: dict[str, Any] = {}
-    if given.get("multi_gpu") is not None:
-        devices["devices"] = "auto" if given["multi_gpu"] else 1
-    if given.get("force_device") is not None:
-        devices |= _device(str(given["force_device"]))
-    names = ", ".join(f"{name}={value}" for name, value in given.items())
+    if arguments.get("multi_gpu") is not None:
+        devices["devices"] = "auto" if arguments["multi_gpu"] else 1
+    if arguments.get("force_device") is not None:
+        devices |= _device(str(arguments["force_device"]))
+    names = ", ".join(f"{name}={value}" for name, value in arguments.items())
     here = ", ".join(f"lightning.{key}={value}" for key, value in devices.items())
     _log.info("LIS2's %s: here %s", names, here or "without effect")
-    rest = {key: value for key, value in config.items() if key not in given}
+    rest = {key: value for key, value in config.items() if key not in arguments}
     lightning = rest.get("lightning") or {}
     if devices and isinstance(lightning, Mapping):
         rest["lightning"] = {**devices, **lightning}
