@@ -15,6 +15,7 @@ _NUM_FOLDS: Final = ("nb_folds", "k")
 _TRAIN_RATIO: Final = ("train_ratio", "k_train")
 _NO_EFFECT: Final = ("inference_source", "gpus", "nb_folds", "name")
 _FILES: Final = ("indices_path", "save_indices", "dataset_path", "name")
+_ARGUMENTS: Final = ("debug", "force_device", "multi_gpu")
 _ACCELERATORS: Final = {"cpu": "cpu", "cuda": "gpu", "mps": "mps"}  # torch's names, Lightning's
 _log = logging.getLogger("lis2_lightning")
 
@@ -135,7 +136,7 @@ def from_script(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: `force_device` is no device of Lightning's.
     """
-    arguments = {key: config[key] for key in ("debug", "force_device", "multi_gpu") if key in config}
+    arguments = {key: config[key] for key in _ARGUMENTS if key in config}
     if not arguments:
         return dict(config)
     devices: dict[str, Any] = {}
