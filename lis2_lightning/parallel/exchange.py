@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -39,6 +41,24 @@ def of_all_processes(value: Value) -> list[Value]:
     return values
 
 
+class _Latest:
+    """The last request of this process to the others, to which they may not have come yet."""
+
+    work: distributed.Work | None = None
+
+
+@atexit.register
+def _leave_group() -> None:
+    """Dissolve the group: gloo's threads may abort a process that ends in it (pytorch #190489).
+
+    Not where it would wait for others that are gone.
+    """
+    has_failed = getattr(sys, "last_value", None) is not None
+    is_idle = _Latest.work is None or _Latest.work.is_completed()
+    if num_processes() > 1 and is_idle and not has_failed:
+        distributed.destroy_process_group()
+
+
 class Exchange:
     """Adds up a count and a few requests over all processes, without stalling any of them.
 
@@ -60,7 +80,7 @@ class Exchange:
         if num_processes() > 1:
             asked = torch.tensor(self.asked(), dtype=torch.int64, device=count.device)
             self._sums = torch.cat([self._sums, asked])
-            self._work = distributed.all_reduce(self._sums, async_op=True)
+            self._work = _Latest.work = distributed.all_reduce(self._sums, async_op=True)
 
     def count(self) -> Tensor:
         """The sum of the counts, a scalar on the device."""
