@@ -19,6 +19,7 @@ from torchmetrics import Metric
 
 from lis2_lightning.assembly import assemble, plan
 from lis2_lightning.assembly.settings import Settings
+from lis2_lightning.base.redaction import without_secrets
 from lis2_lightning.base.tables import table
 from lis2_lightning.callbacks.run_folder import is_trial, make_folder
 from lis2_lightning.config import CHECKPOINT, Schema, load_config, merge
@@ -153,10 +154,10 @@ class Trainer(TrainerView):
         if checkpoint := config.pop(CHECKPOINT, None):
             config["resume"] = checkpoint
         parsed = Schema(cls).parse(config)
-        around_loop.seed(parsed.config["seed"])
-        trainer = cls(**parsed.build())
+        with around_loop.seeded(parsed.config["seed"]):
+            trainer = cls(**parsed.build())
         trainer.config = config
-        trainer.global_config = GlobalConfig(parsed.config)
+        trainer.global_config = GlobalConfig(without_secrets(parsed.config))
         return trainer
 
     @classmethod

@@ -201,7 +201,7 @@ def _agree(written: Mapping[str, Any], arguments: Mapping[str, Any]) -> bool:
 
 
 def _blame(path: str, error: BaseException, arguments: Mapping[str, Any]) -> str:
-    """Name the argument at fault: the one whose name, or else whose value, the error mentions.
+    """Name the argument at fault: the one the error begins with, or whose value it mentions.
 
     >>> _blame("data", ValueError("size must be at least 1, not 0"), {"size": 0, "stride": 2})
     'data.size must be at least 1, not 0'
@@ -209,9 +209,11 @@ def _blame(path: str, error: BaseException, arguments: Mapping[str, Any]) -> str
     'optimizer.lr must not be -1.0: Invalid learning rate: -1.0'
     """
     text = one_line(error)
-    for name in sorted(arguments, key=len, reverse=True):
-        if match := re.search(rf"(?<![\w.'\"/]){re.escape(name)}(?![\w.'\"/])", text):
-            return f"{text[: match.start()]}{path}.{text[match.start() :]}"
+    if isinstance(error, DataError):
+        return text  # it names the file, and a path must stay as it was written
+    first = re.match(r"\w+", text)
+    if first and first[0] in arguments:
+        return f"{path}.{text}"
     for name, value in arguments.items():
         numbers = value if isinstance(value, list | tuple) else [value]
         for number in (n for n in numbers if isinstance(n, int | float) and n is not True):

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from lis2_lightning.base.redaction import without_login
 from lis2_lightning.trackers.adapter import Adapter, RefusedError, Status
 
 _KEY: Final = "lis2.key"
@@ -34,6 +35,9 @@ class MlflowAdapter(Adapter):
 
         store = f"sqlite:///{(run_dir.parent / 'mlflow.db').resolve()}"
         self._uri = options["tracking_uri"] or store
+        known = os.environ.get("MLFLOW_TRACKING_URI", "")
+        if without_login(known) == self._uri:
+            self._uri = known  # with the login, which no file has
         self._client: Any = MlflowClient(self._uri)
         self._id = ""
 
