@@ -40,7 +40,10 @@ DEFAULT_LOSS: nn.Module = lazy_instance(nn.BCELoss)
 
 
 class GlobalConfig(dict[str, Any]):
-    """The resolved configuration: every key, plain values; it loads back as it is."""
+    """The resolved configuration: every key, plain values, no passwords; it loads back as it is."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__(without_secrets(config))
 
     def to_dict(self) -> dict[str, Any]:
         """A plain copy (LIS2's name for it)."""
@@ -157,7 +160,7 @@ class Trainer(TrainerView):
         with around_loop.seeded(parsed.config["seed"]):
             trainer = cls(**parsed.build())
         trainer.config = config
-        trainer.global_config = GlobalConfig(without_secrets(parsed.config))
+        trainer.global_config = GlobalConfig(parsed.config)
         return trainer
 
     @classmethod

@@ -14,7 +14,6 @@ from lightning.pytorch.plugins import LayerSync
 
 from lis2_lightning.assembly.settings import FIXED, Settings
 from lis2_lightning.base.private_names import leave_signals_alone, never_broadcast_sigterm
-from lis2_lightning.base.redaction import without_secrets
 from lis2_lightning.base.signals import Signals
 from lis2_lightning.callbacks.checkpoints import BestSnapshot, EpochEnd, EverySnapshot, LastSnapshot
 from lis2_lightning.callbacks.epoch_log import EpochLog
@@ -68,8 +67,7 @@ def assemble(settings: Settings, config: Mapping[str, Any], *, seed: int) -> Ass
         ConfigError: A value does not fit.
         DataError: The data sets share pixels.
     """
-    # with the seed, so that a run without a configured one can be resumed
-    config = {**without_secrets(config), "seed": seed}
+    config = {**config, "seed": seed}  # so that a run without a configured seed can be resumed
     data = _data(settings, seed)
     log, finite, signals, exchange = EpochLog(), StopOnNonFiniteLoss(), Signals(), Exchange()
     snapshots = _snapshots(settings, finite, signals, exchange)

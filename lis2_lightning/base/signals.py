@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import shutil
 import signal
@@ -32,7 +33,8 @@ _LEAST_S: Final = 15.0
 class Signals:
     """Notes the first signal that asks a run to end; a second one ends the process at once.
 
-    So does the first if no batch ends in three times the time of the longest before (15 s or more).
+    So does the first, unless it is Ctrl-C, if no batch ends in three times the time of the longest
+    before, and in at least 15 s.
     """
 
     def __init__(self) -> None:
@@ -76,10 +78,14 @@ class Signals:
             _end_at_once(number, frame)
         if not self.received:
             self.received, self._received_at = number, time.monotonic()
-            patience = max(_LEAST_S, 3 * self._longest_s) if self._longest_s else _FIRST_BATCH_S
-            self._timer = threading.Timer(patience, _give_up, [number])
-            self._timer.daemon = True
-            self._timer.start()
+            if number != signal.SIGINT:  # who types Ctrl-C can type it again
+                self._wait_for_batch(number)
+
+    def _wait_for_batch(self, number: int) -> None:
+        patience = max(_LEAST_S, 3 * self._longest_s) if self._longest_s else _FIRST_BATCH_S
+        self._timer = threading.Timer(patience, _give_up, [number])
+        self._timer.daemon = True
+        self._timer.start()
 
 
 def requested(requests: Sequence[int]) -> int:
@@ -90,6 +96,7 @@ def requested(requests: Sequence[int]) -> int:
 def _end_at_once(number: int, frame: FrameType | None) -> None:
     if "ipykernel" in sys.modules:
         signal.default_int_handler(number, frame)  # the notebook's kernel must survive
+    _kill_workers()
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
 
@@ -97,10 +104,17 @@ def _end_at_once(number: int, frame: FrameType | None) -> None:
 def _give_up(number: int) -> None:
     """End a process whose data does not answer, from a thread."""
     name = signal.Signals(number).name
-    text = f"{name}: the data does not answer, so the run ends; what is written is whole"
-    with suppress(OSError):  # standard error may be closed
-        os.write(2, f"lis2: {text}\n".encode())
+    text = f"lis2: {name}: the data does not answer, so the run ends; what is written is whole\n"
+    with suppress(OSError, ValueError, AttributeError):  # it may be closed, or missing
+        os.write(sys.stderr.fileno(), text.encode())
+    _kill_workers()
     os._exit(128 + number)
+
+
+def _kill_workers() -> None:
+    """End the workers of data loaders, which would outlive this process where they hang."""
+    for worker in multiprocessing.active_children():
+        worker.kill()
 
 
 def leave_to_main_process(worker: int = 0) -> None:  # noqa: ARG001 - a data loader's worker number

@@ -24,7 +24,7 @@ import torch
 import yaml
 
 from lis2_lightning._version import __version__
-from lis2_lightning.base.files import atomic, make
+from lis2_lightning.base.files import atomic, make, shown
 from lis2_lightning.base.redaction import without_secret_words
 from lis2_lightning.errors import ConfigError, TrainingError
 from lis2_lightning.parallel.exchange import of_all_processes
@@ -54,10 +54,13 @@ class RunFolder(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop where the folder is gone, in place of writing the rest of a run into a new one."""
-        if trainer.is_global_zero and not is_trial(trainer) and not self.folder.is_dir():
+        if not trainer.is_global_zero or is_trial(trainer):
+            return
+        # a snapshot inside the epoch may have made the folder again, without what on_fit_start wrote
+        if not any((self.folder / name).is_file() for name in ("config.yaml", "environment.json")):
             raise TrainingError(
-                f"the run folder {self.folder} was removed or moved while the run trained, and its "
-                "files with it: start the run again"
+                f"the run folder {shown(self.folder)} was removed or moved while the run trained, "
+                "and its files with it: start the run again"
             )
 
 

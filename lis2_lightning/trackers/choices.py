@@ -58,7 +58,7 @@ class Mlflow(Tracker):
     Args:
         tracking_uri: The server; null for what MLFLOW_TRACKING_URI says, or else for a SQLite
             file beside the run folders. A login in it is kept out of all files: to resume or sync,
-            set MLFLOW_TRACKING_URI to the address with the login.
+            set MLFLOW_TRACKING_URI to the address with the login again.
         experiment_name: The experiment there.
         log_model: Upload ``best.pt`` at the run's end.
     """

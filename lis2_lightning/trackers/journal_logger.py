@@ -19,7 +19,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.trackers.adapter import Status
 from lis2_lightning.trackers.choices import CsvLogger, Tracker
-from lis2_lightning.trackers.csv_rows import CsvRows
+from lis2_lightning.trackers.csv_rows import CsvCopy, CsvRows
 from lis2_lightning.trackers.delivery import LINGER_S, Delivery
 from lis2_lightning.trackers.delivery_process import DeliveryProcess
 from lis2_lightning.trackers.journal import Journal
@@ -192,7 +192,7 @@ def start_all(
     own = run_dir / "logs_train.csv"
     loggers: list[Logger] = [CsvRows(own)]
     if csv.output_run and Path(csv.output_run).resolve() != run_dir.resolve():
-        loggers.append(CsvRows(Path(csv.output_run) / own.name, twin=own))
+        loggers.append(CsvCopy(Path(csv.output_run) / own.name, own))
     names: list[str] = []
     for tracker, values in zip(trackers, chain(plain, repeat(None)), strict=False):
         if isinstance(tracker, CsvLogger):

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote, urlsplit
 
 from lis2_lightning.base.redaction import without_login
 from lis2_lightning.trackers.adapter import Adapter, RefusedError, Status
@@ -36,8 +37,8 @@ class MlflowAdapter(Adapter):
         store = f"sqlite:///{(run_dir.parent / 'mlflow.db').resolve()}"
         self._uri = options["tracking_uri"] or store
         known = os.environ.get("MLFLOW_TRACKING_URI", "")
-        if without_login(known) == self._uri:
-            self._uri = known  # with the login, which no file has
+        if without_login(known) == self._uri:  # this one has the login, which no file has
+            self._uri = _log_in(known)
         self._client: Any = MlflowClient(self._uri)
         self._id = ""
 
@@ -110,6 +111,16 @@ class MlflowAdapter(Adapter):
         if self.options["is_local"]:
             return f"view it with: mlflow ui --backend-store-uri {self._uri}"
         return ""
+
+
+def _log_in(uri: str) -> str:
+    """Give the login of a server's address to MLflow as it likes it: it prints its addresses."""
+    parts = urlsplit(uri)
+    if parts.scheme not in {"http", "https"} or parts.password is None:
+        return uri  # a database
+    os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username or "")
+    os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password)
+    return without_login(uri)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
