@@ -56,7 +56,7 @@ class RunFolder(pl.Callback):
         """Stop where the folder is gone, in place of writing the rest of a run into a new one."""
         if not trainer.is_global_zero or is_trial(trainer):
             return
-        # a snapshot inside the epoch may have made the folder again, without what on_fit_start wrote
+        # a snapshot inside the epoch may have made it again, without what on_fit_start wrote
         if not any((self.folder / name).is_file() for name in ("config.yaml", "environment.json")):
             raise TrainingError(
                 f"the run folder {shown(self.folder)} was removed or moved while the run trained, "

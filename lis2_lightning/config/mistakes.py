@@ -211,10 +211,11 @@ def _blame(path: str, error: BaseException, arguments: Mapping[str, Any]) -> str
     text = one_line(error)
     if isinstance(error, DataError):
         return text  # it names the file, and a path must stay as it was written
-    first = re.match(r"\w+", text)
-    if first and first[0] in arguments:
+    about = {} if isinstance(error, OSError) else arguments  # a file may be named like an argument
+    first = re.match(r"(\w+)[ :,]", text)
+    if first and first[1] in about:
         return f"{path}.{text}"
-    for name, value in arguments.items():
+    for name, value in about.items():
         numbers = value if isinstance(value, list | tuple) else [value]
         for number in (n for n in numbers if isinstance(n, int | float) and n is not True):
             if re.search(rf"(?<![\w.-]){re.escape(repr(number))}(?![\w.])", text):

@@ -148,7 +148,9 @@ def read_rows(path: Path) -> tuple[list[str], list[Row]]:
     if separator == ";":  # where the decimal mark is a comma
         lines = [line.replace(",", ".") for line in lines]
     try:
-        columns, *cells = csv.reader(lines, delimiter=separator)
+        columns, *cells = (row for row in csv.reader(lines, delimiter=separator) if any(row))
+        while not columns[-1]:
+            columns.pop()
         if cells and len(cells[-1]) < len(columns) and not text.endswith(("\n", "\r")):
             cells.pop()
         return columns, [_row(columns, line) for line in cells]
