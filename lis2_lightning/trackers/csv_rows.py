@@ -151,6 +151,7 @@ def read_rows(path: Path) -> tuple[list[str], list[Row]]:
         columns, *cells = (row for row in csv.reader(lines, delimiter=separator) if any(row))
         while not columns[-1]:
             columns.pop()
+        columns.index("epoch")
         if cells and len(cells[-1]) < len(columns) and not text.endswith(("\n", "\r")):
             cells.pop()
         return columns, [_row(columns, line) for line in cells]

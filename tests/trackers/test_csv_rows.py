@@ -93,7 +93,14 @@ def test_no_row_of_a_file_that_something_else_has_saved_is_lost(
 
 @pytest.mark.parametrize(
     "text",
-    ["shopping\nmilk\n", "epoch,train_loss\nfirst,2.0\n", "epoch\n0.5\n", "epoch,a\n0,1,2\n"],
+    [
+        "shopping\n",
+        '"',
+        "shopping\nmilk\n",
+        "epoch,train_loss\nfirst,2.0\n",
+        "epoch\n0.5\n",
+        "epoch,a\n0,1,2\n",
+    ],
 )
 def test_a_file_that_is_no_log_is_refused_and_stays(tmp_path: Path, text: str) -> None:
     path = tmp_path / "logs_train.csv"
