@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
-import multiprocessing
+import multiprocessing.util  # noqa: F401 - it must have registered what it does at exit
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from multiprocessing import active_children
 from types import FrameType
 from typing import Final
 
@@ -111,10 +113,12 @@ def _give_up(number: int) -> None:
     os._exit(128 + number)
 
 
+@atexit.register  # it runs before multiprocessing's own, which waits for those that ignore SIGTERM
 def _kill_workers() -> None:
-    """End the workers of data loaders, which would outlive this process where they hang."""
-    for worker in multiprocessing.active_children():
-        worker.kill()
+    """End the workers of data loaders, some of which may hang."""
+    for process in active_children():
+        if process.daemon:
+            process.kill()
 
 
 def leave_to_main_process(worker: int = 0) -> None:  # noqa: ARG001 - a data loader's worker number
