@@ -144,7 +144,7 @@ def loop(signals: Signals, trainer: pl.Trainer) -> Iterator[None]:
             KeyboardInterrupt if error.signal == SIGINT else SystemExit(error.exit_code)
         ) from error
     except RuntimeError as error:
-        if "DataLoader worker" in str(error):
+        if "DataLoader worker (pid" in str(error):
             raise TrainingError(
                 "a process that loads data was killed, mostly for lack of memory: lower "
                 f"num_workers or batch_size, and resume with the same command ({one_line(error)})"
