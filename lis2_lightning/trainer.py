@@ -42,9 +42,6 @@ DEFAULT_LOSS: nn.Module = lazy_instance(nn.BCELoss)
 class GlobalConfig(dict[str, Any]):
     """The resolved configuration: every key, plain values, no passwords; it loads back as it is."""
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
-        super().__init__(without_secrets(config))
-
     def to_dict(self) -> dict[str, Any]:
         """A plain copy (LIS2's name for it)."""
         return dict(self)
@@ -160,7 +157,7 @@ class Trainer(TrainerView):
         with around_loop.seeded(parsed.config["seed"]):
             trainer = cls(**parsed.build())
         trainer.config = config
-        trainer.global_config = GlobalConfig(parsed.config)
+        trainer.global_config = GlobalConfig(without_secrets(parsed.config))
         return trainer
 
     @classmethod
@@ -211,7 +208,9 @@ class Trainer(TrainerView):
             KeyboardInterrupt: Ctrl-C ended the run, after ``last.pt`` was written.
             SystemExit: SIGTERM or SIGUSR1 ended it, likewise.
         """
-        if not self._result:
+        if self._result:
+            results.say_again(self._settings, self._result)
+        else:
             _ = self._built  # devices that cannot be used are refused first
             resume.check_folder(self._settings)
             self._result = results.stored(self._settings, self.global_config)
@@ -354,12 +353,13 @@ class Trainer(TrainerView):
 
     def planned(self) -> dict[str, str]:
         """What :meth:`plan` prints: for each key, what it became."""
+        resume.check_files(self._settings)
         return plan.planned(self._settings, self.global_config)
 
     @cached_property
     def global_config(self) -> GlobalConfig:
         """Every key with its value, plain; it loads back as it is."""
-        return GlobalConfig({**Schema(type(self)).defaults(), **self.config})
+        return GlobalConfig(without_secrets({**Schema(type(self)).defaults(), **self.config}))
 
     @cached_property
     def _built(self) -> assemble.Assembly:
