@@ -47,6 +47,8 @@ _WARNINGS: Final = (
     ".*in eval mode at the start of training.*",
     ".*Total length of `list` across ranks is zero.*",
     ".*resuming from a checkpoint that ended before the epoch ended.*",
+    ".*`precision=.*` is supported for historical reasons.*",
+    ".*but AMP with fp16 is not supported on CPU.*",  # assemble says so, too
 )
 _SEED_VARIABLES: Final = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")  # which seed_everything sets
 _CHATTY: Final = (
