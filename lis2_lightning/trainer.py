@@ -206,7 +206,7 @@ class Trainer(TrainerView):
             DataError: A batch does not fit the network, or the network's output the target.
             TrainingError: The loss is NaN or infinite.
             KeyboardInterrupt: Ctrl-C ended the run, after ``last.pt`` was written.
-            SystemExit: SIGTERM or SIGUSR1 ended it, likewise.
+            SystemExit: SIGTERM or another signal ended it, likewise.
         """
         if self._result:
             results.say_again(self._settings, self._result)
