@@ -76,7 +76,8 @@ class Mlflow(Tracker):
         self.log_model = log_model
         self.is_local = (uri or "sqlite:").startswith(("sqlite:", "file:", "/", "."))
         # the password goes to the process that delivers, and into no file
-        self.environment = {"MLFLOW_TRACKING_URI": uri} if uri != self.tracking_uri else {}
+        has_login = uri is not None and uri != self.tracking_uri
+        self.environment = {"MLFLOW_TRACKING_URI": str(uri)} if has_login else {}
 
 
 class TensorBoard(Tracker):
