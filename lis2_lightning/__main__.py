@@ -30,6 +30,7 @@ def main(args: list[str] | None = None) -> int:
     That is 0, 2 for what the user can correct, 1 for a failed run or a difference that was
     found, and 128 plus the signal's number where a signal ended the run.
     """
+    _open_streams()
     watch_parent()
     # where a signal is ignored or handled already, that is left
     replaced = (signal.SIG_DFL, signal.default_int_handler)
@@ -46,6 +47,13 @@ def main(args: list[str] | None = None) -> int:
     if code and is_started():
         end_now(code)  # the main process waits for it, and the interpreter's own end takes long
     return code
+
+
+def _open_streams() -> None:
+    """Open closed streams on the null device: the next file would get their number, and output."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
 
 
 def _end_outside_loops(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - Python's signature

@@ -19,6 +19,7 @@ from torchmetrics import Metric
 
 from lis2_lightning.assembly import assemble, plan
 from lis2_lightning.assembly.settings import Settings
+from lis2_lightning.base.redaction import without_secrets
 from lis2_lightning.base.tables import table
 from lis2_lightning.callbacks.run_folder import is_trial, make_folder
 from lis2_lightning.config import CHECKPOINT, Schema, load_config, merge
@@ -39,7 +40,7 @@ DEFAULT_LOSS: nn.Module = lazy_instance(nn.BCELoss)
 
 
 class GlobalConfig(dict[str, Any]):
-    """The resolved configuration: every key, plain values; it loads back as it is."""
+    """The resolved configuration: every key, plain values, no passwords; it loads back as it is."""
 
     def to_dict(self) -> dict[str, Any]:
         """A plain copy (LIS2's name for it)."""
@@ -153,10 +154,10 @@ class Trainer(TrainerView):
         if checkpoint := config.pop(CHECKPOINT, None):
             config["resume"] = checkpoint
         parsed = Schema(cls).parse(config)
-        around_loop.seed(parsed.config["seed"])
-        trainer = cls(**parsed.build())
+        with around_loop.seeded(parsed.config["seed"]):
+            trainer = cls(**parsed.build())
         trainer.config = config
-        trainer.global_config = GlobalConfig(parsed.config)
+        trainer.global_config = GlobalConfig(without_secrets(parsed.config))
         return trainer
 
     @classmethod
@@ -205,9 +206,11 @@ class Trainer(TrainerView):
             DataError: A batch does not fit the network, or the network's output the target.
             TrainingError: The loss is NaN or infinite.
             KeyboardInterrupt: Ctrl-C ended the run, after ``last.pt`` was written.
-            SystemExit: SIGTERM or SIGUSR1 ended it, likewise.
+            SystemExit: SIGTERM or another signal ended it, likewise.
         """
-        if not self._result:
+        if self._result:
+            results.say_again(self._settings, self._result)
+        else:
             _ = self._built  # devices that cannot be used are refused first
             resume.check_folder(self._settings)
             self._result = results.stored(self._settings, self.global_config)
@@ -350,12 +353,13 @@ class Trainer(TrainerView):
 
     def planned(self) -> dict[str, str]:
         """What :meth:`plan` prints: for each key, what it became."""
+        resume.check_files(self._settings)
         return plan.planned(self._settings, self.global_config)
 
     @cached_property
     def global_config(self) -> GlobalConfig:
         """Every key with its value, plain; it loads back as it is."""
-        return GlobalConfig({**Schema(type(self)).defaults(), **self.config})
+        return GlobalConfig(without_secrets({**Schema(type(self)).defaults(), **self.config}))
 
     @cached_property
     def _built(self) -> assemble.Assembly:

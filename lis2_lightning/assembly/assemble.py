@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -44,6 +45,8 @@ from lis2_lightning.snapshots import COMPILED, position, to_snapshot
 from lis2_lightning.snapshots.io import SnapshotIO
 from lis2_lightning.trackers.journal_logger import start_all
 from lis2_lightning.training.module import SegmentationModule
+
+_log = logging.getLogger("lis2_lightning")
 
 
 @dataclass(frozen=True)
@@ -225,6 +228,13 @@ def _lightning(
         if "not compatible with an interactive" in str(error):
             raise ConfigError(needs_a_script(settings.run_dir)) from error
         raise ConfigError(f"lightning refuses its arguments: {one_line(error)}") from error
+    precision = str(arguments.get("precision") or trainer.precision)
+    if not str(trainer.precision).startswith(precision):  # 16 is short for 16-mixed
+        where = type(trainer.accelerator).__name__.removesuffix("Accelerator")
+        _log.warning(
+            "lightning.precision %s does not exist on the %s: %s is used",
+            *(precision, where, trainer.precision),
+        )
     check_strategy(trainer.strategy)
     check_processes(settings.lightning, trainer, settings.run_dir)
     leave_signals_alone(trainer)

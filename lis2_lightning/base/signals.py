@@ -2,53 +2,92 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
+import multiprocessing.util  # noqa: F401 - it must have registered what it does at exit
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from multiprocessing import active_children
 from types import FrameType
 from typing import Final
 
 _log = logging.getLogger("lis2_lightning")
-# a scheduler's end, a user's Ctrl-C, and SLURM's warning before its time limit
+# a scheduler's end, a user's Ctrl-C, schedulers' warnings before a limit, a terminal that is gone
 NOTED: Final = tuple(
-    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)
+    getattr(signal, name)
+    for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGHUP")
+    if hasattr(signal, name)
 )
+_TWICE_S: Final = 1.0  # a signal may reach a process on two ways, at nearly the same time
+# how long a batch may take after a signal: so long where none has been seen yet, else three times
+# the longest; after that, the data does not answer
+_FIRST_BATCH_S: Final = 60.0
+_LEAST_S: Final = 15.0
 
 
 class Signals:
-    """Notes the first signal that asks a run to end; a second Ctrl-C ends the process at once."""
+    """Notes the first signal that asks a run to end; a second one ends the process at once.
+
+    So does the first, unless it is Ctrl-C, if no batch ends in three times the time of the longest
+    before, and in at least 15 s.
+    """
 
     def __init__(self) -> None:
         self.received = 0
+        self._received_at = 0.0
+        self._asked_at = 0.0
+        self._longest_s = 0.0
+        self._timer: threading.Timer | None = None
 
     def requests(self) -> list[int]:
         """A 1 for the signal that was received, in the order of :data:`NOTED`, else 0."""
+        now = time.monotonic()
+        if self._asked_at:
+            self._longest_s = max(self._longest_s, now - self._asked_at)
+        self._asked_at = now
+        if self._timer is not None:
+            self._timer.cancel()  # the loop answers
         return [int(number == self.received) for number in NOTED]
 
     @contextmanager
     def noted(self) -> Iterator[None]:
         """Note signals while a block runs; outside the main thread Python allows no handlers."""
-        self.received = 0
+        self.received, self._asked_at, self._longest_s = 0, 0.0, 0.0
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        former = {number: signal.signal(number, self._note) for number in NOTED}
+        # under nohup, or in the background of a shell, some are ignored, and stay so
+        numbers = [n for n in NOTED if signal.getsignal(n) != signal.SIG_IGN]
+        former = {number: signal.signal(number, self._note) for number in numbers}
         try:
             yield
         finally:
             for number, handler in former.items():
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
+            if self._timer is not None:
+                self._timer.cancel()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if number == self.received == signal.SIGINT:
+        is_later = time.monotonic() > self._received_at + _TWICE_S
+        if self.received and (is_later or number == self.received == signal.SIGINT):
             _end_at_once(number, frame)
-        self.received = self.received or number
+        if not self.received:
+            self.received, self._received_at = number, time.monotonic()
+            if number != signal.SIGINT:  # who types Ctrl-C can type it again
+                self._wait_for_batch(number)
+
+    def _wait_for_batch(self, number: int) -> None:
+        patience = max(_LEAST_S, 3 * self._longest_s) if self._longest_s else _FIRST_BATCH_S
+        self._timer = threading.Timer(patience, _give_up, [number])
+        self._timer.daemon = True
+        self._timer.start()
 
 
 def requested(requests: Sequence[int]) -> int:
@@ -59,8 +98,27 @@ def requested(requests: Sequence[int]) -> int:
 def _end_at_once(number: int, frame: FrameType | None) -> None:
     if "ipykernel" in sys.modules:
         signal.default_int_handler(number, frame)  # the notebook's kernel must survive
+    _kill_workers()
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
+
+
+def _give_up(number: int) -> None:
+    """End a process whose data does not answer, from a thread."""
+    name = signal.Signals(number).name
+    text = f"lis2: {name}: the data does not answer, so the run ends; what is written is whole\n"
+    with suppress(OSError, ValueError, AttributeError):  # it may be closed, or missing
+        os.write(sys.stderr.fileno(), text.encode())
+    _kill_workers()
+    os._exit(128 + number)
+
+
+@atexit.register  # it runs before multiprocessing's own, which waits for those that ignore SIGTERM
+def _kill_workers() -> None:
+    """End the workers of data loaders, some of which may hang."""
+    for process in active_children():
+        if process.daemon:
+            process.kill()
 
 
 def leave_to_main_process(worker: int = 0) -> None:  # noqa: ARG001 - a data loader's worker number

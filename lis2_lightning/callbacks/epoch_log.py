@@ -44,7 +44,10 @@ class EpochLog(pl.Callback):
         self._val = dict(state_dict["val"])
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show other callbacks the validation that an interrupted epoch has had."""
+        """Read earlier rows; show other callbacks the validation of an interrupted epoch."""
+        for logger in trainer.loggers:
+            if isinstance(logger, CsvRows) and trainer.is_global_zero:
+                logger.check()
         if inside_epoch(trainer):
             trainer.callback_metrics.update(_tensors(self._val))
 

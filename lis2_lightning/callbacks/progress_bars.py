@@ -75,7 +75,7 @@ class ProgressBars(ProgressBar):
         if self._is_enabled and "ipykernel" in sys.modules:
             above = self._epochs if isinstance(self._epochs, NotebookBar) else None
             return NotebookBar(above, **options)
-        if self._is_enabled and sys.stderr.isatty():
+        if self._is_enabled and sys.stderr is not None and sys.stderr.isatty():
             return tqdm(dynamic_ncols=True, **options)
         return None
 

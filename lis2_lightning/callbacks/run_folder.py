@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shutil
 import socket
 import subprocess
@@ -23,11 +24,13 @@ import torch
 import yaml
 
 from lis2_lightning._version import __version__
-from lis2_lightning.base.files import atomic, make
-from lis2_lightning.errors import ConfigError
+from lis2_lightning.base.files import atomic, make, shown
+from lis2_lightning.base.redaction import without_secret_words
+from lis2_lightning.errors import ConfigError, TrainingError
 from lis2_lightning.parallel.exchange import of_all_processes
 
 _PACKAGES: Final = ("lightning", "torch", "torchmetrics", "numpy", "jsonargparse")
+_GIT_S: Final = 2.0  # a repository on a dead network file system hangs
 _PATIENCE_S: Final = 5.0  # a network file system may show a new file to other hosts a little later
 
 
@@ -48,6 +51,17 @@ class RunFolder(pl.Callback):
             file.write(text.encode())
         with atomic(self.folder / "environment.json") as file:
             file.write(json.dumps(_environment(trainer), indent=2).encode() + b"\n")
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop where the folder is gone, in place of writing the rest of a run into a new one."""
+        if not trainer.is_global_zero or is_trial(trainer):
+            return
+        # a snapshot inside the epoch may have made it again, without what on_fit_start wrote
+        if not any((self.folder / name).is_file() for name in ("config.yaml", "environment.json")):
+            raise TrainingError(
+                f"the run folder {shown(self.folder)} was removed or moved while the run trained, "
+                "and its files with it: start the run again"
+            )
 
 
 class SharedFolder(pl.Callback):
@@ -101,7 +115,7 @@ def make_folder(folder: Path) -> None:
 def _environment(trainer: pl.Trainer) -> dict[str, Any]:
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": sys.argv,
+        "command": without_secret_words(sys.argv),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {"lis2-lightning": __version__, **{name: version(name) for name in _PACKAGES}},
@@ -116,11 +130,17 @@ def _environment(trainer: pl.Trainer) -> dict[str, Any]:
 
 
 def _git_commit() -> str | None:
-    if git := shutil.which("git"):
-        command = [git, "rev-parse", "HEAD"]
-        head = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)  # noqa: S603 - a fixed command
-        return head.stdout.strip() or None
-    return None
+    """The commit of the working folder; null without git, or where it fails or hangs."""
+    git = shutil.which("git")
+    if git is None:
+        return None
+    command = [git, "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, check=False, timeout=_GIT_S)  # noqa: S603 - a fixed command
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    head = done.stdout.decode("ascii", errors="replace").strip()
+    return head if re.fullmatch(r"[0-9a-f]{40,64}", head) else None
 
 
 def _appears(path: Path) -> bool:

@@ -54,6 +54,8 @@ OWN_KEYS: Final[Mapping[str, Mapping[str, str]]] = {
     "plan": {"lightning_yaml": "File to write: the equivalent configuration for LightningCLI."},
     "verify-resume": {"batches": "Batches in an epoch; 4 by default."},
 }
+# the commands that no snapshot gives a configuration to
+_NEED_KEYS: Final = frozenset({"fit", "plan", "verify-resume"})
 # the switches that a command has besides --json and --print_config
 OWN_SWITCHES: Final[Mapping[str, Mapping[str, str]]] = {
     "predict": {"overwrite": "Replace a map that exists."}
@@ -108,6 +110,13 @@ def _run_configured(name: str, words: Sequence[str]) -> int:
     if (text := _help(name, switches)) is not None:
         sys.stdout.write(text)
         raise SystemExit(0)
+    is_shown = any(switch == "--print_config" or switch.endswith(HELP) for switch in switches)
+    is_read = any(word.partition("=")[0] in {"-c", "--config"} for word in words)
+    missing = [key for key in ("model", "train_dataset") if key not in config]
+    if missing and name in _NEED_KEYS and not is_read and not is_shown:
+        raise ConfigError(
+            f"{' and '.join(missing)} must be set: name a file with --config; lis2 init writes one"
+        )
     from lis2_lightning.cli import trainer_cli  # noqa: PLC0415 - torch takes seconds to import
 
     return trainer_cli.run(name, config, switches)

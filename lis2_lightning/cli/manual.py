@@ -22,7 +22,14 @@ from lis2_lightning.errors import ConfigError, did_you_mean
 
 _TYPES: Final = {"int": "INT", "float": "FLOAT", "bool": "true|false", "Any": "VALUE"}
 _INDENT: Final = " " * 26
-_PATHS: Final = frozenset({"output_dir", "resume", "weights"})
+# values of keys whose type says too little
+_VALUES: Final = {
+    **dict.fromkeys(("output_dir", "weights"), "PATH"),
+    **dict.fromkeys(KINDS, "NAME"),
+    "early_stopper": "true|NAME",
+    "resume": "auto|PATH",
+    "lightning": "{...}",
+}
 _SWITCHES: Final = {
     "-c FILE, --config FILE": "Configuration, or the folder of a run; may be repeated.",
     "--print_config": "Print the complete configuration and exit.",
@@ -44,7 +51,7 @@ class Key:
 
     @property
     def value(self) -> str:
-        """What stands for the value in help: INT, min|max, NAME."""
+        """What stands for the value in help: INT, min|max, TEXT."""
         parts = [part.strip() for part in self.type.split("|") if part.strip() != "None"]
         if parts == ["int", "Literal['auto']"]:
             return "INT|auto"
@@ -96,13 +103,14 @@ def _arguments(path: Path) -> Mapping[str, Key]:
 
 
 def _plain(default: ast.expr | None) -> str | None:
-    try:
-        value = ast.literal_eval(default) if default else ...
-    except ValueError:  # a function, or another name
+    """A default as YAML has it; null where there is none, or a function or another name."""
+    if default is None:
         return None
-    if value is None or isinstance(value, bool):
-        return "null" if value is None else str(value).lower()
-    return None if value is ... else str(value)
+    try:
+        value = ast.literal_eval(default)
+    except ValueError:
+        return None
+    return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
 
 
 def command_help(
@@ -113,7 +121,7 @@ def command_help(
     rows += [_row(flag, text) for flag, text in _SWITCHES.items()]
     rows += ["", "keys, in the file and as flags; dots reach inside: --optimizer.lr 0.01"]
     for key, item in keys().items():
-        rows.append(_row(f"--{key} {_value(key, item)}", item.help()))
+        rows.append(_row(f"--{key} {_VALUES.get(key, item.value)}", item.help()))
         if key == "test_dataset":
             rows.append(_row(f"--{DATA}.KEY VALUE", _COMMON))
     rows += ["", "names of components, alone or as 'type'; --model.help unet shows arguments"]
@@ -128,20 +136,12 @@ def _row(head: str, text: str) -> str:
     return f"  {head:<{len(_INDENT) - 2}}{wrapped.lstrip()}" if is_short else f"  {head}\n{wrapped}"
 
 
-def _value(key: str, item: Key) -> str:
-    if key in KINDS:
-        return "NAME"
-    if key == "lightning":
-        return "{...}"
-    return "PATH" if key in _PATHS else item.value
-
-
 def _listed(kind: str) -> str:
     """A name of each class of ours, and where the others are."""
     first: dict[str, str] = {}
     for name, path in TABLES[kind].items():
         first.setdefault(path, name)
-    theirs = [f"all of {LIBRARIES[kind][2]}"] if kind in LIBRARIES else []
+    theirs = [f"every {kind} of {LIBRARIES[kind][2]}"] if kind in LIBRARIES else []
     return ", ".join([*first.values(), *theirs])
 
 

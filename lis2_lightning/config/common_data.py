@@ -6,7 +6,8 @@ With a class it describes them; without one it changes those that are described 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from lis2_lightning.config.loading import merge
@@ -15,6 +16,7 @@ from lis2_lightning.errors import ConfigError, did_you_mean
 DATA: Final = "data"
 _SPLITS: Final[Sequence[str]] = ("train", "val", "test")
 _ALIKE: Final = ("image", "size", "normalization")  # what is usually the same for all
+_ANY: Final = re.compile(rf"\b(?:{'|'.join(_SPLITS)})_dataset\b")
 _log = logging.getLogger("lis2_lightning")
 
 
@@ -96,6 +98,25 @@ def _flat(block: Any, path: str) -> dict[str, Any]:
 
 def _key(split: str) -> str:
     return f"{split}_dataset"
+
+
+def once_for_all(sentences: Iterable[str]) -> list[str]:
+    """The same mistake in several data sets as one sentence about the block.
+
+    >>> once_for_all(["unknown key 'train_dataset.a'", "unknown key 'val_dataset.a'", "no seed"])
+    ["unknown key 'data.a' (in train_dataset and val_dataset)", 'no seed']
+    """
+    alike: dict[str, dict[str, str]] = {}  # where each is said, and how
+    for sentence in sentences:
+        name = _ANY.search(sentence)
+        where = name[0] if name else ""
+        alike.setdefault(_ANY.sub(DATA, sentence), {}).setdefault(where, sentence)
+    return [
+        f"{general} (in {' and '.join([', '.join([*places][:-1]), [*places][-1]])})"
+        if len(places) > 1
+        else next(iter(places.values()))
+        for general, places in alike.items()
+    ]
 
 
 def warn_of_differences(config: Mapping[str, Any]) -> None:

@@ -201,7 +201,7 @@ def _agree(written: Mapping[str, Any], arguments: Mapping[str, Any]) -> bool:
 
 
 def _blame(path: str, error: BaseException, arguments: Mapping[str, Any]) -> str:
-    """Name the argument at fault: the one whose name, or else whose value, the error mentions.
+    """Name the argument at fault: the one the error begins with, or whose value it mentions.
 
     >>> _blame("data", ValueError("size must be at least 1, not 0"), {"size": 0, "stride": 2})
     'data.size must be at least 1, not 0'
@@ -209,10 +209,13 @@ def _blame(path: str, error: BaseException, arguments: Mapping[str, Any]) -> str
     'optimizer.lr must not be -1.0: Invalid learning rate: -1.0'
     """
     text = one_line(error)
-    for name in sorted(arguments, key=len, reverse=True):
-        if match := re.search(rf"(?<![\w.'\"/]){re.escape(name)}(?![\w.'\"/])", text):
-            return f"{text[: match.start()]}{path}.{text[match.start() :]}"
-    for name, value in arguments.items():
+    if isinstance(error, DataError):
+        return text  # it names the file, and a path must stay as it was written
+    about = {} if isinstance(error, OSError) else arguments  # a file may be named like an argument
+    first = re.match(r"(\w+)[ :,]", text)
+    if first and first[1] in about:
+        return f"{path}.{text}"
+    for name, value in about.items():
         numbers = value if isinstance(value, list | tuple) else [value]
         for number in (n for n in numbers if isinstance(n, int | float) and n is not True):
             if re.search(rf"(?<![\w.-]){re.escape(repr(number))}(?![\w.])", text):

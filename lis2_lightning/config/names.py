@@ -75,6 +75,11 @@ LIBRARIES: Final[Mapping[str, tuple[str, str, str]]] = {
     "scheduler": ("torch.optim.lr_scheduler", "LRScheduler", "torch.optim.lr_scheduler"),
     "loss": ("torch.nn.modules.loss", "_Loss", "torch.nn"),
     "callback": ("lightning.pytorch.callbacks", "Callback", "lightning.pytorch.callbacks"),
+    "accelerator": (
+        "lightning.pytorch.accelerators",
+        "Accelerator",
+        "lightning.pytorch.accelerators",
+    ),
     "profiler": ("lightning.pytorch.profilers", "Profiler", "lightning.pytorch.profilers"),
     "strategy": ("lightning.pytorch.strategies", "Strategy", "lightning.pytorch.strategies"),
     "plugin": ("lightning.pytorch.plugins", "", "lightning.pytorch.plugins"),
@@ -96,6 +101,7 @@ KINDS: Final[Mapping[str, str]] = {
 # The same for arguments of the Lightning trainer.
 LIGHTNING_KINDS: Final = {
     "callbacks": "callback",
+    "accelerator": "accelerator",
     "profiler": "profiler",
     "strategy": "strategy",
     "plugins": "plugin",

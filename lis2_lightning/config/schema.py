@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from jsonargparse import ArgumentParser, Namespace
 
-from lis2_lightning.config.common_data import separate, warn_of_differences
+from lis2_lightning.config.common_data import once_for_all, separate, warn_of_differences
 from lis2_lightning.config.loading import parse_yaml
 from lis2_lightning.config.long_lists import restored, shorten
 from lis2_lightning.config.mistakes import Builder, imported, mistakes, short, unknown
@@ -209,7 +209,7 @@ def _is_object_by_default(component: type, name: str, value: Any) -> bool:
 
 
 def _joined(sentences: Iterable[str]) -> ConfigError:
-    return ConfigError("; ".join(dict.fromkeys(sentences)))
+    return ConfigError("; ".join(once_for_all(sentences)))
 
 
 def describe(value: Any) -> Any:

@@ -122,7 +122,7 @@ def loss(rank: int, pid: int, code: int) -> tuple[str, int]:
 
 def tell(sentence: str) -> None:
     """Write a sentence to the standard error, as the command line reports an error."""
-    with suppress(OSError, ValueError):  # it may be closed
+    with suppress(OSError, ValueError, AttributeError):  # it may be closed, or missing
         sys.stderr.write(f"lis2: {sentence}\n")
         sys.stderr.flush()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,7 @@ from typing import Any, Final
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 from lis2_lightning.assembly.settings import Settings
@@ -25,6 +27,7 @@ from lis2_lightning.errors import (
     DataError,
     Interrupted,
     SnapshotError,
+    TrainingError,
     did_you_mean,
     one_line,
 )
@@ -44,7 +47,10 @@ _WARNINGS: Final = (
     ".*in eval mode at the start of training.*",
     ".*Total length of `list` across ranks is zero.*",
     ".*resuming from a checkpoint that ended before the epoch ended.*",
+    ".*`precision=.*` is supported for historical reasons.*",
+    ".*but AMP with fp16 is not supported on CPU.*",  # assemble says so, too
 )
+_SEED_VARIABLES: Final = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")  # which seed_everything sets
 _CHATTY: Final = (
     "lightning.pytorch.utilities.rank_zero",
     "lightning.fabric.utilities.seed",
@@ -93,12 +99,27 @@ def speak() -> None:
         _log.propagate = False
 
 
-def seed(value: Any) -> None:
-    """Seed every global generator, where there is a seed, before components are built."""
+@contextmanager
+def seeded(value: Any) -> Iterator[None]:
+    """Seed every global generator where there is a seed, while components are built.
+
+    Generators and environment are then those of the program again.
+    """
     # Settings refuses a seed that is out of range
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**32:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**32:
+        yield
+        return
+    former = {name: os.environ.get(name) for name in _SEED_VARIABLES}
+    with isolate_rng():
         with quiet():
             pl.seed_everything(value, verbose=False)
+        try:
+            yield
+        finally:
+            for name, text in former.items():
+                os.environ.pop(name, None)
+                if text is not None:
+                    os.environ[name] = text
 
 
 @contextmanager
@@ -108,7 +129,12 @@ def loop(signals: Signals, trainer: pl.Trainer) -> Iterator[None]:
     A loop that a signal has ended raises KeyboardInterrupt for Ctrl-C, else SystemExit.
     """
     try:
-        with quiet(), signals.noted(), ending_together(trainer.strategy.launcher):
+        with (
+            quiet(),
+            isolate_rng(),
+            signals.noted(),
+            ending_together(trainer.strategy.launcher),
+        ):
             yield
     except Interrupted as error:
         if is_started():
@@ -120,6 +146,11 @@ def loop(signals: Signals, trainer: pl.Trainer) -> Iterator[None]:
             KeyboardInterrupt if error.signal == SIGINT else SystemExit(error.exit_code)
         ) from error
     except RuntimeError as error:
+        if "DataLoader worker (pid" in str(error):
+            raise TrainingError(
+                "a process that loads data was killed, mostly for lack of memory: lower "
+                f"num_workers or batch_size, and resume with the same command ({one_line(error)})"
+            ) from error
         if "loading state_dict" not in str(error):
             raise
         raise SnapshotError(f"the snapshot does not fit the network: {one_line(error)}") from error

@@ -90,6 +90,15 @@ def stored(settings: Settings, config: Mapping[str, Any]) -> dict[str, Any]:
     return info
 
 
+def say_again(settings: Settings, info: Mapping[str, Any]) -> None:
+    """Report that a trainer which has trained does not train a second time."""
+    _log.warning(
+        "nothing is trained now: this trainer has a result after %d of %d epochs, which is "
+        "returned; build another one with resume: auto to continue from %s",
+        *(info["epochs_run"], settings.epochs, shown(settings.run_dir)),
+    )
+
+
 def _changes(settings: Settings, config: Mapping[str, Any]) -> str:
     """In what the run in the folder differs from the one that is asked for."""
     written = [snapshot.config for snapshot in snapshots_in(settings.run_dir)[:1]]

@@ -20,11 +20,20 @@ from lis2_lightning.snapshots import (
     link_snapshot,
     newest_snapshot,
     peek,
+    read_weights,
     snapshots_in,
 )
 from lis2_lightning.trackers.csv_rows import read_rows
 
 _log = logging.getLogger("lis2_lightning")
+
+
+def check_files(settings: Settings) -> None:
+    """Raise a SnapshotError where a file that a run would start from is missing or damaged."""
+    if settings.resume_path is not None:
+        peek(settings.resume_path)
+    if settings.weights_path is not None:
+        read_weights(settings.weights_path)
 
 
 def check_folder(settings: Settings) -> None:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lis2_lightning.base.lock import lock
-from lis2_lightning.errors import ConfigError
+from lis2_lightning.base.redaction import without_login
+from lis2_lightning.errors import ConfigError, one_line
 from lis2_lightning.trackers.adapter import Adapter, RefusedError, make_adapter
 from lis2_lightning.trackers.journal import Journal, Mark, Record
 
@@ -159,7 +160,7 @@ class Delivery(threading.Thread):
 
 
 def _described(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+    return without_login(f"{type(error).__name__}: {one_line(error)}")[:300]
 
 
 @contextmanager

@@ -13,9 +13,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from lis2_lightning.base.signals import NOTED
 from lis2_lightning.trackers.delivery import LINGER_S, Delivery
 from lis2_lightning.trackers.journal import Journal
 
@@ -32,7 +34,7 @@ def _leave_running() -> None:
 class DeliveryProcess:
     """A delivery in a process of its own."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, environment: Mapping[str, str]) -> None:
         # -P: a file in the working folder must not stand in for a module
         command = [sys.executable, "-P", "-m", "lis2_lightning.trackers.delivery_process"]
         with (journal.state_dir / "log.txt").open("ab") as log:
@@ -42,6 +44,7 @@ class DeliveryProcess:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                env={**os.environ, **environment},
                 start_new_session=True,  # Ctrl-C is for the training
             )
         _processes[:] = [process for process in _processes if process.poll() is None]
@@ -61,9 +64,8 @@ class DeliveryProcess:
 
 def main(path: str) -> None:
     """Deliver a journal until standard input ends, and what is left then."""
-    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP"):  # the training reports its end itself
-        if number := getattr(signal, name, None):
-            signal.signal(number, signal.SIG_IGN)
+    for number in NOTED:  # the training reports its end itself
+        signal.signal(number, signal.SIG_IGN)
     if os.name == "posix":
         os.nice(10)
     delivery = Delivery(Journal(Path(path)))

@@ -19,7 +19,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.trackers.adapter import Status
 from lis2_lightning.trackers.choices import CsvLogger, Tracker
-from lis2_lightning.trackers.csv_rows import CsvRows
+from lis2_lightning.trackers.csv_rows import CsvCopy, CsvRows
 from lis2_lightning.trackers.delivery import LINGER_S, Delivery
 from lis2_lightning.trackers.delivery_process import DeliveryProcess
 from lis2_lightning.trackers.journal import Journal
@@ -41,12 +41,17 @@ class JournalLogger(Logger):
     version = ""  # the run's key: the id of its run at W&B, a tag at MLflow
 
     def __init__(
-        self, journal: Journal, start: Mapping[str, Any], inner: Logger | None = None
+        self,
+        journal: Journal,
+        start: Mapping[str, Any],
+        inner: Logger | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
         self.journal = journal
         self.start = start
         self.inner = inner
+        self._environment = environment or {}
         self._adapter = LightningAdapter(journal.run_dir, {}, inner) if inner else None
         self._delivery: DeliveryProcess | Delivery | None = None
         self._index = -1
@@ -119,7 +124,7 @@ class JournalLogger(Logger):
             self.journal.append("start", key=self.version, pid=os.getpid(), **self.start)
             self.journal.forget_errors()
             if self._adapter is None:
-                self._delivery = DeliveryProcess(self.journal)
+                self._delivery = DeliveryProcess(self.journal, self._environment)
             else:
                 self._delivery = Delivery(self.journal, self._adapter)
                 self._delivery.start()
@@ -184,7 +189,10 @@ def start_all(
     names them.
     """
     csv = next((tracker for tracker in trackers if isinstance(tracker, CsvLogger)), CsvLogger())
-    loggers: list[Logger] = [CsvRows(Path(csv.output_run or run_dir) / "logs_train.csv")]
+    own = run_dir / "logs_train.csv"
+    loggers: list[Logger] = [CsvRows(own)]
+    if csv.output_run and Path(csv.output_run).resolve() != run_dir.resolve():
+        loggers.append(CsvCopy(Path(csv.output_run) / own.name, own))
     names: list[str] = []
     for tracker, values in zip(trackers, chain(plain, repeat(None)), strict=False):
         if isinstance(tracker, CsvLogger):
@@ -210,7 +218,9 @@ def journal_logger(
             package = name if name == "wandb" else f'"lis2-lightning[{name}]"'
             raise ConfigError(f"tracker {name!r} needs {name}: pip install {package}")
         options = {"is_local": tracker.is_local, **vars(tracker)}
-        return JournalLogger(journal, {"service": name, "options": options, "run_name": run_name})
+        environment = options.pop("environment", None)
+        start = {"service": name, "options": options, "run_name": run_name}
+        return JournalLogger(journal, start, environment=environment)
     is_named = isinstance(plain, Mapping) and "class_path" in plain
     start = {"service": "lightning", "options": plain} if is_named else {"service": "object"}
     return JournalLogger(journal, {"options": {}, **start, "run_name": run_name}, tracker)

@@ -7,7 +7,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote, urlsplit
 
+from lis2_lightning.base.redaction import without_login
 from lis2_lightning.trackers.adapter import Adapter, RefusedError, Status
 
 _KEY: Final = "lis2.key"
@@ -34,6 +36,9 @@ class MlflowAdapter(Adapter):
 
         store = f"sqlite:///{(run_dir.parent / 'mlflow.db').resolve()}"
         self._uri = options["tracking_uri"] or store
+        known = os.environ.get("MLFLOW_TRACKING_URI", "")
+        if without_login(known) == self._uri:  # this one has the login, which no file has
+            self._uri = _log_in(known)
         self._client: Any = MlflowClient(self._uri)
         self._id = ""
 
@@ -106,6 +111,16 @@ class MlflowAdapter(Adapter):
         if self.options["is_local"]:
             return f"view it with: mlflow ui --backend-store-uri {self._uri}"
         return ""
+
+
+def _log_in(uri: str) -> str:
+    """Give the login of a server's address to MLflow as it likes it: it prints its addresses."""
+    parts = urlsplit(uri)
+    if parts.scheme not in {"http", "https"} or parts.password is None:
+        return uri  # a database
+    os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username or "")
+    os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password)
+    return without_login(uri)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

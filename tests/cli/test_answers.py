@@ -65,6 +65,18 @@ def test_plan_tells_what_each_key_becomes(tiny: Make, tmp_path: Path, typed: Typ
     assert json.loads(output)["epochs"] == "lightning.pytorch.Trainer(max_epochs=2)"
 
 
+@pytest.mark.parametrize("key", ["resume", "weights"])
+def test_plan_refuses_a_missing_snapshot_as_fit_does(
+    tiny: Make, tmp_path: Path, typed: Typed, key: str
+) -> None:
+    words = ("--config", written(tmp_path / "tiny.yaml", tiny()), f"--{key}", tmp_path / "gone.pt")
+    code, output, errors = typed("plan", *words)
+    assert (code, output) == (2, "")
+    assert errors == f"lis2: there is no snapshot {tmp_path / 'gone.pt'}: check the path\n"
+    code, _, of_fit = typed("fit", *words)
+    assert (code, of_fit.splitlines()[-1:]) == (2, errors.splitlines())
+
+
 @pytest.mark.usefixtures("no_pictures")
 @pytest.mark.filterwarnings("ignore")  # Lightning warns of what the facade keeps quiet
 def test_lightning_alone_trains_the_plan_to_the_same_weights(

@@ -297,3 +297,20 @@ def test_the_process_ends_with_that_code(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr == ("lis2: there is no configuration file gone.yaml: check the path\n")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "missing"),
+    [
+        (["fit"], "model and train_dataset"),
+        (["fit", "--json", "--model", "unet"], "train_dataset"),
+        (["plan", "--epochs", "3"], "model and train_dataset"),
+        (["verify-resume"], "model and train_dataset"),
+    ],
+)
+def test_a_command_without_a_configuration_says_where_one_comes_from(
+    words: list[str], missing: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    sentence = f"lis2: {missing} must be set: name a file with --config; lis2 init writes one\n"
+    assert capsys.readouterr().err == sentence

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -51,3 +52,28 @@ def test_a_terminal_gets_bars(command: list[str]) -> None:
     os.close(ours)
     assert process.returncode == 0
     assert b"epochs: 100%|" in output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_a_run_needs_no_stream(command: list[str], tmp_path: Path, closed: str) -> None:
+    words = [*command, "--trackers", "tensorboard", "--num_workers", "1"]
+    done = subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *words], check=False)
+    assert done.returncode == 0
+    folder = tmp_path / "runs" / "tiny"
+    assert json.loads((folder / "result.json").read_text())["info"]["epochs_run"] == 2
+    # a file that had got the number of a closed stream would have its output
+    written = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".txt"]
+    assert not [path.name for path in written if b"starting a new run" in path.read_bytes()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "code"), [("--help", 0), ("fit", 2), ("plan --config tiny.yaml", 0)]
+)
+def test_a_command_without_streams_ends_with_its_code(
+    command: list[str], tmp_path: Path, words: str, code: int
+) -> None:
+    typed = [*command[:3], *words.split()]
+    shell = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"]
+    assert subprocess.run([*shell, *typed], cwd=tmp_path, check=False).returncode == code

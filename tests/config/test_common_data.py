@@ -109,6 +109,25 @@ def test_a_block_that_says_too_little_or_too_much_is_one_sentence(
     assert sentence in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"sise": 3}, "unknown key 'data.sise': did you mean 'data.size' or 'data.noise'? "),
+        ({"size": "wide"}, "data.size must be int, got wide "),
+    ],
+)
+def test_a_mistake_in_the_block_is_reported_once(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        resolved({"data": {**BLOCK, **changes}, "epochs": "x"})
+    places = "(in train_dataset, val_dataset and test_dataset)"
+    assert str(error.value) == f"{sentence}{places}; epochs must be int, got x"
+
+
+def test_a_mistake_in_one_data_set_is_reported_there() -> None:
+    with pytest.raises(ConfigError, match=r"^unknown key 'val_dataset.sise'"):
+        resolved({"data": {**BLOCK, "val": {"sise": 3}}})
+
+
 def maps(folder: Path, name: str) -> str:
     """The path of an image, which may be a target."""
     np.save(folder / f"{name}.npy", np.indices((48, 48)).sum(0) % 2.0)

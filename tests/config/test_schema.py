@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import callbacks
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.profilers import SimpleProfiler
 from lightning.pytorch.strategies import DDPStrategy
 
@@ -61,7 +62,7 @@ def test_components_of_lightning_are_built_by_name(tiny: Make, spelling: str) ->
     inside = arguments if spelling == "type" else {"init_args": arguments}
     average = {spelling: "StochasticWeightAveraging", **inside}
     lightning = {
-        "accelerator": "cpu",
+        "accelerator": {spelling: "CPUAccelerator"},
         "callbacks": [{spelling: "LearningRateMonitor"}, "Timer", average],
         "profiler": {spelling: "SimpleProfiler"},
         "strategy": {spelling: "DDPStrategy"},
@@ -72,6 +73,7 @@ def test_components_of_lightning_are_built_by_name(tiny: Make, spelling: str) ->
     assert kinds == [
         *(callbacks.LearningRateMonitor, callbacks.Timer, callbacks.StochasticWeightAveraging)
     ]
+    assert isinstance(built["accelerator"], CPUAccelerator)
     assert isinstance(built["profiler"], SimpleProfiler)
     assert isinstance(built["strategy"], DDPStrategy)
 

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from lis2_lightning import Trainer
+from lis2_lightning.base.signals import Signals
 from lis2_lightning.snapshots import read_snapshot
 from tests.parallel.conftest import end_all
 from tests.parallel.conftest import start as start_process
@@ -91,8 +92,17 @@ def assert_stopped(process: subprocess.Popen[str], number: int, folder: Path) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    ("number", "workers"),
+    [
+        *(
+            (number, w)
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+            for w in (0, 2)
+        ),
+        *((number, 0) for number in (signal.SIGUSR2, signal.SIGXCPU, signal.SIGHUP)),
+    ],
+)
 def test_a_signal_ends_a_run_with_its_code_and_a_whole_snapshot(
     config: Path, start: Start, tmp_path: Path, number: int, workers: int
 ) -> None:
@@ -137,6 +147,124 @@ def test_a_second_ctrl_c_ends_at_once() -> None:
         [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (-signal.SIGINT, "noted\n")
+
+
+def test_a_signal_that_a_shell_has_had_ignored_stays_ignored() -> None:
+    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with Signals().noted():
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            assert callable(signal.getsignal(signal.SIGTERM))
+    finally:
+        signal.signal(signal.SIGHUP, former)
+
+
+# A data set on a disk that goes away once MARK/gone is there.
+STUCK = """
+import os
+import time
+from pathlib import Path
+
+import torch
+
+
+class Stuck(torch.utils.data.Dataset):
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        mark = Path(os.environ["MARK"])
+        if index == 5 and (mark / "gone").exists():
+            (mark / f"pid-{os.getpid()}").touch()
+            time.sleep(3600)
+        time.sleep(0.02)
+        return {"patch": torch.full((1, 8, 8), 0.1 * index), "target": torch.ones(1, 8, 8)}
+"""
+
+
+@pytest.fixture
+def stuck(tmp_path: Path, tiny: Make, start: Start) -> Callable[..., subprocess.Popen[str]]:
+    """Start a run that has finished an epoch and waits for data for ever."""
+    (tmp_path / "stuck_data.py").write_text(STUCK, encoding="utf-8")
+    (tmp_path / "mark").mkdir()
+    settings = tiny(
+        train_dataset={"class_path": "stuck_data.Stuck"}, epochs=500, batch_size=2, save_last=True
+    )
+    settings |= {"val_dataset": None, "test_dataset": None}
+    path = tmp_path / "stuck.yaml"
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+
+    def run(workers: int) -> subprocess.Popen[str]:
+        words = ("fit", "--config", str(path), f"--num_workers={workers}")
+        process = start(*words, MARK=str(tmp_path / "mark"))
+        wait_for_rows(tmp_path / "runs/tiny")
+        (tmp_path / "mark" / "gone").touch()
+        for _ in range(600):
+            if list((tmp_path / "mark").glob("pid-*")):
+                return process
+            time.sleep(0.05)
+        return pytest.fail("the data has not been asked for within half a minute")
+
+    return run
+
+
+def assert_gone(folder: Path) -> None:
+    """Whichever processes hung have ended, and the run's files are whole."""
+    for mark in (folder / "mark").glob("pid-*"):
+        for _ in range(100):
+            if not Path(f"/proc/{mark.name.removeprefix('pid-')}/cmdline").exists():
+                break
+            time.sleep(0.05)
+        else:
+            pytest.fail(f"{mark.name} goes on")
+    assert read_snapshot(folder / "runs/tiny/last.pt")["LIGHTNING"]["next_epoch"] >= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_sigterm_ends_a_run_whose_data_does_not_answer(
+    stuck: Callable[..., subprocess.Popen[str]], tmp_path: Path, workers: int
+) -> None:
+    process = stuck(workers)
+
+    process.send_signal(signal.SIGTERM)
+    _, output = process.communicate(timeout=60)
+
+    assert process.returncode == 128 + signal.SIGTERM, output
+    # with workers, a batch that was fetched before may come
+    hangs = "lis2: SIGTERM: the data does not answer, so the run ends; what is written is whole"
+    assert hangs in output or (workers and "saved " in output)
+    assert "Traceback" not in output
+    assert_gone(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("first", "second", "pause"),
+    [
+        (signal.SIGTERM, signal.SIGTERM, 1.2),
+        (signal.SIGUSR1, signal.SIGTERM, 1.2),
+        (signal.SIGINT, signal.SIGINT, 0.2),
+    ],
+)
+def test_a_second_signal_ends_a_run_whose_data_does_not_answer(
+    stuck: Callable[..., subprocess.Popen[str]],
+    tmp_path: Path,
+    first: signal.Signals,
+    second: signal.Signals,
+    pause: float,
+) -> None:
+    process = stuck(2)
+
+    process.send_signal(first)
+    time.sleep(pause)
+    assert process.poll() is None
+    process.send_signal(second)
+    _, output = process.communicate(timeout=10)
+
+    assert process.returncode == -second
+    assert "Traceback" not in output
+    assert_gone(tmp_path)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
@@ -150,3 +151,21 @@ def test_a_network_with_a_bad_weight_is_not_written_inside_an_epoch_either(
 def test_an_interval_that_is_none_is_refused(tiny: Make, key: str, value: float) -> None:
     with pytest.raises(ConfigError, match=f"{key} must be .*got {value}"):
         Trainer.from_config(tiny(**{key: value}))
+
+
+def test_a_second_train_after_a_limit_says_that_it_trains_nothing(
+    tiny: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("lis2_lightning"), "propagate", True)
+    lightning = {**tiny()["lightning"], "max_steps": 3}
+    trainer = Trainer.from_config(tiny(lightning=lightning))
+    info = trainer.train()
+    caplog.clear()
+
+    assert trainer.train() == info
+
+    (message,) = caplog.messages
+    assert message.startswith(
+        "nothing is trained now: this trainer has a result after 0 of 2 epochs, which is returned"
+    )
+    assert "build another one with resume: auto to continue" in message

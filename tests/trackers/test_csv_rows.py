@@ -1,8 +1,16 @@
 from __future__ import annotations
 
+import logging
+import os
+from collections.abc import Callable
 from pathlib import Path
 
-from lis2_lightning.trackers.csv_rows import CsvRows, read_rows
+import pytest
+
+from lis2_lightning import ConfigError
+from lis2_lightning.trackers.csv_rows import CsvCopy, CsvRows, read_rows
+
+LOG = "epoch,train_loss,val_loss\n0,3.25,\n1,2.5,1.5\n"
 
 
 def test_a_row_an_epoch_with_columns_in_the_order_given(tmp_path: Path) -> None:
@@ -53,3 +61,111 @@ def test_what_is_no_epochs_row_is_passed_over(tmp_path: Path) -> None:
     CsvRows(tmp_path / "logs_train.csv").log_metrics({"test_loss": 1.0}, step=3)
 
     assert not (tmp_path / "logs_train.csv").exists()
+
+
+SAVED_BY_A_SPREADSHEET: dict[str, Callable[[str], bytes]] = {
+    "with a byte order mark": lambda text: text.encode("utf-8-sig"),
+    "with semicolons": lambda text: text.replace(",", ";").encode(),
+    "with decimal commas": lambda text: text.replace(",", ";").replace(".", ",").encode(),
+    "with tabs": lambda text: text.replace(",", "\t").encode(),
+    "with line ends of Windows": lambda text: text.replace("\n", "\r\n").encode(),
+    "with line ends of an old Mac": lambda text: text.replace("\n", "\r").encode(),
+    "with epochs as decimals": lambda text: text.replace("\n0,", "\n0.0,").encode(),
+    "with quotes": lambda text: text.replace("epoch", '"epoch"').encode(),
+    "without the last line end": lambda text: text[:-1].encode(),
+    "without empty cells at an end": lambda text: text.replace("3.25,\n", "3.25\n").encode(),
+    "with empty lines and cells": lambda text: text.replace("\n", ",,\n").encode() + b"\n,,,,\n",
+    "after a power cut": lambda text: text.encode() + b"\0" * 512,
+}
+
+
+@pytest.mark.parametrize("change", SAVED_BY_A_SPREADSHEET.values(), ids=SAVED_BY_A_SPREADSHEET)
+def test_no_row_of_a_file_that_something_else_has_saved_is_lost(
+    tmp_path: Path, change: Callable[[str], bytes]
+) -> None:
+    path = tmp_path / "logs_train.csv"
+    path.write_bytes(change(LOG))
+
+    CsvRows(path).log_metrics({"epoch": 2, "train_loss": 2.0, "val_loss": 1.0}, step=2)
+
+    assert path.read_text() == f"{LOG}2,2.0,1.0\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "shopping\n",
+        '"',
+        "shopping\nmilk\n",
+        "epoch,train_loss\nfirst,2.0\n",
+        "epoch\n0.5\n",
+        "epoch,a\n0,1,2\n",
+    ],
+)
+def test_a_file_that_is_no_log_is_refused_and_stays(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "logs_train.csv"
+    path.write_text(text)
+
+    with pytest.raises(ConfigError, match=r"logs_train.csv is no log of a run, or is damaged .*: "):
+        CsvRows(path).check()
+
+    assert path.read_text() == text
+
+
+def run(folder: Path, elsewhere: Path, *losses: float, start: int = 0) -> CsvCopy:
+    """A run that logs some epochs into its folder and elsewhere."""
+    own = CsvRows(folder / "logs_train.csv")
+    copy = CsvCopy(elsewhere / "logs_train.csv", own.path)
+    copy.check()
+    for epoch, loss in enumerate(losses, start):
+        for log in (own, copy):
+            log.log_metrics({"epoch": epoch, "train_loss": loss}, step=epoch)
+    return copy
+
+
+def test_runs_that_share_a_folder_for_copies_keep_each_others_rows(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    runs = [tmp_path / "a", tmp_path / "b", tmp_path / "c" / "b"]
+
+    copies = [run(folder, elsewhere, float(i), 0.5).path for i, folder in enumerate(runs)]
+
+    assert [path.name for path in copies] == [
+        *("logs_train.csv", "logs_train_b.csv", "logs_train_b-2.csv")
+    ]
+    for folder, copy in zip(runs, copies, strict=True):
+        assert copy.read_bytes() == (folder / "logs_train.csv").read_bytes()
+
+
+def test_a_resumed_run_goes_on_in_its_own_copy(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    run(tmp_path / "a", elsewhere, 1.0, 0.5)
+    run(tmp_path / "b", elsewhere, 2.0, 1.5)
+
+    path = run(tmp_path / "b", elsewhere, 1.25, start=2).path
+
+    assert path == elsewhere / "logs_train_b.csv"
+    assert path.read_bytes() == (tmp_path / "b" / "logs_train.csv").read_bytes()
+
+
+def test_a_copy_that_fails_does_not_stop_the_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    copy = run(tmp_path / "a", tmp_path / "elsewhere", 1.0)
+    copy.path.unlink()
+    copy.path.mkdir()
+
+    with caplog.at_level(logging.WARNING, "lis2_lightning"):
+        run_on = [{"epoch": epoch, "train_loss": 0.5} for epoch in (1, 2)]
+        for row in run_on:
+            copy.log_metrics(row, step=int(row["epoch"]))
+
+    (record,) = caplog.records
+    assert "the copy of the log in" in record.message
+    assert os.fspath(tmp_path / "a") in record.message
+
+
+def test_a_folder_for_copies_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(ConfigError, match=r"output_run .*file of the tracker csv cannot be made"):
+        run(tmp_path / "a", tmp_path / "file")

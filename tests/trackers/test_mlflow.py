@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import math
 import os
 import signal
@@ -9,9 +10,11 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -226,3 +229,60 @@ def test_without_a_server_the_runs_lie_in_a_file_beside_their_folders(tiny: Make
     assert sorted(steps) == [(0,), (1,)]
     assert runs == [("tiny", "FINISHED")]
     assert (Path(config["output_dir"]) / "mlflow-artifacts").is_dir()
+
+
+def files_with(secret: str, folder: Path) -> list[str]:
+    """The files below a folder that hold a text."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return [path.name for path in files if secret.encode() in path.read_bytes()]
+
+
+def test_a_login_in_the_address_reaches_the_server_and_no_file(tiny: Make, tmp_path: Path) -> None:
+    seen: list[str | None] = []
+
+    class Asks(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(self.headers["Authorization"])
+            self.send_error(500)
+
+        do_POST = do_GET  # noqa: N815 - the name that http.server asks for
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Asks) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"127.0.0.1:{server.server_port}"
+        uri = f"http://me:S3CRET%40PW@{address}"
+        trainer = Trainer.from_config(tiny(trackers={"type": "Mlflow", "tracking_uri": uri}))
+        assert trainer.config["trackers"]["tracking_uri"] == uri  # what the user has written
+        trainer.train()
+        until = time.monotonic() + 120
+        while not seen and time.monotonic() < until:
+            time.sleep(0.1)
+        server.shutdown()
+    login = base64.b64encode(b"me:S3CRET@PW").decode()
+    assert set(seen) == {f"Basic {login}"}
+    assert "S3CRET" not in str(trainer.global_config)
+    assert f"http://{address}" in str(trainer.global_config)
+    for secret in ("S3CRET", login):
+        assert files_with(secret, tmp_path / "runs") == []
+
+
+def test_a_login_is_in_no_file_of_a_server_that_answers(
+    mlflow_server: MlflowServer, tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = mlflow_server.url.replace("http://", "http://me:S3CRETPW@")
+    tracked = {**tracker(mlflow_server, "login"), "tracking_uri": uri}
+    config = tiny(trackers=[tracked, {"type": "Wandb", "offline": True}, "tensorboard"])
+
+    Trainer.from_config(config).train()
+    for name in ("USERNAME", "PASSWORD"):
+        monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", "")  # sync sets both from the next one
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    settle(config)
+
+    (run,) = mlflow_server.runs("login")
+    assert run["info"]["status"] == "FINISHED"
+    assert "S3CRETPW" not in str(run)
+    assert files_with("S3CRETPW", tmp_path) == []

@@ -52,12 +52,19 @@ def test_an_object_is_taken_as_it_is(tiny: Make, tmp_path: Path) -> None:
     assert made.inner is logger
 
 
-def test_the_csv_file_goes_where_output_run_says(tiny: Make, tmp_path: Path) -> None:
+def test_a_copy_of_the_csv_file_goes_where_output_run_says(tiny: Make, tmp_path: Path) -> None:
     config = tiny(trackers={"type": "CsvLogger", "output_run": str(tmp_path / "logs")})
 
-    logger = Trainer.from_config(config).tracker[0]
+    own, copy = Trainer.from_config(config).tracker
 
-    assert getattr(logger, "path", None) == tmp_path / "logs" / "logs_train.csv"
+    assert getattr(own, "path", None) == tmp_path / "runs" / "tiny" / "logs_train.csv"
+    assert getattr(copy, "path", None) == tmp_path / "logs" / "logs_train.csv"
+
+
+def test_an_output_run_that_is_the_runs_own_folder_is_no_copy(tiny: Make, tmp_path: Path) -> None:
+    config = tiny(trackers={"type": "CsvLogger", "output_run": str(tmp_path / "runs" / "tiny")})
+
+    assert len(Trainer.from_config(config).tracker) == 1
 
 
 def test_an_unknown_key_of_a_tracker_is_refused(tiny: Make) -> None:
