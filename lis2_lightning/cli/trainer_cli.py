@@ -135,8 +135,7 @@ def _plan(config: dict[str, Any], options: Options) -> Answer:
     trainer = Trainer.from_config(config)
     plan = trainer.planned()
     # what fit would refuse is refused here
-    _ = trainer.lightning
-    trainer.module.configure_optimizers()
+    trainer.check()
     if path and is_main():
         with atomic(Path(path)) as file:
             file.write(lightning_yaml(trainer.global_config).encode())

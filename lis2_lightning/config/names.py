@@ -36,7 +36,12 @@ _CLASSES: Final[Mapping[str, Mapping[str, str]]] = {
     "optimizer": {},
     "scheduler": {},
     "loss": {
-        "torch.nn.BCELoss": "bce",
+        "torch.nn.BCELoss": "bce BCELoss",
+        # the others of torch need class numbers, targets of -1 and 1, or a second input
+        **{
+            f"torch.nn.{name}": name
+            for name in ("BCEWithLogitsLoss", "L1Loss", "MSELoss", "SmoothL1Loss", "HuberLoss")
+        },
         "losses.DiceLoss": "dice_loss",
         "losses.BceDiceLoss": "bce_dice_loss",
     },
@@ -73,7 +78,6 @@ TABLES: Final[Mapping[str, Mapping[str, str]]] = {
 LIBRARIES: Final[Mapping[str, tuple[str, str, str]]] = {
     "optimizer": ("torch.optim", "Optimizer", "torch.optim"),
     "scheduler": ("torch.optim.lr_scheduler", "LRScheduler", "torch.optim.lr_scheduler"),
-    "loss": ("torch.nn.modules.loss", "_Loss", "torch.nn"),
     "callback": ("lightning.pytorch.callbacks", "Callback", "lightning.pytorch.callbacks"),
     "profiler": ("lightning.pytorch.profilers", "Profiler", "lightning.pytorch.profilers"),
     "strategy": ("lightning.pytorch.strategies", "Strategy", "lightning.pytorch.strategies"),

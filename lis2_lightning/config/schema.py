@@ -7,16 +7,18 @@ Lightning, which takes seconds to import, is imported with the first :class:`Sch
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Mapping, Set
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
 from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import register_type
 
 from lis2_lightning.config.common_data import separate, warn_of_differences
 from lis2_lightning.config.loading import parse_yaml
@@ -70,6 +72,7 @@ class Schema:
         self._parameters = inspect.signature(owner).parameters
         self.keys = list(self._parameters)
         self._theirs = import_module("lightning.pytorch").Trainer
+        _register_tensors()
         self.lightning_defaults = {
             name: parameter.default
             for name, parameter in inspect.signature(self._theirs).parameters.items()
@@ -232,11 +235,30 @@ def _described_object(value: Any) -> dict[str, Any]:
     return {_OBJECT: _path_of(value if inspect.isroutine(value) else type(value))}
 
 
+@cache
+def _register_tensors() -> None:
+    """Let numbers and lists of them stand for tensors, such as the ``pos_weight`` of a loss."""
+    torch = import_module("torch")
+
+    def read(value: Any) -> Any:
+        if isinstance(value, str | bool):
+            raise TypeError(f"{value!r} is no number")
+        return torch.tensor(value, dtype=torch.float32)
+
+    def written(tensor: Any) -> Any:  # 0.1, and not 0.10000000149
+        return tensor.numpy().astype(str).astype(float).tolist()
+
+    register_type(
+        torch.Tensor, written, read, type_check=isinstance, fail_already_registered=False
+    )
+
+
 def _path_of(named: Any) -> str:
     module: str = named.__module__
-    public = module.rsplit(".", 1)[0]
+    public = module.rpartition(".")[0]
     # torch.optim.adamw.AdamW is known to its users as torch.optim.AdamW
-    return f"{public if public == 'torch.optim' else module}.{named.__qualname__}"
+    is_public = getattr(sys.modules.get(public), named.__qualname__, None) is named
+    return f"{public if public == 'torch.optim' and is_public else module}.{named.__qualname__}"
 
 
 def _without_objects(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -1,37 +1,30 @@
-"""Around Lightning's loops: checks before them, silence, signals, seeds, the folder's lock."""
+"""Around Lightning's loops: silence, signals, seeds, the folder's lock."""
 
 from __future__ import annotations
 
 import logging
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from signal import SIGINT, raise_signal
 from typing import Any, Final
 
 import lightning.pytorch as pl
-import torch
-from torch import Tensor
 
 from lis2_lightning.assembly.settings import Settings
 from lis2_lightning.base.files import sweep
 from lis2_lightning.base.lock import lock
 from lis2_lightning.base.signals import Signals, requeue
 from lis2_lightning.callbacks.run_folder import is_trial, make_folder
-from lis2_lightning.data import SegmentationData, first_batch
 from lis2_lightning.errors import (
-    ConfigError,
-    DataError,
     Interrupted,
     SnapshotError,
-    did_you_mean,
     one_line,
 )
 from lis2_lightning.parallel import is_main
 from lis2_lightning.parallel.children import end_now, is_started
 from lis2_lightning.parallel.peers import ending_together
-from lis2_lightning.training.module import SegmentationModule
 
 _log = logging.getLogger("lis2_lightning")
 

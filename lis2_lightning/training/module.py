@@ -105,6 +105,8 @@ class SegmentationModule(pl.LightningModule):
     def probabilities(self, output: Tensor) -> Tensor:
         """The network's output as probabilities in [0, 1], float32, detached."""
         output = output.detach().float()
+        if self.loss.is_regression:
+            return output.clamp(0, 1)
         return output.sigmoid() if self.loss.expects_logits else output
 
     def scores(self, split: Split) -> Scores:
@@ -236,8 +238,12 @@ class SegmentationModule(pl.LightningModule):
 
     def lr_scheduler_step(self, scheduler: LRSchedulerTypeUnion, metric: Any | None) -> None:
         """Step a scheduler; ``ReduceLROnPlateau`` has already stepped."""
-        if not isinstance(scheduler, ReduceLROnPlateau):
+        if isinstance(scheduler, ReduceLROnPlateau):
+            return
+        try:
             super().lr_scheduler_step(scheduler, metric)
+        except ValueError as error:  # a schedule that is over
+            raise ConfigError(f"the scheduler cannot go on: {one_line(error)}") from error
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer of the trainable parameters, and its scheduler."""
