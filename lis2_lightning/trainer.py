@@ -219,11 +219,8 @@ class Trainer(TrainerView):
             return self._train()
 
     def check(self) -> None:
-        """Try a sample, the metrics, the monitored names and the schedule, as ``train`` does first.
-
-        It raises ConfigError or DataError as :meth:`train` does, and writes nothing.
-        """
-        checks.check(self._settings, self.module, self.data)
+        """Try samples, metrics, monitored names and schedule, as :meth:`train` does first."""
+        checks.check(self._settings, self._built)
 
     def _train(self) -> dict[str, Any]:
         start = resume.starting_point(self._settings, self.global_config)
@@ -376,8 +373,6 @@ class Trainer(TrainerView):
             checkpoint = resume.snapshot_path(checkpoint, self._named)
         if checkpoint is None and (name == "fit" or not self._has_run):
             weights.prepare(self.model, self._origin, self._settings.weights_path)
-        if name != "fit":
-            checks.settle_output(self.module, self.data)
         if name == "test":
             make_folder(self._settings.run_dir)
         run, self._has_run = getattr(self.lightning, name), True

@@ -40,8 +40,8 @@ class LossEarlyStopping(EarlyStopping):
             check_on_train_epoch_end=True,
         )
         self._mode_is_open = mode is None
-        self._follows_validation = monitor is None
-        self._counts = f"{monitor or 'the loss'} by {min_delta:g}"
+        self.follows_validation = monitor is None
+        self._followed = f"{monitor or 'the loss'} by {min_delta:g}"
         self._validates = False
         self._has_validated = False
 
@@ -50,6 +50,10 @@ class LossEarlyStopping(EarlyStopping):
         if self._mode_is_open and direction not in {None, self.mode}:
             self.mode = direction
             self.min_delta, self.best_score = -self.min_delta, -self.best_score
+
+    @property
+    def _counts(self) -> str:
+        return self._followed if self.mode == "min" else f"{self._followed}, the larger the better"
 
     @property
     def state_key(self) -> str:
@@ -71,7 +75,7 @@ class LossEarlyStopping(EarlyStopping):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Choose the loss to follow; stop a resumed run at once if it had been stopped."""
         self._validates = validates(trainer)
-        if self._follows_validation:
+        if self.follows_validation:
             self.monitor = "val_loss" if self._validates else "train_loss"
         trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
 

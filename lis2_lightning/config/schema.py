@@ -248,9 +248,7 @@ def _register_tensors() -> None:
     def written(tensor: Any) -> Any:  # 0.1, and not 0.10000000149
         return tensor.numpy().astype(str).astype(float).tolist()
 
-    register_type(
-        torch.Tensor, written, read, type_check=isinstance, fail_already_registered=False
-    )
+    register_type(torch.Tensor, written, read, type_check=isinstance, fail_already_registered=False)
 
 
 def _path_of(named: Any) -> str:

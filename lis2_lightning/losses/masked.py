@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +17,10 @@ from lis2_lightning.base.labelled import (
 )
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.losses.entropy import NEUTRAL, binary_cross_entropy, check_probabilities
-from lis2_lightning.losses.overlap import SumLoss
+from lis2_lightning.losses.overlap import BceDiceLoss, DiceLoss, SumLoss
 
 Sums = tuple[Tensor, ...]
+_MARGIN: Final = 1e-3  # of a loss, far below that of any uncertain pixel
 
 
 class MaskedLoss(nn.Module):
@@ -38,15 +40,15 @@ class MaskedLoss(nn.Module):
     Over several batches and processes, a mean is weighted by its number of labelled pixels.
 
     A loss of logits says so by an attribute ``expects_logits = True``: metrics and maps are of
-    probabilities, and logits pass a sigmoid first. ``weight`` and ``pos_weight`` of torch's losses
-    hold one value, or one for each channel.
+    probabilities, and logits pass a sigmoid first. A loss of the user's own that does not say it
+    is tried. ``weight`` and ``pos_weight`` of torch's losses hold one value, or one for each
+    channel.
 
     Attributes:
         num_sums: How many numbers :meth:`forward` returns.
         is_mean: Whether the value is the second sum divided by the first, the count.
-        expects_logits: Whether the model's output is logits, which metrics pass through a sigmoid.
-        is_undeclared: Whether a loss of the user's own does not say what it expects.
-        is_regression: Whether outputs outside [0, 1] are sensible, which metrics and maps cut.
+        expects_logits: Whether the model's output is logits.
+        is_declared: Whether the loss itself says so, or is torch's.
 
     >>> loss = MaskedLoss(nn.L1Loss())
     >>> output, target = torch.tensor([1.0, 2.0, 5.0]), torch.tensor([0.0, 0.0, float("nan")])
@@ -59,9 +61,6 @@ class MaskedLoss(nn.Module):
         super().__init__()
         _check_kind(loss)
         self.loss = copy.deepcopy(loss)
-        self.expects_logits = _declared_logits(loss) is True
-        self.is_undeclared = _declared_logits(loss) is None
-        self.is_regression = type(loss) in set(NEUTRAL) - {nn.BCELoss, nn.BCEWithLogitsLoss}
         self.is_mean = not isinstance(loss, SumLoss)
         self.num_sums = 1 + (loss.num_sums if isinstance(loss, SumLoss) else 1)
         self._takes_labelled = "labelled" in inspect.signature(loss.forward).parameters
@@ -76,9 +75,12 @@ class MaskedLoss(nn.Module):
             # weights per channel or pixel do not fit flat pixels
             self._has_weights = any(True for _ in self.loss.buffers())
             self.loss.reduction = "none"  # type: ignore[assignment]  # attributes may be anything
-            for name, weight in list(self.loss.named_buffers()):
-                if weight.ndim == 1 and len(weight) > 1:  # torch would take them for columns
-                    setattr(self.loss, name, weight.reshape(-1, 1, 1))
+        for name, weight in self._weights():
+            if weight.ndim == 1 and len(weight) > 1:  # torch would take them for columns
+                setattr(self.loss, name, weight.reshape(-1, 1, 1))
+        declared = _declared_logits(loss)
+        self.is_declared = declared is not None
+        self.expects_logits = self._behaves_as_of_logits() if declared is None else declared
 
     def forward(self, output: Tensor, target: Tensor, labelled: Tensor | None = None) -> Sums:
         """The number of labelled pixels of one batch, then their sums; all 0 without any.
@@ -116,7 +118,8 @@ class MaskedLoss(nn.Module):
     @property
     def needs_probabilities(self) -> bool:
         """Whether the loss is wrong or fails where an output lies outside [0, 1]."""
-        return isinstance(self.loss, nn.BCELoss | SumLoss) and not self.expects_logits
+        kinds = nn.BCELoss | DiceLoss | BceDiceLoss
+        return isinstance(self.loss, kinds) and not self.expects_logits
 
     def check_weights(self, target: Tensor) -> None:
         """Check that weights are one value or one for each channel of ``(B, C, H, W)``.
@@ -124,7 +127,7 @@ class MaskedLoss(nn.Module):
         Raises:
             ConfigError: They are not.
         """
-        for name, weight in self.loss.named_buffers() if self._is_elementwise else ():
+        for name, weight in self._weights():
             fits = weight.ndim <= target.ndim and all(
                 mine in {1, its}
                 for mine, its in zip(reversed(weight.shape), reversed(target.shape), strict=False)
@@ -134,6 +137,27 @@ class MaskedLoss(nn.Module):
                     f"{name} of {type(self.loss).__name__} has {weight.numel()} values, the target "
                     f"has {target.shape[1]} channel(s): give one value, or one for each channel"
                 )
+
+    def _weights(self) -> list[tuple[str, Tensor]]:
+        return list(self.loss.named_buffers()) if type(self.loss) in NEUTRAL else []
+
+    def _behaves_as_of_logits(self) -> bool:
+        """Whether large logits cost less than a perfect map of probabilities.
+
+        A loss of probabilities costs least there, fails outside [0, 1] or knows no bounds.
+        """
+        truth = torch.zeros(1, 1, 8, 8)
+        truth[..., ::4] = 1
+        tried = copy.deepcopy(self)
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                perfect, large, larger = (
+                    float(tried.value(torch.stack(tried(output, truth))))
+                    for output in (truth, 40 * truth - 20, 80 * truth - 40)
+                )
+        except Exception:  # noqa: BLE001 - a user's code may raise anything; it is tried again
+            return False
+        return large < perfect - _MARGIN and abs(large - larger) < _MARGIN
 
     def _sums(
         self, output: Tensor, target: Tensor, labelled: Tensor | None, count: Tensor

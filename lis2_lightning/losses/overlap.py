@@ -23,11 +23,11 @@ class SumLoss(nn.Module):
 
     Attributes:
         num_sums: The number of sums.
-        expects_logits: Whether the model's output is logits.
+        expects_logits: Whether the model's output is logits; null to find out by trying.
     """
 
     num_sums: ClassVar[int]
-    expects_logits: bool = False
+    expects_logits: bool | None = None
 
     @abstractmethod
     def sums(self, output: Tensor, target: Tensor, labelled: Tensor | None) -> list[Tensor]:

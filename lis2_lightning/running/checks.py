@@ -3,54 +3,74 @@
 from __future__ import annotations
 
 import logging
-import warnings
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Mapping, Sized
+from contextlib import AbstractContextManager, nullcontext
 from math import ceil
-from typing import Any, Final
+from typing import Any, Final, cast
 
+import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import BatchSizeFinder, Callback, LearningRateFinder
+from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
+    Callback,
+    GradientAccumulationScheduler,
+    LearningRateFinder,
+)
 from torch import Tensor
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
+from lis2_lightning.assembly.assemble import Assembly
 from lis2_lightning.assembly.settings import Settings
+from lis2_lightning.callbacks import LossEarlyStopping
 from lis2_lightning.config import as_list
-from lis2_lightning.data import SegmentationData, first_batch
+from lis2_lightning.data import first_batch
 from lis2_lightning.errors import ConfigError, DataError, did_you_mean, one_line
+from lis2_lightning.losses import MaskedLoss, SumLoss
+from lis2_lightning.running.around_loop import trial
 from lis2_lightning.training.module import SegmentationModule
 
 _log = logging.getLogger("lis2_lightning")
-# the last operations of a network, as autograd calls them, after which it gives probabilities
-_ACTIVATIONS: Final = ("Sigmoid", "Softmax", "LogSoftmax", "LogSigmoid", "Hardsigmoid")
-# and those which leave the range of values as it is
+# the last operations of a network, as autograd names them, after which it gives probabilities
+_ACTIVATIONS: Final = {
+    "Sigmoid": "sigmoid",
+    "Softmax": "softmax",
+    "Hardsigmoid": "hard sigmoid",
+    "LogSigmoid": "log-sigmoid",
+    "LogSoftmax": "log-softmax",
+}
+# and those that leave values as they are, or between others
 _PASSIVE: Final = (
-    *("Slice", "Select", "Index", "Squeeze", "Unsqueeze", "View", "UnsafeView", "ReshapeAlias"),
-    *("Permute", "Transpose", "Clone", "ToCopy", "Alias", "AsStrided", "Clamp", "Upsample"),
-    *("Expand", "Unsafe", "Constant", "Reflection", "Replication"),
+    *("Slice", "Select", "Index", "Narrow", "Split", "Chunk", "Unbind", "Cat", "Stack"),
+    *("Squeeze", "Unsqueeze", "View", "UnsafeView", "ReshapeAlias", "Permute", "Transpose"),
+    *("Clone", "ToCopy", "Alias", "AsStrided", "Expand", "Clamp", "Mean", "AvgPool", "MaxPool"),
+    *("Upsample", "ConstantPad", "ReflectionPad", "ReplicationPad"),
+)
+_TOLERANCE: Final = 1e-3  # of rounding, such as that of a sum of a softmax in half precision
+_NO_VALIDATION: Final = (
+    ", as no validation runs (val_dataset is null, or lightning.limit_val_batches is 0)"
 )
 
 
-def check(settings: Settings, module: SegmentationModule, data: SegmentationData) -> None:
+def check(settings: Settings, built: Assembly) -> None:
     """Try what would otherwise fail, or be wrong without a word, after an epoch or more.
 
     Raises:
         ConfigError: A monitored name, a metric, the loss or the schedule does not fit.
         DataError: A batch does not fit the network.
     """
+    module, data = built.module, built.data
     callbacks: list[Callback] = as_list(settings.lightning.get("callbacks"))
     _refuse_finders(callbacks)
-    _check_monitors(settings, module, callbacks)
-    for dataset in (data.train, data.val, data.test):
+    configured: Any = module.configure_optimizers()
+    scheduler = configured["lr_scheduler"]["scheduler"] if isinstance(configured, dict) else None
+    _check_monitors(settings, built, callbacks, scheduler)
+    _check_schedule(settings, built.lightning, callbacks, scheduler)
+    module.train_scores.metrics.check()
+    for dataset in (data.val, data.test, data.train):
         if dataset is not None:
-            _check_batch(module, first_batch(dataset))
-    _check_schedule(settings, module, data)
-
-
-def settle_output(module: SegmentationModule, data: SegmentationData) -> None:
-    """Find out whether a loss that does not say so expects logits, where nothing is trained."""
-    if module.loss.is_undeclared:
-        batch = first_batch(data.predict if data.predict is not None else data.train)
-        _check_output(module, _try(module, batch))
+            output = _try(module, first_batch(dataset))
+    _tell_of_output(module, output)
 
 
 def _refuse_finders(callbacks: Iterable[Callback]) -> None:
@@ -64,63 +84,61 @@ def _refuse_finders(callbacks: Iterable[Callback]) -> None:
 
 
 def _check_monitors(
-    settings: Settings, module: SegmentationModule, callbacks: list[Callback]
+    settings: Settings, built: Assembly, callbacks: list[Callback], scheduler: Any
 ) -> None:
-    """Refuse names that nothing logs, and warn where the worst value would count as the best."""
-    splits = ["train", "val"] if _validates(settings) else ["train"]
-    names = ["loss", *module.train_scores.metrics.names]
+    """Refuse names that nothing logs, and tell where the worst value would count as the best."""
+    validates = built.data.val is not None and built.lightning.limit_val_batches != 0
+    names = ["loss", *built.module.train_scores.metrics.names]
+    splits = ["train", "val"] if validates else ["train"]
     logged = ["lr", *(f"{split}_{name}" for split in splits for name in names)]
     # a callback of the user's own may log anything
     is_complete = all(type(c).__module__.startswith("lightning.") for c in callbacks)
-    followed = {"monitor": (settings.monitor, settings.mode)}
-    stoppers = {"early_stopper": settings.early_stopper}
-    listed = {f"lightning.callbacks: {type(c).__name__}": c for c in callbacks}
-    for key, follower in {**stoppers, **listed}.items():
-        if isinstance(name := getattr(follower, "monitor", None), str):
-            followed[f"{key}.monitor"] = name, getattr(follower, "mode", None)
-    for key, (name, mode) in followed.items():
-        # LossEarlyStopping's default, which means the training loss where nothing is validated
-        is_default = key == "early_stopper.monitor" and name == "val_loss"
-        if is_complete and name not in logged and not is_default and not name.startswith("lr-"):
-            reason = "" if "val" in splits or not name.startswith("val_") else _NO_VALIDATION
+    for key, (name, mode) in _followed(settings, built, callbacks, scheduler).items():
+        if is_complete and name not in logged and not name.startswith("lr-"):
+            reason = _NO_VALIDATION if name.startswith("val_") and not validates else ""
             raise ConfigError(f"{key} {name!r} is not logged{reason}: {did_you_mean(name, logged)}")
         best = settings.direction(name)
-        if mode and best and mode != best:
-            size = "larger" if best == "max" else "smaller"
+        if best and mode and mode != best:
             _log.warning(
-                "%s follows %s with mode %s, but it is better when %s: the worst epoch would count "
-                "as the best; set mode to %s",
-                *(key, name, mode, size, best),
+                "%s %r has mode %s, but it is better when %s: the worst epoch would count as the "
+                "best; set mode to %s",
+                *(key, name, mode, "larger" if best == "max" else "smaller", best),
+            )
+        if not best and not mode:
+            _log.warning(
+                "%s %r does not say whether larger is better: the smallest value counts as the "
+                "best; set mode",
+                *(key, name),
             )
 
 
-_NO_VALIDATION: Final = (
-    ", as no validation runs (val_dataset is null, or lightning.limit_val_batches 0)"
-)
-
-
-def _validates(settings: Settings) -> bool:
-    return settings.val_dataset is not None and settings.lightning.get("limit_val_batches") != 0
-
-
-def _check_batch(module: SegmentationModule, batch: Mapping[str, Tensor]) -> None:
-    output = _try(module, batch)
-    _check_output(module, output)
-    module.loss.check_weights(batch["target"])
-    probabilities = module.probabilities(output)
-    # all pixels: the first sample may have none that is labelled
-    with warnings.catch_warnings(action="ignore"):
-        module.train_scores.metrics.check(probabilities, batch["target"])
+def _followed(
+    settings: Settings, built: Assembly, callbacks: Iterable[Callback], scheduler: Any
+) -> Mapping[str, tuple[str, str | None]]:
+    """The key of each monitored name, the name, and the mode if one is set."""
+    followers = {
+        "early_stopper": built.early_stopper,
+        "scheduler": scheduler,
+        **{f"lightning.callbacks: {type(callback).__name__}": callback for callback in callbacks},
+    }
+    followed = {"monitor": (settings.monitor, settings.mode)}
+    for key, follower in followers.items():
+        usual = "train_loss" if isinstance(follower, ReduceLROnPlateau) else None
+        if isinstance(follower, LossEarlyStopping) and follower.follows_validation:
+            continue  # or the training loss, where nothing is validated
+        if isinstance(name := getattr(follower, "monitor", usual), str):
+            followed[f"{key}.monitor"] = name, getattr(follower, "mode", None)
+    return followed
 
 
 def _try(module: SegmentationModule, batch: Mapping[str, Tensor]) -> Tensor:
-    """The output for a batch, with the operations that led to it; nothing else remains of it."""
-    training = module.model.training
-    module.model.eval()
-    patch = batch["patch"].detach().clone().requires_grad_()
+    """The output for a batch, which fits the loss."""
     try:
-        with torch.enable_grad(), torch.random.fork_rng(devices=[]):
-            output = module({**batch, "patch": patch})
+        # the graph of gradients shows what the network ends in
+        with trial(module), torch.enable_grad(), _uncompiled():
+            output = module(batch)
+            module.loss.check_weights(batch["target"])
+            _check_output(module.loss, type(module.model).__name__, output)
             module.loss(output, batch["target"], batch.get("labelled"))
     except (RuntimeError, TypeError) as error:
         shape = tuple(batch["patch"].shape)
@@ -128,70 +146,87 @@ def _try(module: SegmentationModule, batch: Mapping[str, Tensor]) -> Tensor:
         raise DataError(
             f"{name} does not take a batch of shape {shape}: {one_line(error)}"
         ) from error
-    finally:
-        module.model.train(training)
     return output
 
 
-def _check_output(module: SegmentationModule, output: Tensor) -> None:
+def _uncompiled() -> AbstractContextManager[Any]:
+    is_compiled = "torch._dynamo" in sys.modules  # whose import takes a second
+    return torch.compiler.set_stance("force_eager") if is_compiled else nullcontext()
+
+
+def _check_output(loss: MaskedLoss, network: str, output: Tensor) -> None:
     """Refuse a second sigmoid, or logits where probabilities are needed."""
-    loss, network = module.loss, type(module.model).__name__
     name = type(loss.loss).__name__
-    activation = _last_activation(output)
+    activation = _ACTIVATIONS.get(_last_operation(output.grad_fn))
     if loss.expects_logits and activation:
-        weight = getattr(loss.loss, "pos_weight", None)
-        weighted = " (with alpha: 1 and pos_weight, it weighs positive pixels)"
         raise ConfigError(
-            f"{network} ends in a {activation.lower()}, and {name} applies a sigmoid of its own: "
-            f"use a loss of probabilities such as bce or bce_dice_loss"
-            f"{'' if weight is None else weighted}, or a model without it"
+            f"{network} ends in a {activation}, and {name} applies a sigmoid to it: use a model "
+            f"without it, or {_of_probabilities(loss)}"
         )
+    low, high = _range(output)
+    if loss.needs_probabilities and not -_TOLERANCE <= low <= high <= 1 + _TOLERANCE:
+        instead = "from_logits: true" if isinstance(loss.loss, SumLoss) else "BCEWithLogitsLoss"
+        raise ConfigError(
+            f"the output of {network} ranges from {low:.3g} to {high:.3g}, and {name} needs "
+            f"probabilities in [0, 1]: end the model with a sigmoid, or use a loss of logits "
+            f"({instead})"
+        )
+
+
+def _of_probabilities(loss: MaskedLoss) -> str:
+    """What to do so that a loss takes probabilities."""
+    if not loss.is_declared:
+        return "set the loss's attribute expects_logits = False if it takes probabilities"
+    if isinstance(loss.loss, SumLoss):
+        return "leave out from_logits"
+    if getattr(loss.loss, "pos_weight", None) is not None:
+        return "bce_dice_loss with alpha: 1 and this pos_weight, which takes probabilities"
+    return "a loss of probabilities such as bce or bce_dice_loss"
+
+
+def _tell_of_output(module: SegmentationModule, output: Tensor) -> None:
+    """Say how an output is read, where that is not plain."""
+    loss, name = module.loss, type(module.loss.loss).__name__
+    low, high = _range(output)
+    if loss.expects_logits and not loss.is_declared:
+        _log.info(
+            "%s behaves like a loss of logits, so metrics and maps apply a sigmoid: its attribute "
+            "expects_logits = True (or False) says so",
+            name,
+        )
+    elif not loss.expects_logits and not -_TOLERANCE <= low <= high <= 1 + _TOLERANCE:
+        hint = "" if loss.is_declared else f"; if it is logits, set expects_logits = True on {name}"
+        _log.warning(
+            "the output of %s ranges from %.3g to %.3g: metrics and maps cut it to [0, 1]%s",
+            *(type(module.model).__name__, low, high, hint),
+        )
+
+
+def _range(output: Tensor) -> tuple[float, float]:
     finite = output.detach()[output.isfinite()]
-    low, high = (finite.min().item(), finite.max().item()) if finite.numel() else (0.0, 0.0)
-    if loss.expects_logits or 0 <= low <= high <= 1:
-        return
-    seen = f"the output of {network} ranges from {low:.3g} to {high:.3g}"
-    if loss.needs_probabilities:
-        raise ConfigError(
-            f"{seen}, and {name} needs probabilities in [0, 1]: end the model with a sigmoid, or "
-            "use a loss of logits (from_logits: true, or BCEWithLogitsLoss)"
-        )
-    if loss.is_undeclared:
-        loss.expects_logits = True
-        _log.warning(
-            "%s, so %s is taken as a loss of logits: say so by its attribute expects_logits = True "
-            "(or False, for probabilities)",
-            *(seen, name),
-        )
-    else:
-        _log.warning("%s under %s: metrics and maps cut it to [0, 1]", seen, name)
+    return (finite.min().item(), finite.max().item()) if finite.numel() else (0.0, 0.0)
 
 
-def _last_activation(output: Tensor) -> str | None:
-    """The sigmoid or softmax whose values are the output, as a layer or a function; or null."""
-    node: Any = output.grad_fn
-    while node is not None and node.name().startswith(_PASSIVE):
-        node = next((parent for parent, _ in node.next_functions if parent is not None), None)
-    name = "" if node is None else node.name().partition("Backward")[0]
-    return name if name in _ACTIVATIONS else None
+def _last_operation(node: Any) -> str:
+    """The operation, as autograd names it, whose values an output is; empty where unknown."""
+    if node is None or not (name := node.name()).startswith(_PASSIVE):
+        return "" if node is None else name.partition("Backward")[0]
+    parents = {_last_operation(parent) for parent, _ in node.next_functions if parent}
+    return parents.pop() if len(parents) == 1 else ""
 
 
-def _check_schedule(settings: Settings, module: SegmentationModule, data: SegmentationData) -> None:
+def _check_schedule(
+    settings: Settings, trainer: pl.Trainer, callbacks: Iterable[Callback], scheduler: Any
+) -> None:
     """Refuse a schedule that ends before the training, at which torch would raise an error."""
-    configured: Any = module.configure_optimizers()
-    scheduler = configured["lr_scheduler"]["scheduler"] if isinstance(configured, dict) else None
-    if isinstance(scheduler, ReduceLROnPlateau) and scheduler.mode == "max":
-        _log.warning(
-            "scheduler: ReduceLROnPlateau with mode max lowers the rate while the loss falls: set "
-            "mode to min"
-        )
     if not isinstance(scheduler, OneCycleLR):
         return
-    num_steps = settings.epochs
+    num_steps = trainer.max_epochs or 0
     if settings.scheduler_interval == "step":
-        num_steps *= _steps_per_epoch(settings, data)
-    max_steps = settings.lightning.get("max_steps", -1)
-    num_steps = num_steps if max_steps in {None, -1} else min(num_steps, max_steps)
+        if any(isinstance(callback, GradientAccumulationScheduler) for callback in callbacks):
+            return
+        num_steps *= _steps_per_epoch(settings, trainer)
+        num_steps = num_steps if trainer.max_steps == -1 else min(num_steps, trainer.max_steps)
     if scheduler.total_steps < num_steps:
         raise ConfigError(
             f"scheduler: OneCycleLR ends after {scheduler.total_steps} steps, and the training has "
@@ -199,13 +234,9 @@ def _check_schedule(settings: Settings, module: SegmentationModule, data: Segmen
         )
 
 
-def _steps_per_epoch(settings: Settings, data: SegmentationData) -> int:
-    """Optimizer steps in an epoch of one process."""
-    lightning = settings.lightning
-    batches = len(data.loader(data.train, shuffle=True))
-    limit = lightning.get("limit_train_batches")
-    if isinstance(limit, float):
-        batches = int(batches * limit)
-    elif limit is not None:
-        batches = min(batches, limit)
-    return ceil(batches / (lightning.get("accumulate_grad_batches") or 1))
+def _steps_per_epoch(settings: Settings, trainer: pl.Trainer) -> int:
+    """Optimizer steps in an epoch."""
+    samples = ceil(len(cast("Sized", settings.train_dataset)) / trainer.world_size)
+    batches, limit = ceil(samples / settings.batch_size), trainer.limit_train_batches
+    batches = int(batches * limit) if isinstance(limit, float) else min(batches, limit)
+    return ceil(batches / trainer.accumulate_grad_batches)
