@@ -121,6 +121,10 @@ def names(kind: str) -> Mapping[str, str]:
     return table
 
 
+def _losses_of_torch() -> set[str]:
+    return {name.lower() for name in vars(importlib.import_module("torch.nn.modules.loss"))}
+
+
 def class_path(kind: str, name: str, *, key: str) -> str:
     """The import path of a component: its short name's, or the path itself where it has a dot.
 
@@ -137,6 +141,11 @@ def class_path(kind: str, name: str, *, key: str) -> str:
         return name
     folded = {short.lower(): path for short, path in names(kind).items()}
     if name.lower() not in folded:
+        if kind == "loss" and name.lower() in _losses_of_torch():
+            raise ConfigError(
+                f"{name} in {key} does not fit a target that is 0 or 1 in each pixel: valid are "
+                f"{', '.join(names(kind))}"
+            )
         hint = did_you_mean(name, names(kind))
         raise ConfigError(f"unknown {kind.replace('_', ' ')} {name!r} in {key}: {hint}")
     return folded[name.lower()]

@@ -7,6 +7,7 @@ Lightning, which takes seconds to import, is imported with the first :class:`Sch
 from __future__ import annotations
 
 import inspect
+import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping, Set
 from contextlib import suppress
@@ -21,13 +22,14 @@ from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import register_type
 
 from lis2_lightning.config.common_data import separate, warn_of_differences
-from lis2_lightning.config.loading import parse_yaml
+from lis2_lightning.config.loading import as_list, parse_yaml
 from lis2_lightning.config.mistakes import Builder, imported, mistakes, short, unknown
 from lis2_lightning.config.names import KINDS
 from lis2_lightning.config.spelling import to_class_paths
 from lis2_lightning.config.trusted import judging
 from lis2_lightning.errors import ConfigError, Lis2Error, one_line
 
+_log = logging.getLogger("lis2_lightning")
 _LIGHTNING: Final = "lightning"
 _OBJECT: Final = "object"
 _PLAIN: Final = (bool, int, float, str, type(None))
@@ -105,7 +107,7 @@ class Schema:
         if not isinstance(lightning, Mapping):
             wrong.append(f"{_LIGHTNING} must hold keys and values, got {lightning!r}")
             lightning = {}
-        theirs, arguments = _without_objects(lightning)
+        theirs, arguments = _without_objects(_without_placeholders(lightning))
         plain = to_class_paths({**rest, _LIGHTNING: arguments}, wrong=wrong)
         missing = [key for key in self._required() if partly and key not in plain]
         wrong += unknown(objects, self.keys)
@@ -272,14 +274,35 @@ def _is_object(value: Any) -> bool:
 
 
 def _refuse_placeholders(config: Mapping[str, Any]) -> None:
-    placeholders = {
-        key: value[_OBJECT]
-        for key, value in config.items()
-        if isinstance(value, Mapping) and set(value) == {_OBJECT}
-    }
-    if placeholders:
-        listed = ", ".join(f"{key} ({path})" for key, path in placeholders.items())
+    placeholders = {key: ", ".join(_placeholders(value)) for key, value in config.items()}
+    if missing := [key for key, paths in placeholders.items() if paths]:
+        listed = ", ".join(f"{key} ({placeholders[key]})" for key in missing)
         raise ConfigError(
             f"{listed}: passed as objects when this configuration was written: pass them again, as "
-            f"in from_config(..., {next(iter(placeholders))}=...)"
+            f"in from_config(..., {missing[0]}=...)"
         )
+
+
+def _without_placeholders(lightning: Mapping[str, Any]) -> dict[str, Any]:
+    """Lightning's arguments without what was an object, of which a line tells: runs go on."""
+    kept = dict(lightning)
+    for key, value in lightning.items():
+        if paths := _placeholders(value):
+            _log.warning(
+                "lightning.%s: left out, as passed as objects when this configuration was written: "
+                "%s; pass them again, as in from_config(..., lightning={%r: ...})",
+                *(key, ", ".join(paths), key),
+            )
+            del kept[key]
+            if rest := [item for item in as_list(value) if not _placeholders(item)]:
+                kept[key] = rest
+    return kept
+
+
+def _placeholders(value: Any) -> list[str]:
+    """The paths of the classes of what was an object when a configuration was written."""
+    return [
+        item[_OBJECT]
+        for item in as_list(value)
+        if isinstance(item, Mapping) and set(item) == {_OBJECT}
+    ]
