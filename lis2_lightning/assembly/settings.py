@@ -126,6 +126,11 @@ class Settings:
         """The configured metrics, or the default ones."""
         return default_metrics() if self.metrics is None else list(self.metrics)
 
+    @property
+    def best_mode(self) -> Literal["min", "max"]:
+        """Whether the best monitored value is the smallest or the largest."""
+        return self.mode or self.direction(self.monitor) or "min"
+
     def direction(self, name: str) -> Literal["min", "max"] | None:
         """Whether a logged value is better when it is smaller or larger; null where unknown."""
         split, _, score = name.partition("_")
