@@ -138,7 +138,9 @@ def _plan(config: dict[str, Any], options: Options) -> Answer:
     trainer.check()
     if path and is_main():
         with atomic(Path(path)) as file:
-            file.write(lightning_yaml(trainer.global_config, trainer.lightning.callbacks).encode())
+            theirs = trainer.lightning
+            callbacks = [*theirs.checkpoint_callbacks, *theirs.early_stopping_callbacks]
+            file.write(lightning_yaml(trainer.global_config, callbacks).encode())
         _log.info("%s is written", path)
     return Answer(table(plan), plan)
 

@@ -120,7 +120,7 @@ def _try(module: SegmentationModule, batch: Mapping[str, Tensor]) -> Tensor:
     try:
         # the graph of gradients shows what the network ends in
         with trial(module), torch.enable_grad(), _uncompiled():
-            output = module(batch)
+            output: Tensor = module(batch)
             module.loss.check_weights(batch["target"])
             check_output(module.loss, type(module.model).__name__, output)
             module.loss(output, batch["target"], batch.get("labelled"))

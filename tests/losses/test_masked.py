@@ -25,7 +25,7 @@ def test_torchs_losses_of_class_numbers_or_signs_are_refused(loss):
 
 
 @pytest.mark.parametrize("name", ["weight", "pos_weight"])
-def test_a_list_of_weights_is_one_for_each_channel(name):
+def test_a_list_of_weights_is_one_for_each_channel(name: str):
     output, target = torch.rand(3, 2, 4, 5), (torch.rand(3, 2, 4, 5) < 0.5).float()
     labelled = torch.rand(3, 2, 4, 5) < 0.4
     listed = nn.BCEWithLogitsLoss(**{name: torch.tensor([2.0, 5.0])})
@@ -149,13 +149,15 @@ def test_what_a_loss_of_ones_own_says_is_not_tried():
 
 
 def test_trying_a_loss_leaves_it_and_the_random_generator_as_they_were():
-    calls = []
-    loss = Function(
-        lambda output, target: calls.append(torch.rand(1)) or F.mse_loss(output, target)
-    )
+    draws = []
+
+    def noisy(output: Tensor, target: Tensor) -> Tensor:
+        draws.append(torch.rand(1))
+        return F.mse_loss(output, target)
+
     before = torch.get_rng_state()
 
-    MaskedLoss(loss)
+    MaskedLoss(Function(noisy))
 
-    assert calls
+    assert draws
     assert torch.equal(torch.get_rng_state(), before)

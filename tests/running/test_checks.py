@@ -40,16 +40,22 @@ def test_a_network_that_changes_its_input_is_tried_like_any(tmp_path: Path) -> N
     build(tmp_path, InPlace()).check()
 
 
+def draws() -> list[float]:
+    """The next numbers of the three global generators."""
+    return [random.random(), np.random.random(), float(torch.rand(1))]  # noqa: NPY002, S311
+
+
 def test_the_trial_leaves_weights_statistics_and_generators_as_they_were(tmp_path: Path) -> None:
     class Draws(Net):
         def forward(self, patch: Tensor) -> Tensor:
-            shift = random.random() + np.random.random() + float(torch.rand(1))  # noqa: NPY002, S311
-            return (super().forward(patch) + shift).sigmoid()
+            return (super().forward(patch) + sum(draws())).sigmoid()
 
     trainer = build(tmp_path, Draws(), metrics=[Dice(), BinaryF1Score()])
     module = trainer.module.train()
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002
+    pl.seed_everything(5)
+    next_draws = draws()
+    pl.seed_everything(5)
 
     trainer.check()
 
@@ -57,11 +63,7 @@ def test_the_trial_leaves_weights_statistics_and_generators_as_they_were(tmp_pat
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     assert all(parameter.grad is None for parameter in module.parameters())
     assert all(part.training for part in module.model.modules())
-    assert states == (
-        random.getstate(),
-        np.random.get_state()[1].tolist(),  # noqa: NPY002
-        torch.get_rng_state().tolist(),
-    )
+    assert draws() == next_draws
     assert not tmp_path.joinpath("runs").exists()
 
 
