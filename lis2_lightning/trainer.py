@@ -29,7 +29,7 @@ from lis2_lightning.data.open_raster import Source
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.inference import Map, for_image
 from lis2_lightning.report import run_pictures
-from lis2_lightning.running import around_loop, mapping, results, resume, weights
+from lis2_lightning.running import around_loop, checks, mapping, results, resume, weights
 from lis2_lightning.running.view import TrainerView
 from lis2_lightning.snapshots import Snapshot, peek
 from lis2_lightning.trackers import Tracker
@@ -76,7 +76,7 @@ class Trainer(TrainerView):
         save_every_n_steps: Write last.pt inside an epoch every so many steps.
         save_every_minutes: Write last.pt inside an epoch every so many minutes.
         monitor: The logged value that best.pt follows.
-        mode: Whether the best value is the smallest or the largest.
+        mode: Whether the best value is the smallest or the largest; by default the metric says.
         resume: False starts a new run and refuses a folder that holds one; auto resumes from the
             newest whole snapshot of this run, or starts a new one where there is none; or a path.
         weights: A file whose weights a new run starts from: a snapshot, a state dict or one of
@@ -112,7 +112,7 @@ class Trainer(TrainerView):
         save_every_n_steps: int | None = None,
         save_every_minutes: float | None = None,
         monitor: str = "train_loss",
-        mode: Literal["min", "max"] = "min",
+        mode: Literal["min", "max"] | None = None,
         resume: bool | str = False,
         weights: str | Path | None = None,
         compile: bool = False,  # noqa: A002 - the documented key
@@ -217,9 +217,13 @@ class Trainer(TrainerView):
         if self._result:
             self._origin = None
             return self.get_final_info()
-        around_loop.check(self._settings, self.module, self.data)
+        self.check()
         with around_loop.folder(self._settings, self.lightning), self._built.tracking:
             return self._train()
+
+    def check(self) -> None:
+        """Try samples, metrics, monitored names and schedule, as :meth:`train` does first."""
+        checks.check(self._settings, self._built)
 
     def _train(self) -> dict[str, Any]:
         start = resume.starting_point(self._settings, self.global_config)

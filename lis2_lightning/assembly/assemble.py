@@ -151,7 +151,7 @@ def _snapshots(
     folder, minutes = settings.run_dir, settings.save_every_minutes
     end = EpochEnd(finite, exchange)
     # they register with EpochEnd in the order in which they are made
-    best = BestSnapshot(folder, end, monitor=settings.monitor, mode=settings.mode)
+    best = BestSnapshot(folder, end, monitor=settings.monitor, mode=settings.best_mode)
     every = EverySnapshot(folder, end, save_interval=settings.save_interval)
     last = LastSnapshot(folder, end, every_epoch=settings.save_last)
     inside = SnapshotInsideEpoch(

@@ -5,11 +5,12 @@ That one names the same components and seed, and the callbacks that decide what 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
+import lightning.pytorch as pl
 import yaml
 
 from lis2_lightning.assembly.settings import FIXED, Settings
@@ -73,7 +74,8 @@ _BATCHNORM: Final = "lis2_lightning.parallel.batchnorm.SharedBatchNorm"
 
 def planned(settings: Settings, config: Mapping[str, Any]) -> dict[str, str]:
     """Which Lightning object, with which arguments, each key became."""
-    used = {**config, "metrics": describe(settings.chosen_metrics())}
+    metrics = describe(settings.chosen_metrics())
+    used = {**config, "metrics": metrics, "mode": settings.best_mode}
     plan = {
         field.name: _PLAN[field.name].format(_short(used.get(field.name)))
         for field in fields(settings)
@@ -102,8 +104,10 @@ def _short(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def lightning_yaml(config: Mapping[str, Any]) -> str:
+def lightning_yaml(config: Mapping[str, Any], callbacks: Iterable[pl.Callback] = ()) -> str:
     """The configuration of the same run for a bare ``LightningCLI``, as YAML.
+
+    The run's ``callbacks`` know whether larger values are better, which Lightning alone does not.
 
     Raises:
         ConfigError: A component was passed as an object, which a file cannot name.
@@ -117,7 +121,9 @@ def lightning_yaml(config: Mapping[str, Any]) -> str:
     seed = config["seed"] or 0
     bare = {
         "seed_everything": seed,
-        "trainer": _trainer(config),
+        "trainer": _trainer(
+            config, {type(c).__name__: getattr(c, "mode", None) for c in callbacks}
+        ),
         "model": {
             "class_path": "lis2_lightning.SegmentationModule",
             "init_args": {
@@ -150,7 +156,7 @@ def usual_metrics() -> list[dict[str, Any]]:
     return [{"class_path": describe(metric)["object"]} for metric in default_metrics()]
 
 
-def _trainer(config: Mapping[str, Any]) -> dict[str, Any]:
+def _trainer(config: Mapping[str, Any], modes: Mapping[str, Any]) -> dict[str, Any]:
     arguments = dict(config.get("lightning") or {})
     theirs = arguments.pop("callbacks", None) or []
     folder = str(Path(config["output_dir"]) / config["run_name"])
@@ -158,7 +164,7 @@ def _trainer(config: Mapping[str, Any]) -> dict[str, Any]:
     # the order matters: the log has divided the sums before another callback looks at them
     names = ("SeedEachBatch", "StopOnNonFiniteLoss", "EpochLog")
     callbacks: list[dict[str, Any]] = [{"class_path": f"{_OURS}.{name}"} for name in names]
-    callbacks += _early_stopper(config["early_stopper"])
+    callbacks += _early_stopper(config["early_stopper"], modes)
     callbacks.append(
         {
             "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
@@ -167,7 +173,7 @@ def _trainer(config: Mapping[str, Any]) -> dict[str, Any]:
                 "filename": "best",
                 "save_last": config["save_last"],
                 "monitor": config["monitor"],
-                "mode": config["mode"],
+                "mode": config["mode"] or modes.get("BestSnapshot", "min"),
                 "save_on_train_epoch_end": True,
             },
         }
@@ -184,9 +190,11 @@ def _trainer(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _early_stopper(value: Any) -> list[dict[str, Any]]:
+def _early_stopper(value: Any, modes: Mapping[str, Any]) -> list[dict[str, Any]]:
     if isinstance(value, Mapping):
-        return [dict(value)]
+        name, arguments = value["class_path"].rpartition(".")[2], value.get("init_args") or {}
+        mode = {"mode": modes[name]} if name in modes else {}
+        return [{**value, "init_args": {**arguments, **mode}}]
     return [{"class_path": f"{_OURS}.LossEarlyStopping"}] if value else []
 
 

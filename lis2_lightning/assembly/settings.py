@@ -18,6 +18,7 @@ from lis2_lightning.callbacks import LossEarlyStopping
 from lis2_lightning.data import AnyDataset
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.metrics import default_metrics
+from lis2_lightning.metrics.collection import metric_name
 from lis2_lightning.trackers import Tracker
 from lis2_lightning.training.module import OptimizerCallable, SchedulerCallable
 
@@ -96,7 +97,7 @@ class Settings:
     save_every_n_steps: int | None
     save_every_minutes: float | None
     monitor: str
-    mode: Literal["min", "max"]
+    mode: Literal["min", "max"] | None
     resume: bool | str
     weights: str | Path | None
     compile: bool
@@ -125,11 +126,30 @@ class Settings:
         """The configured metrics, or the default ones."""
         return default_metrics() if self.metrics is None else list(self.metrics)
 
+    @property
+    def best_mode(self) -> Literal["min", "max"]:
+        """Whether the best monitored value is the smallest or the largest."""
+        return self.mode or self.direction(self.monitor) or "min"
+
+    def direction(self, name: str) -> Literal["min", "max"] | None:
+        """Whether a logged value is better when it is smaller or larger; null where unknown."""
+        split, _, score = name.partition("_")
+        if split not in {"train", "val"}:
+            return None
+        if score == "loss":
+            return "min"
+        metrics = {metric_name(metric): metric for metric in self.chosen_metrics()}
+        is_larger = getattr(metrics.get(score), "higher_is_better", None)
+        return None if is_larger is None else "max" if is_larger else "min"
+
     def chosen_stopper(self) -> EarlyStopping | None:
         """The early stopping callback, if there is to be one."""
-        if isinstance(self.early_stopper, bool):
-            return LossEarlyStopping() if self.early_stopper else None
-        return self.early_stopper
+        stopper = self.early_stopper
+        if isinstance(stopper, bool):
+            return LossEarlyStopping() if stopper else None
+        if isinstance(stopper, LossEarlyStopping):
+            stopper.follow(self.direction(stopper.monitor))
+        return stopper
 
     @cached_property
     def run_dir(self) -> Path:

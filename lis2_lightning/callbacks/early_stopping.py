@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import EarlyStopping
@@ -19,25 +19,41 @@ class LossEarlyStopping(EarlyStopping):
 
     Args:
         patience: Epochs without improvement to tolerate.
-        min_delta: By how much the loss must fall to count as an improvement.
-        monitor: Another logged value to follow; smaller is better.
+        min_delta: By how much the value must improve to count as an improvement.
+        monitor: Another logged value to follow.
+        mode: Whether its best value is the smallest or the largest; by default the metric says.
     """
 
     def __init__(
-        self, patience: int = 10, min_delta: float = 0.0, monitor: str | None = None
+        self,
+        patience: int = 10,
+        min_delta: float = 0.0,
+        monitor: str | None = None,
+        mode: Literal["min", "max"] | None = None,
     ) -> None:
         super().__init__(
             monitor=monitor or "val_loss",
             min_delta=min_delta,
             patience=patience,
-            mode="min",
+            mode=mode or "min",
             check_finite=False,
             check_on_train_epoch_end=True,
         )
-        self._follows_validation = monitor is None
-        self._counts = f"{monitor or 'the loss'} by {min_delta:g}"
+        self._mode_is_open = mode is None
+        self.follows_validation = monitor is None
+        self._followed = f"{monitor or 'the loss'} by {min_delta:g}"
         self._validates = False
         self._has_validated = False
+
+    def follow(self, direction: Literal["min", "max"] | None) -> None:
+        """Take the direction in which the monitored value improves, where no mode is set."""
+        if self._mode_is_open and direction not in {None, self.mode}:
+            self.mode = direction
+            self.min_delta, self.best_score = -self.min_delta, -self.best_score
+
+    @property
+    def _counts(self) -> str:
+        return self._followed if self.mode == "min" else f"{self._followed}, the larger the better"
 
     @property
     def state_key(self) -> str:
@@ -59,7 +75,7 @@ class LossEarlyStopping(EarlyStopping):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Choose the loss to follow; stop a resumed run at once if it had been stopped."""
         self._validates = validates(trainer)
-        if self._follows_validation:
+        if self.follows_validation:
             self.monitor = "val_loss" if self._validates else "train_loss"
         trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
 

@@ -135,11 +135,12 @@ def _plan(config: dict[str, Any], options: Options) -> Answer:
     trainer = Trainer.from_config(config)
     plan = trainer.planned()
     # what fit would refuse is refused here
-    _ = trainer.lightning
-    trainer.module.configure_optimizers()
+    trainer.check()
     if path and is_main():
         with atomic(Path(path)) as file:
-            file.write(lightning_yaml(trainer.global_config).encode())
+            theirs = trainer.lightning
+            callbacks = [*theirs.checkpoint_callbacks, *theirs.early_stopping_callbacks]
+            file.write(lightning_yaml(trainer.global_config, callbacks).encode())
         _log.info("%s is written", path)
     return Answer(table(plan), plan)
 

@@ -36,7 +36,12 @@ _CLASSES: Final[Mapping[str, Mapping[str, str]]] = {
     "optimizer": {},
     "scheduler": {},
     "loss": {
-        "torch.nn.BCELoss": "bce",
+        "torch.nn.BCELoss": "bce BCELoss",
+        # the others of torch need class numbers, targets of -1 and 1, or a second input
+        **{
+            f"torch.nn.{name}": name
+            for name in ("BCEWithLogitsLoss", "L1Loss", "MSELoss", "SmoothL1Loss", "HuberLoss")
+        },
         "losses.DiceLoss": "dice_loss",
         "losses.BceDiceLoss": "bce_dice_loss",
     },
@@ -73,7 +78,6 @@ TABLES: Final[Mapping[str, Mapping[str, str]]] = {
 LIBRARIES: Final[Mapping[str, tuple[str, str, str]]] = {
     "optimizer": ("torch.optim", "Optimizer", "torch.optim"),
     "scheduler": ("torch.optim.lr_scheduler", "LRScheduler", "torch.optim.lr_scheduler"),
-    "loss": ("torch.nn.modules.loss", "_Loss", "torch.nn"),
     "callback": ("lightning.pytorch.callbacks", "Callback", "lightning.pytorch.callbacks"),
     "accelerator": (
         "lightning.pytorch.accelerators",
@@ -123,6 +127,10 @@ def names(kind: str) -> Mapping[str, str]:
     return table
 
 
+def _losses_of_torch() -> set[str]:
+    return {name.lower() for name in vars(importlib.import_module("torch.nn.modules.loss"))}
+
+
 def class_path(kind: str, name: str, *, key: str) -> str:
     """The import path of a component: its short name's, or the path itself where it has a dot.
 
@@ -139,6 +147,11 @@ def class_path(kind: str, name: str, *, key: str) -> str:
         return name
     folded = {short.lower(): path for short, path in names(kind).items()}
     if name.lower() not in folded:
+        if kind == "loss" and name.lower() in _losses_of_torch():
+            raise ConfigError(
+                f"{name} in {key} does not fit a target that is 0 or 1 in each pixel: valid are "
+                f"{', '.join(names(kind))}"
+            )
         hint = did_you_mean(name, names(kind))
         raise ConfigError(f"unknown {kind.replace('_', ' ')} {name!r} in {key}: {hint}")
     return folded[name.lower()]

@@ -7,19 +7,22 @@ Lightning, which takes seconds to import, is imported with the first :class:`Sch
 from __future__ import annotations
 
 import inspect
+import logging
+import sys
 from collections.abc import Callable, Iterable, Mapping, Set
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
 from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import register_type
 
 from lis2_lightning.config.common_data import once_for_all, separate, warn_of_differences
-from lis2_lightning.config.loading import parse_yaml
+from lis2_lightning.config.loading import as_list, parse_yaml
 from lis2_lightning.config.long_lists import restored, shorten
 from lis2_lightning.config.mistakes import Builder, imported, mistakes, short, unknown
 from lis2_lightning.config.names import KINDS
@@ -28,6 +31,7 @@ from lis2_lightning.config.spelling import to_class_paths
 from lis2_lightning.config.trusted import judging
 from lis2_lightning.errors import ConfigError, Lis2Error, one_line
 
+_log = logging.getLogger("lis2_lightning")
 _LIGHTNING: Final = "lightning"
 _OBJECT: Final = "object"
 _PLAIN: Final = (bool, int, float, str, type(None))
@@ -72,6 +76,7 @@ class Schema:
         self._parameters = inspect.signature(owner).parameters
         self.keys = list(self._parameters)
         self._theirs = import_module("lightning.pytorch").Trainer
+        _register_tensors()
         self.lightning_defaults = {
             name: parameter.default
             for name, parameter in inspect.signature(self._theirs).parameters.items()
@@ -96,14 +101,15 @@ class Schema:
         Raises:
             ConfigError: A key, name or value is wrong; all mistakes are in one sentence.
         """
-        config = _without_placeholders(separate(from_script(config)))
+        config = separate(from_script(config))
+        _refuse_placeholders(config)
         objects, rest = _without_objects({k: v for k, v in config.items() if k != _LIGHTNING})
         wrong: list[str] = []
         lightning = config.get(_LIGHTNING) or {}
         if not isinstance(lightning, Mapping):
             wrong.append(f"{_LIGHTNING} must hold keys and values, got {lightning!r}")
             lightning = {}
-        theirs, arguments = _without_objects(lightning)
+        theirs, arguments = _without_objects(_without_placeholders(lightning))
         translated = to_class_paths({**rest, _LIGHTNING: arguments}, wrong=wrong)
         plain, long_lists = shorten(translated)
         missing = [key for key in self._required() if partly and key not in plain]
@@ -234,11 +240,28 @@ def _described_object(value: Any) -> dict[str, Any]:
     return {_OBJECT: _path_of(value if inspect.isroutine(value) else type(value))}
 
 
+@cache
+def _register_tensors() -> None:
+    """Let numbers and lists of them stand for tensors, such as the ``pos_weight`` of a loss."""
+    torch = import_module("torch")
+
+    def read(value: Any) -> Any:
+        if isinstance(value, str | bool):
+            raise TypeError(f"{value!r} is no number")
+        return torch.tensor(value, dtype=torch.float32)
+
+    def written(tensor: Any) -> Any:  # 0.1, and not 0.10000000149
+        return tensor.numpy().astype(str).astype(float).tolist()
+
+    register_type(torch.Tensor, written, read, type_check=isinstance, fail_already_registered=False)
+
+
 def _path_of(named: Any) -> str:
     module: str = named.__module__
-    public = module.rsplit(".", 1)[0]
+    public = module.rpartition(".")[0]
     # torch.optim.adamw.AdamW is known to its users as torch.optim.AdamW
-    return f"{public if public == 'torch.optim' else module}.{named.__qualname__}"
+    is_public = getattr(sys.modules.get(public), named.__qualname__, None) is named
+    return f"{public if public == 'torch.optim' and is_public else module}.{named.__qualname__}"
 
 
 def _without_objects(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -253,16 +276,36 @@ def _is_object(value: Any) -> bool:
     return not isinstance(value, Mapping | str | Path | bool | int | float | type(None))
 
 
-def _without_placeholders(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    placeholders = {
-        key: value[_OBJECT]
-        for key, value in config.items()
-        if isinstance(value, Mapping) and set(value) == {_OBJECT}
-    }
-    if placeholders:
-        listed = ", ".join(f"{key} ({path})" for key, path in placeholders.items())
+def _refuse_placeholders(config: Mapping[str, Any]) -> None:
+    placeholders = {key: ", ".join(_placeholders(value)) for key, value in config.items()}
+    if missing := [key for key, paths in placeholders.items() if paths]:
+        listed = ", ".join(f"{key} ({placeholders[key]})" for key in missing)
         raise ConfigError(
             f"{listed}: passed as objects when this configuration was written: pass them again, as "
-            f"in from_config(..., {next(iter(placeholders))}=...)"
+            f"in from_config(..., {missing[0]}=...)"
         )
-    return config
+
+
+def _without_placeholders(lightning: Mapping[str, Any]) -> dict[str, Any]:
+    """Lightning's arguments without what was an object, of which a line tells: runs go on."""
+    kept = dict(lightning)
+    for key, value in lightning.items():
+        if paths := _placeholders(value):
+            _log.warning(
+                "lightning.%s: left out, as passed as objects when this configuration was written: "
+                "%s; pass them again, as in from_config(..., lightning={%r: ...})",
+                *(key, ", ".join(paths), key),
+            )
+            del kept[key]
+            if rest := [item for item in as_list(value) if not _placeholders(item)]:
+                kept[key] = rest
+    return kept
+
+
+def _placeholders(value: Any) -> list[str]:
+    """The paths of the classes of what was an object when a configuration was written."""
+    return [
+        item[_OBJECT]
+        for item in as_list(value)
+        if isinstance(item, Mapping) and set(item) == {_OBJECT}
+    ]

@@ -57,6 +57,6 @@ def check_probabilities(output: Tensor) -> None:
     outside = output[(output < 0) | (output > 1)]  # not NaN, which the training loop reports
     if outside.numel():
         raise ConfigError(
-            f"the model's output must lie in [0, 1] for BCELoss, got {outside[0].item():.4g}: "
-            f"end the model with a sigmoid or use BCEWithLogitsLoss"
+            f"the model's output must lie in [0, 1] for this loss, got {outside[0].item():.4g}: "
+            f"end the model with a sigmoid, or use a loss of logits such as BCEWithLogitsLoss"
         )

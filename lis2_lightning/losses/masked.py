@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +17,10 @@ from lis2_lightning.base.labelled import (
 )
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.losses.entropy import NEUTRAL, binary_cross_entropy, check_probabilities
-from lis2_lightning.losses.overlap import BceDiceLoss, SumLoss
+from lis2_lightning.losses.overlap import BceDiceLoss, DiceLoss, SumLoss
 
 Sums = tuple[Tensor, ...]
+_MARGIN: Final = 1e-3  # of a loss, far below that of any uncertain pixel
 
 
 class MaskedLoss(nn.Module):
@@ -37,9 +39,16 @@ class MaskedLoss(nn.Module):
 
     Over several batches and processes, a mean is weighted by its number of labelled pixels.
 
+    A loss of logits says so by an attribute ``expects_logits = True``: metrics and maps are of
+    probabilities, and logits pass a sigmoid first. A loss of the user's own that does not say it
+    is tried. ``weight`` and ``pos_weight`` of torch's losses hold one value, or one for each
+    channel.
+
     Attributes:
         num_sums: How many numbers :meth:`forward` returns.
         is_mean: Whether the value is the second sum divided by the first, the count.
+        expects_logits: Whether the model's output is logits.
+        is_declared: Whether the loss itself says so, or is torch's.
 
     >>> loss = MaskedLoss(nn.L1Loss())
     >>> output, target = torch.tensor([1.0, 2.0, 5.0]), torch.tensor([0.0, 0.0, float("nan")])
@@ -50,6 +59,7 @@ class MaskedLoss(nn.Module):
 
     def __init__(self, loss: nn.Module) -> None:
         super().__init__()
+        _check_kind(loss)
         self.loss = copy.deepcopy(loss)
         self.is_mean = not isinstance(loss, SumLoss)
         self.num_sums = 1 + (loss.num_sums if isinstance(loss, SumLoss) else 1)
@@ -65,12 +75,12 @@ class MaskedLoss(nn.Module):
             # weights per channel or pixel do not fit flat pixels
             self._has_weights = any(True for _ in self.loss.buffers())
             self.loss.reduction = "none"  # type: ignore[assignment]  # attributes may be anything
-
-    @property
-    def expects_logits(self) -> bool:
-        """Whether the model's output is logits, which metrics pass through a sigmoid."""
-        is_with_logits = isinstance(self.loss, nn.BCEWithLogitsLoss)
-        return is_with_logits or bool(getattr(self.loss, "expects_logits", False))
+        for name, weight in self._weights():
+            if weight.ndim == 1 and len(weight) > 1:  # torch would take them for columns
+                setattr(self.loss, name, weight.reshape(-1, 1, 1))
+        declared = _declared_logits(loss)
+        self.is_declared = declared is not None
+        self.expects_logits = self._behaves_as_of_logits() if declared is None else declared
 
     def forward(self, output: Tensor, target: Tensor, labelled: Tensor | None = None) -> Sums:
         """The number of labelled pixels of one batch, then their sums; all 0 without any.
@@ -102,10 +112,52 @@ class MaskedLoss(nn.Module):
 
     def check(self, output: Tensor, labelled: Tensor | None = None) -> None:
         """Check that the output is probabilities if the loss needs them; waits for the device."""
-        if isinstance(self.loss, nn.BCELoss) or (
-            isinstance(self.loss, BceDiceLoss) and not self.expects_logits
-        ):
+        if self.needs_probabilities:
             check_probabilities(output if labelled is None else output[labelled.bool()])
+
+    @property
+    def needs_probabilities(self) -> bool:
+        """Whether the loss is wrong or fails where an output lies outside [0, 1]."""
+        kinds = nn.BCELoss | DiceLoss | BceDiceLoss
+        return isinstance(self.loss, kinds) and not self.expects_logits
+
+    def check_weights(self, target: Tensor) -> None:
+        """Check that weights are one value or one for each channel of ``(B, C, H, W)``.
+
+        Raises:
+            ConfigError: They are not.
+        """
+        for name, weight in self._weights():
+            fits = weight.ndim <= target.ndim and all(
+                mine in {1, its}
+                for mine, its in zip(reversed(weight.shape), reversed(target.shape), strict=False)
+            )
+            if not fits:
+                raise ConfigError(
+                    f"{name} of {type(self.loss).__name__} has {weight.numel()} values, the target "
+                    f"has {target.shape[1]} channel(s): give one value, or one for each channel"
+                )
+
+    def _weights(self) -> list[tuple[str, Tensor]]:
+        return list(self.loss.named_buffers()) if type(self.loss) in NEUTRAL else []
+
+    def _behaves_as_of_logits(self) -> bool:
+        """Whether large logits cost less than a perfect map of probabilities.
+
+        A loss of probabilities costs least there, fails outside [0, 1] or knows no bounds.
+        """
+        truth = torch.zeros(1, 1, 8, 8)
+        truth[..., ::4] = 1
+        tried = copy.deepcopy(self)
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                perfect, large, larger = (
+                    float(tried.value(torch.stack(tried(output, truth))))
+                    for output in (truth, 40 * truth - 20, 80 * truth - 40)
+                )
+        except Exception:  # noqa: BLE001 - a user's code may raise anything; it is tried again
+            return False
+        return large < perfect - _MARGIN and abs(large - larger) < _MARGIN
 
     def _sums(
         self, output: Tensor, target: Tensor, labelled: Tensor | None, count: Tensor
@@ -144,3 +196,20 @@ class MaskedLoss(nn.Module):
             return kept.sum()
         value: Tensor = self.loss(kept, truth)
         return value * kept.numel()
+
+
+def _check_kind(loss: nn.Module) -> None:
+    """Refuse torch's losses of class numbers, of targets of -1 and 1, and of several inputs."""
+    if type(loss).__module__ == nn.BCELoss.__module__ and type(loss) not in NEUTRAL:
+        raise ConfigError(
+            f"{type(loss).__name__} does not fit a target that is 0 or 1 in each pixel: use one of "
+            f"{', '.join(kind.__name__ for kind in NEUTRAL)}, dice_loss or bce_dice_loss"
+        )
+
+
+def _declared_logits(loss: nn.Module) -> bool | None:
+    """Whether a loss expects logits; null where one of the user's own does not say."""
+    if isinstance(loss, nn.BCEWithLogitsLoss):
+        return True
+    declared = getattr(loss, "expects_logits", None)
+    return False if declared is None and type(loss) in NEUTRAL else declared

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from typing import ClassVar
 
@@ -22,11 +23,11 @@ class SumLoss(nn.Module):
 
     Attributes:
         num_sums: The number of sums.
-        expects_logits: Whether the model's output is logits.
+        expects_logits: Whether the model's output is logits; null to find out by trying.
     """
 
     num_sums: ClassVar[int]
-    expects_logits: bool = False
+    expects_logits: bool | None = None
 
     @abstractmethod
     def sums(self, output: Tensor, target: Tensor, labelled: Tensor | None) -> list[Tensor]:
@@ -79,6 +80,8 @@ class DiceLoss(SumLoss):
 
     def __init__(self, *, smooth: float = 1.0, from_logits: bool = False) -> None:
         super().__init__()
+        if not 0 <= smooth < math.inf:
+            raise ConfigError(f"smooth must be at least 0 and finite, got {smooth}")
         self.smooth = smooth
         self.expects_logits = from_logits
 
@@ -90,7 +93,10 @@ class DiceLoss(SumLoss):
     def value(self, count: Tensor, sums: Tensor) -> Tensor:  # noqa: ARG002 - one signature
         """In [0, 1], see :meth:`SumLoss.value`."""
         overlap, predicted, positive = sums.unbind()
-        return 1 - (2 * overlap + self.smooth) / (predicted + positive + self.smooth)
+        total = predicted + positive + self.smooth
+        # 0 / 0 without smoothing: two empty maps, which agree
+        safe = torch.where(total > 0, total, 1.0)
+        return torch.where(total > 0, 1 - (2 * overlap + self.smooth) / safe, 0.0 * overlap)
 
 
 class BceDiceLoss(SumLoss):
@@ -103,17 +109,27 @@ class BceDiceLoss(SumLoss):
         alpha: The weight of the cross-entropy, in [0, 1].
         smooth: See :class:`DiceLoss`.
         from_logits: See :class:`DiceLoss`.
+        pos_weight: How much a positive pixel counts in the cross-entropy, more than 0; with
+            ``alpha`` 1 this is torch's ``pos_weight`` for networks that end in a sigmoid.
     """
 
     num_sums = 4  # cross-entropy, and those of DiceLoss
 
     def __init__(
-        self, *, alpha: float = 0.5, smooth: float = 1.0, from_logits: bool = False
+        self,
+        *,
+        alpha: float = 0.5,
+        smooth: float = 1.0,
+        from_logits: bool = False,
+        pos_weight: float = 1.0,
     ) -> None:
         super().__init__()
         if not 0 <= alpha <= 1:
             raise ConfigError(f"alpha must lie in [0, 1], got {alpha}")
+        if not 0 < pos_weight < math.inf:
+            raise ConfigError(f"pos_weight must be more than 0 and finite, got {pos_weight}")
         self.alpha = alpha
+        self.pos_weight = pos_weight
         self.dice_loss = DiceLoss(smooth=smooth, from_logits=from_logits)
         self.expects_logits = from_logits
 
@@ -122,9 +138,12 @@ class BceDiceLoss(SumLoss):
         output, target = only_labelled(output, target, labelled, _neutral(self))
         if self.expects_logits:
             values = F.binary_cross_entropy_with_logits(output, target, reduction="none")
-            return [values.sum(), *_overlap_sums(output.sigmoid(), target)]
-        values = binary_cross_entropy(output, target, None)
-        return [values.sum(), *_overlap_sums(output, target)]
+        else:
+            values = binary_cross_entropy(output, target, None)
+        if self.pos_weight != 1:
+            values = values * (1 + (self.pos_weight - 1) * target)
+        probs = output.sigmoid() if self.expects_logits else output
+        return [values.sum(), *_overlap_sums(probs, target)]
 
     def value(self, count: Tensor, sums: Tensor) -> Tensor:
         """At least 0, see :meth:`SumLoss.value`."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lis2_lightning.base.labelled import check_shapes, labelled_pixels, on_cpu
-from lis2_lightning.errors import ConfigError
+from lis2_lightning.errors import ConfigError, one_line
 from lis2_lightning.metrics.counts import Dice
 from lis2_lightning.metrics.histogram import AveragePrecision, RocAuc, ScoreMetric
 from lis2_lightning.metrics.pixel_metric import PixelMetric
@@ -110,6 +110,30 @@ class PixelMetrics(nn.Module):
             value = _value_of_foreign(metric) if metric.update_called else torch.tensor(torch.nan)
             values[metric_name(metric)] = value
         return {name: values[name] for name in self.names}
+
+    def check(self) -> None:
+        """Try foreign metrics on a few pixels of both kinds; no state changes.
+
+        Raises:
+            ConfigError: One of them does not take flat pixels, or does not return one number.
+        """
+        probs = torch.linspace(0, 1, 64).reshape(1, 1, 8, 8)
+        pixels = _Batch(probs, (probs * 10 % 2).floor(), None)
+        for metric in _metrics(self._scratch):
+            metric.reset()
+            try:
+                _update_foreign(metric, pixels)
+                _value_of_foreign(metric)
+            except ConfigError:
+                raise
+            except Exception as error:  # metrics raise whatever they like
+                raise ConfigError(
+                    f"metric {metric_name(metric)!r} fails on the labelled pixels, which it gets "
+                    f"as two lists of numbers, not as maps ({one_line(error)}): use a metric of "
+                    "single pixels, or mssim for structural similarity"
+                ) from error
+            finally:
+                metric.reset()
 
     def reset(self) -> None:
         """Reset all states."""

@@ -1,4 +1,4 @@
-"""Around Lightning's loops: checks before them, silence, signals, seeds, the folder's lock."""
+"""Around Lightning's loops: silence, signals, seeds, the folder's lock."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from signal import SIGINT, raise_signal
 from typing import Any, Final
@@ -14,21 +14,16 @@ from typing import Any, Final
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
-from torch import Tensor
 
 from lis2_lightning.assembly.settings import Settings
 from lis2_lightning.base.files import sweep
 from lis2_lightning.base.lock import lock
 from lis2_lightning.base.signals import Signals, requeue
 from lis2_lightning.callbacks.run_folder import is_trial, make_folder
-from lis2_lightning.data import SegmentationData, first_batch
 from lis2_lightning.errors import (
-    ConfigError,
-    DataError,
     Interrupted,
     SnapshotError,
     TrainingError,
-    did_you_mean,
     one_line,
 )
 from lis2_lightning.parallel import is_main
@@ -176,46 +171,13 @@ def logged(trainer: pl.Trainer, prefix: str) -> dict[str, float]:
     return {key: float(value) for key, value in values.items() if key.startswith(prefix)}
 
 
-def check(settings: Settings, module: SegmentationModule, data: SegmentationData) -> None:
-    """Try the optimizer, the monitored name, and the network on a sample of each data set."""
-    module.configure_optimizers()
-    _check_monitor(settings, module)
-    for dataset in (data.train, data.val, data.test):
-        if dataset is not None:
-            _check_batch(module, first_batch(dataset))
-
-
-def _check_monitor(settings: Settings, module: SegmentationModule) -> None:
-    if settings.lightning.get("callbacks"):
-        return  # a callback of the user's may log it
-    splits = ["train"] if settings.val_dataset is None else ["train", "val"]
-    names = ["loss", *module.train_scores.metrics.names]
-    logged = ["lr", *(f"{split}_{name}" for split in splits for name in names)]
-    if settings.monitor not in logged:
-        hint = did_you_mean(settings.monitor, logged)
-        raise ConfigError(f"monitor {settings.monitor!r} is not logged: {hint}")
-
-
 @contextmanager
 def trial(module: SegmentationModule) -> Iterator[None]:
-    """Try a network in evaluation mode, without a trace in it or in the random generator."""
+    """Try a network in evaluation mode, without a trace in it or in random generators."""
     training = module.model.training
     module.model.eval()
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), isolate_rng(include_cuda=False):
             yield
     finally:
         module.model.train(training)
-
-
-def _check_batch(module: SegmentationModule, batch: Mapping[str, Tensor]) -> None:
-    try:
-        with trial(module):
-            output = module(batch)
-            module.loss(output, batch["target"], batch.get("labelled"))
-    except (RuntimeError, TypeError) as error:
-        shape = tuple(batch["patch"].shape)
-        name = type(module.model).__name__
-        raise DataError(
-            f"{name} does not take a batch of shape {shape}: {one_line(error)}"
-        ) from error

@@ -107,7 +107,7 @@ class SegmentationModule(pl.LightningModule):
     def probabilities(self, output: Tensor) -> Tensor:
         """The network's output as probabilities in [0, 1], float32, detached."""
         output = output.detach().float()
-        return output.sigmoid() if self.loss.expects_logits else output
+        return output.sigmoid() if self.loss.expects_logits else output.clamp(0, 1)
 
     def scores(self, split: Split) -> Scores:
         """The sums of one split."""
@@ -195,7 +195,8 @@ class SegmentationModule(pl.LightningModule):
         # if validation is not run in every epoch, its last loss must not count repeatedly
         is_due = self._has_validated or not validates(self.trainer)
         if isinstance(scheduler, ReduceLROnPlateau) and is_due:
-            seen = "val_loss" if self._has_validated else "train_loss"
+            usual = "val_loss" if self._has_validated else "train_loss"
+            seen = getattr(scheduler, "monitor", usual)  # Lightning's own class has it
             scheduler.step(float(self.trainer.callback_metrics[seen]))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -248,8 +249,12 @@ class SegmentationModule(pl.LightningModule):
 
     def lr_scheduler_step(self, scheduler: LRSchedulerTypeUnion, metric: Any | None) -> None:
         """Step a scheduler; ``ReduceLROnPlateau`` has already stepped."""
-        if not isinstance(scheduler, ReduceLROnPlateau):
+        if isinstance(scheduler, ReduceLROnPlateau):
+            return
+        try:
             super().lr_scheduler_step(scheduler, metric)
+        except ValueError as error:  # a schedule that is over
+            raise ConfigError(f"the scheduler cannot go on: {one_line(error)}") from error
 
     def _trained(self) -> list[nn.Parameter]:
         return [p for p in self.model.parameters() if p.requires_grad]

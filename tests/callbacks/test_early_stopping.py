@@ -11,6 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.cli import ReduceLROnPlateau
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -139,3 +140,62 @@ def test_a_resumed_run_has_the_patience_that_is_configured_now(tmp_path: Path) -
     stopper = LossEarlyStopping(patience=5)
     resumed = scripted(tmp_path, losses, early_stopper=stopper, resume="auto")
     assert resumed.train()["epochs_run"] == 6
+
+
+@pytest.mark.parametrize(
+    ("values", "min_delta", "epochs"),
+    [
+        ([1, 2, 3, 4, 5], 0.0, 5),  # always better
+        ([5, 4, 6, 5, 5, 9], 0.0, 5),
+        ([1, 1.5, 2, 2.5, 9], 1.0, 3),  # not more than min_delta
+    ],
+)
+def test_a_stopper_may_wait_for_larger_values(
+    tmp_path: Path, values: list[float], min_delta: float, epochs: int
+) -> None:
+    set_so = {"patience": 2, "min_delta": min_delta, "monitor": "val_loss", "mode": "max"}
+    stopper = LossEarlyStopping(**set_so)  # type: ignore[arg-type]  # of several types
+    assert scripted(tmp_path, values, early_stopper=stopper).train()["epochs_run"] == epochs
+
+
+def test_a_stopper_without_a_mode_takes_the_metrics_direction_and_one_with_a_mode_keeps_it() -> (
+    None
+):
+    def parts(stopper: LossEarlyStopping) -> tuple[Any, ...]:
+        return stopper.mode, stopper.min_delta, stopper.best_score.item(), stopper.state_dict()
+
+    options: dict[str, Any] = {"monitor": "val_dice", "min_delta": 0.1}
+    larger, smaller = (LossEarlyStopping(**options, mode=mode) for mode in ("max", "min"))
+    stopper = LossEarlyStopping(**options)
+    stopper.follow(None)
+    assert parts(stopper) == parts(smaller)
+    stopper.follow("max")
+    stopper.follow("max")
+    assert parts(stopper) == parts(larger)
+    smaller.follow("max")
+    assert smaller.mode == "min"
+
+
+def test_a_count_of_smaller_values_says_nothing_of_larger_ones() -> None:
+    before = LossEarlyStopping(monitor="val_dice", mode="min")
+    before.wait_count, before.best_score = 7, torch.tensor(0.25)
+    after, same = (LossEarlyStopping(monitor="val_dice", mode=mode) for mode in ("max", "min"))
+    after.load_state_dict(before.state_dict())
+    same.load_state_dict(before.state_dict())
+    assert (after.wait_count, after.best_score.item()) == (0, -math.inf)
+    assert (same.wait_count, same.best_score.item()) == (7, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("monitor", "mode", "last"),
+    [("val_loss", "min", 0.05), ("val_loss", "max", 0.5), ("train_loss", "min", 0.05)],
+)
+def test_a_plateau_of_lightnings_follows_what_it_names(
+    tmp_path: Path, read_log: Log, monitor: str, mode: str, last: float
+) -> None:
+    options: dict[str, Any] = {"monitor": monitor, "mode": mode, "patience": 0, "factor": 0.1}
+    # the training loss stays at 0
+    losses = [3, 4, 5] if monitor == "val_loss" else [3, 2, 1]
+    scripted(tmp_path, losses, scheduler=partial(ReduceLROnPlateau, **options)).train()
+    rates = [row["lr"] for row in read_log(tmp_path / "run/logs_train.csv")]
+    assert rates == pytest.approx([0.5, 0.5, last])

@@ -294,3 +294,29 @@ def test_flags_of_tools_are_not_guessed(
     assert code == 2
     assert "init: unrecognized arguments: --out other.yaml; see lis2 init --help" in error
     assert not (tmp_path / "other.yaml").exists()
+
+
+def test_plan_refuses_what_fit_would_and_knows_the_direction(
+    tiny: Make, tmp_path: Path, typed: Typed
+) -> None:
+    stopper = {"type": "LossEarlyStopping", "monitor": "val_dise"}
+    path = written(tmp_path / "wrong.yaml", tiny(early_stopper=stopper))
+    code, _, error = typed("plan", "--config", path)
+    assert (code, error) == (
+        2,
+        "lis2: early_stopper.monitor 'val_dise' is not logged: did you mean 'val_dice' or "
+        "'val_loss'?\n",
+    )
+    stopper["monitor"] = "val_dice"
+    path = written(tmp_path / "right.yaml", tiny(early_stopper=stopper, monitor="val_roc_auc"))
+    code, output, _ = typed("plan", "--config", path, "--lightning_yaml", tmp_path / "bare.yaml")
+    assert code == 0
+    assert "callbacks.BestSnapshot(mode=max)" in output
+    bare = yaml.safe_load((tmp_path / "bare.yaml").read_text(encoding="utf-8"))
+    modes = {
+        callback["class_path"].rpartition(".")[2]: callback["init_args"]["mode"]
+        for callback in bare["trainer"]["callbacks"]
+        if "init_args" in callback
+    }
+    assert modes == {"LossEarlyStopping": "max", "ModelCheckpoint": "max"}
+    assert not (tmp_path / "runs").exists()

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch.optim import Optimizer, lr_scheduler
 
-from lis2_lightning import Trainer
+from lis2_lightning import ConfigError, Trainer
 from lis2_lightning.config.names import TABLES, class_path, names
 from lis2_lightning.snapshots import read_snapshot
 
@@ -217,3 +217,20 @@ def test_every_registered_class_builds_by_its_name(
         assert trainer.module(batch).shape == batch["target"].shape
     if kind == "tracker":
         assert len(trainer.tracker) == 1 + (TABLES[kind][name] != TABLES[kind]["csv"])
+
+
+@pytest.mark.parametrize("name", ["CrossEntropyLoss", "nllloss", "SoftMarginLoss"])
+def test_torchs_losses_that_do_not_fit_are_refused_by_name(tiny: Make, name: str) -> None:
+    assert name.lower() not in map(str.lower, names("loss"))
+    sentence = f"^{name} in loss does not fit a target that is 0 or 1 in each pixel: valid are bce,"
+    with pytest.raises(ConfigError, match=sentence):
+        Trainer.from_config(tiny(loss={"type": name}))
+
+
+def test_a_loss_by_its_path_is_refused_before_training(tiny: Make, tmp_path: Path) -> None:
+    trainer = Trainer.from_config(tiny(loss={"class_path": "torch.nn.CrossEntropyLoss"}))
+    with pytest.raises(
+        ConfigError, match=r"^CrossEntropyLoss does not fit a target that is 0 or 1"
+    ):
+        trainer.train()
+    assert not (tmp_path / "runs").exists()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from lightning.pytorch.profilers import SimpleProfiler
 from lightning.pytorch.strategies import DDPStrategy
 
 from lis2_lightning import ConfigError, Trainer
-from lis2_lightning.config import Schema, to_class_paths
+from lis2_lightning.config import Schema, describe, to_class_paths
 from lis2_lightning.config.names import USUAL, USUAL_METRICS, class_path, names
 from lis2_lightning.metrics import default_metrics
 
@@ -130,3 +132,53 @@ def test_a_run_with_weight_averaging_trains_as_from_a_script(tiny: Make) -> None
     info = Trainer.from_config(tiny(lightning=lightning, epochs=3)).train()
     assert info["epochs_run"] == 4  # Lightning counts the pass for the batch statistics as an epoch
     assert info["metrics_test"]["loss"] > 0
+
+
+@pytest.mark.parametrize("weight", [10, 0.1, [0.1, 2.5]])
+def test_a_number_or_a_list_is_a_tensor_where_a_component_wants_one(
+    tiny: Make, weight: Any
+) -> None:
+    config = tiny(loss={"type": "BCEWithLogitsLoss", "pos_weight": weight})
+    parsed = Schema(Trainer).parse(config)
+    assert parsed.config["loss"]["init_args"]["pos_weight"] == weight
+    assert torch.equal(parsed.build()["loss"].pos_weight, torch.tensor(weight, dtype=torch.float))
+    assert Schema(Trainer).parse(parsed.config).config == parsed.config
+
+
+@pytest.mark.parametrize("weight", ["many", True, [1, "many"]])
+def test_what_is_no_number_is_no_tensor(tiny: Make, weight: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^loss.pos_weight must be "):
+        Schema(Trainer).parse(tiny(loss={"type": "BCEWithLogitsLoss", "pos_weight": weight}))
+
+
+@pytest.mark.parametrize(
+    ("component", "path"),
+    [
+        (torch.optim.AdamW, "torch.optim.AdamW"),
+        (torch.optim.lr_scheduler.StepLR, "torch.optim.lr_scheduler.StepLR"),
+        (torch.optim.swa_utils.SWALR, "torch.optim.swa_utils.SWALR"),
+    ],
+)
+def test_a_partial_is_recorded_under_a_path_that_exists(component: Any, path: str) -> None:
+    assert describe(partial(component, lr=1)) == {"class_path": path, "init_args": {"lr": 1}}
+    module, _, name = path.rpartition(".")
+    assert getattr(importlib.import_module(module), name) is component
+
+
+def test_objects_among_lightnings_arguments_are_left_out_later_and_others_asked_for(
+    tiny: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    average = {"type": "StochasticWeightAveraging", "swa_lrs": 0.01}
+    lightning = {"callbacks": [{"object": "mine.Own"}, average], "profiler": {"object": "mine.P"}}
+    kept = Schema(Trainer).parse(tiny(lightning=lightning)).config["lightning"]
+    assert [component["class_path"] for component in kept["callbacks"]] == [
+        "lightning.pytorch.callbacks.StochasticWeightAveraging"
+    ]
+    assert "profiler" not in kept
+    assert caplog.messages == [
+        f"lightning.{key}: left out, as passed as objects when this configuration was written: "
+        f"mine.{name}; pass them again, as in from_config(..., lightning={{'{key}': ...}})"
+        for key, name in (("callbacks", "Own"), ("profiler", "P"))
+    ]
+    with pytest.raises(ConfigError, match=r"^metrics \(mine.A, mine.B\): passed as objects when"):
+        Schema(Trainer).parse(tiny(metrics=[{"object": "mine.A"}, {"object": "mine.B"}]))

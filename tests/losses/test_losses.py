@@ -21,6 +21,14 @@ class SquaredError(nn.Module):
         return ((output - target) ** 2).mean()
 
 
+class OwnSoftMargin(nn.SoftMarginLoss):
+    """Pixel by pixel, and of a class that nothing is known about."""
+
+
+class OwnPoisson(nn.PoissonNLLLoss):
+    """The same with another curve."""
+
+
 LOSSES = [
     nn.BCELoss(),
     nn.BCELoss(weight=torch.tensor([[[[2.0]], [[3.0]]]])),
@@ -30,8 +38,8 @@ LOSSES = [
     nn.L1Loss(),
     nn.SmoothL1Loss(),
     nn.HuberLoss(delta=0.1),
-    nn.SoftMarginLoss(),
-    nn.PoissonNLLLoss(),
+    OwnSoftMargin(),
+    OwnPoisson(),
     SquaredError(),
     DiceLoss(),
     DiceLoss(from_logits=True),
@@ -177,8 +185,8 @@ def test_an_output_that_is_no_probability_is_one_sentence(loss):
     output = torch.tensor([0.5, -3.2, 4.0])
     masked = MaskedLoss(loss)
     sentence = (
-        r"^the model's output must lie in \[0, 1\] for BCELoss, got -3.2: "
-        r"end the model with a sigmoid or use BCEWithLogitsLoss$"
+        r"^the model's output must lie in \[0, 1\] for this loss, got -3.2: "
+        r"end the model with a sigmoid, or use a loss of logits such as BCEWithLogitsLoss$"
     )
     with pytest.raises(ConfigError, match=sentence):
         masked(output, torch.zeros(3))
@@ -190,8 +198,14 @@ def test_an_output_that_is_no_probability_is_one_sentence(loss):
 
 
 def test_check_lets_any_output_pass_where_the_loss_does():
-    for loss in (nn.MSELoss(), nn.BCEWithLogitsLoss(), BceDiceLoss(from_logits=True), DiceLoss()):
+    of_logits = [nn.BCEWithLogitsLoss(), BceDiceLoss(from_logits=True), DiceLoss(from_logits=True)]
+    for loss in (nn.MSELoss(), SquaredError(), *of_logits):
         MaskedLoss(loss).check(torch.tensor([-3.2]))
+
+
+def test_check_refuses_outputs_of_which_a_dice_makes_no_sense():
+    with pytest.raises(ConfigError, match=r"must lie in \[0, 1\] for this loss, got -3.2"):
+        MaskedLoss(DiceLoss()).check(torch.tensor([-3.2]))
 
 
 def test_a_target_outside_zero_and_one_is_one_sentence():
@@ -234,9 +248,12 @@ def test_a_reduction_to_a_sum_is_refused():
 
 
 def test_a_loss_that_mixes_channels_is_refused_in_one_sentence():
+    class OwnCrossEntropy(nn.CrossEntropyLoss):
+        pass
+
     output, target, labelled = batch()
-    with pytest.raises(ConfigError, match="CrossEntropyLoss must return one value per pixel"):
-        MaskedLoss(nn.CrossEntropyLoss())(output, target, labelled)
+    with pytest.raises(ConfigError, match="OwnCrossEntropy must return one value per pixel"):
+        MaskedLoss(OwnCrossEntropy())(output, target, labelled)
 
 
 def test_logits_are_expected_where_the_loss_says_so():
@@ -301,3 +318,57 @@ def test_a_network_learns_through_the_masked_loss():
         optimizer.step()
         values.append(value.item())
     assert values[-1] < 0.5 * values[0]
+
+
+@pytest.mark.usefixtures("path")
+@pytest.mark.parametrize("from_logits", [False, True])
+def test_without_smoothing_dice_by_hand_and_two_empty_maps_agree(from_logits):
+    loss = DiceLoss(smooth=0.0, from_logits=from_logits)
+    probs, target = torch.tensor([0.25, 0.75]), torch.tensor([0.0, 1.0])
+    output = (probs.logit() if from_logits else probs).requires_grad_()
+
+    value, _ = value_and_count(loss, output, target)
+    assert value.item() == pytest.approx(1 - 2 * 0.75 / 2)
+    unlabelled, _ = value_and_count(loss, output, target, torch.zeros(2, dtype=torch.bool))
+    unlabelled.backward()
+    assert unlabelled.item() == 0
+    assert output.grad is not None
+    assert output.grad.tolist() == [0, 0]
+
+
+def test_a_dice_of_empty_maps_without_smoothing_is_a_zero_with_a_gradient():
+    output = torch.zeros(2, requires_grad=True)
+    value, _ = value_and_count(DiceLoss(smooth=0.0), output, torch.zeros(2))
+    value.backward()
+    assert value.item() == 0
+    assert output.grad is not None
+    assert output.grad.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"smooth": -1.0}, r"^smooth must be at least 0 and finite, got -1.0$"),
+        ({"smooth": math.inf}, r"^smooth must be at least 0 and finite, got inf$"),
+        ({"alpha": 2.0}, r"^alpha must lie in \[0, 1\], got 2.0$"),
+        ({"pos_weight": 0.0}, r"^pos_weight must be more than 0 and finite, got 0.0$"),
+        ({"pos_weight": NAN}, r"^pos_weight must be more than 0 and finite, got nan$"),
+    ],
+)
+def test_the_arguments_of_a_sum_have_ranges(arguments, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        BceDiceLoss(**arguments)
+
+
+@pytest.mark.usefixtures("path")
+@pytest.mark.parametrize("from_logits", [False, True])
+def test_the_weight_of_positive_pixels_is_torchs_for_probabilities_too(from_logits):
+    _, target, labelled = batch()
+    logits = torch.randn(target.shape, generator=torch.Generator().manual_seed(1))
+    weighted = nn.BCEWithLogitsLoss(pos_weight=torch.tensor(7.0))
+    expected = weighted(logits[labelled], target[labelled])
+
+    loss = BceDiceLoss(alpha=1.0, pos_weight=7.0, from_logits=from_logits)
+    value, _ = value_and_count(loss, logits if from_logits else logits.sigmoid(), target, labelled)
+
+    assert value.item() == pytest.approx(expected.item(), rel=1e-5)

@@ -19,6 +19,7 @@ from torchmetrics.classification import (
     BinaryF1Score,
     BinaryPrecisionRecallCurve,
 )
+from torchmetrics.image import StructuralSimilarityIndexMeasure
 
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.metrics import (
@@ -315,3 +316,17 @@ def test_two_processes_report_what_one_reports():
 
 def test_the_names_of_foreign_classes_are_snake_case():
     assert metric_name(BinaryAUROC()) == "binary_auroc"
+
+
+def test_a_trial_refuses_metrics_of_whole_maps_and_several_numbers_and_changes_nothing():
+    for metric, sentence in (
+        (StructuralSimilarityIndexMeasure(), "^metric 'structural_similarity_index_measure' fails"),
+        (BinaryConfusionMatrix(), "^metric 'binary_confusion_matrix' must return one number"),
+    ):
+        with pytest.raises(ConfigError, match=sentence):
+            PixelMetrics([Dice(), metric]).check()
+    metrics = PixelMetrics([Dice(), BinaryF1Score()])
+    metrics.update(*batch())
+    before = metrics.compute()
+    metrics.check()
+    assert metrics.compute() == before

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import LearningRateMonitor
 
 from lis2_lightning import ConfigError, SnapshotError, Trainer
 from lis2_lightning.snapshots import read_snapshot
@@ -90,3 +91,16 @@ def test_a_snapshot_of_another_network_is_refused_at_once(finished: Finished) ->
     wider: dict[str, Any] = {"model.features": 3}
     with pytest.raises(SnapshotError, match=r"does not fit the network: .*of another shape: "):
         Trainer.from_snapshot(finished[0] / "best.pt", **wider)
+
+
+def test_callbacks_that_were_objects_do_not_keep_a_snapshot_from_being_opened(
+    tiny: Make, tmp_path: Path
+) -> None:
+    lightning = {**tiny()["lightning"], "callbacks": [LearningRateMonitor()]}
+    Trainer.from_config(tiny(lightning=lightning, epochs=1)).train()
+    path = tmp_path / "runs/tiny/best.pt"
+
+    assert Trainer.from_snapshot(path, epochs=2).train()["epochs_run"] == 2
+    again = Trainer.from_snapshot(path, lightning=lightning)
+    callbacks = vars(again.lightning)["callbacks"]
+    assert any(isinstance(callback, LearningRateMonitor) for callback in callbacks)

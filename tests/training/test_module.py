@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import Dataset
 
-from lis2_lightning import DataError, SegmentationModule, Trainer
+from lis2_lightning import ConfigError, DataError, SegmentationModule, Trainer
 from lis2_lightning.metrics import Dice
 
 Make = Callable[..., dict[str, Any]]
@@ -213,3 +213,27 @@ def test_a_network_of_monai_trains_by_its_import_path(
     assert rows[2]["train_loss"] < rows[1]["train_loss"] < rows[0]["train_loss"]
     again = Trainer.from_snapshot(tmp_path / "runs/tiny/best.pt", epochs=4)
     assert again.train()["epochs_run"] == 4
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_scheduler_that_ends_in_the_middle_is_one_sentence(tmp_path: Path) -> None:
+    class Ends(torch.optim.lr_scheduler.StepLR):
+        def step(self, epoch: int | None = None) -> None:
+            if self.last_epoch == 2:
+                raise ValueError("Tried to step 3 times")
+            super().step(epoch)
+
+    network = nn.Sequential(nn.Conv2d(1, 1, 1), nn.Sigmoid())
+    with pytest.raises(ConfigError, match=r"^the scheduler cannot go on: Tried to step 3 times$"):
+        trained(tmp_path, network, nn.BCELoss(), scheduler=partial(Ends, step_size=1), epochs=9)
+
+
+def test_logits_pass_a_sigmoid_and_other_outputs_are_cut_to_probabilities() -> None:
+    output = torch.tensor([-2.0, 0.25, 3.0, float("nan")])
+    for loss, expected in (
+        (nn.BCEWithLogitsLoss(), output.sigmoid()),
+        (nn.BCELoss(), torch.tensor([0.0, 0.25, 1.0, float("nan")])),
+        (nn.MSELoss(), torch.tensor([0.0, 0.25, 1.0, float("nan")])),
+    ):
+        probabilities = module(Other(), loss).probabilities(output)
+        assert torch.equal(probabilities.nan_to_num(9), expected.nan_to_num(9))
