@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lis2_lightning.base.labelled import known_where
 from lis2_lightning.data.augment import Augmentation, augment
 from lis2_lightning.data.batch import Batch, KeyedDataset
 from lis2_lightning.data.normalize import Normalization, check_normalization, normalize
@@ -170,7 +171,7 @@ class PatchFile(OpenedLate):
     def labelled(self, numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which pixels are labelled, ``(B, C, H, W)`` bool."""
         if self.has_labelled:
-            return self.images(LABELLED, numbers) > 0
+            return known_where(self.images(LABELLED, numbers), f"{self.path}:/{LABELLED}")
         return np.ones_like(self.images(TARGET, numbers), dtype=np.bool_)
 
     def varied(self, numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
