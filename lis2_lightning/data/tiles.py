@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from itertools import combinations
+from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
@@ -15,10 +14,10 @@ from lis2_lightning.data.augment import Augmentation, augment
 from lis2_lightning.data.batch import Batch, KeyedDataset
 from lis2_lightning.data.legend import Labels, Legend, Positive
 from lis2_lightning.data.normalize import Normalization, check_normalization, normalize
-from lis2_lightning.data.open_raster import Raster, Source, open_raster, same_image
+from lis2_lightning.data.open_raster import Raster, Source, open_raster
 from lis2_lightning.data.truth import Truth, count, has_data
 from lis2_lightning.errors import ConfigError, DataError
-from lis2_lightning.tiling import Areas, Tile, assign_folds, shared_pixel
+from lis2_lightning.tiling import Areas, Tile, assign_folds
 
 
 class TileDataset(KeyedDataset):
@@ -268,28 +267,6 @@ class ImageTiles(TileDataset):
 def _no_truth(image: Raster) -> Truth:
     nothing = np.broadcast_to(np.float32(0), image.shape[1:])  # which takes no memory
     return Truth(image, target=nothing, labelled=nothing)
-
-
-def check_no_shared_pixels(datasets: Mapping[str, TileDataset | None]) -> None:
-    """Check that no two splits share a pixel of the same image.
-
-    Args:
-        datasets: Data sets by the name of their split; None is skipped.
-
-    Raises:
-        DataError: Two splits share a pixel.
-    """
-    splits = {name: dataset for name, dataset in datasets.items() if dataset is not None}
-    for (name, first), (other, second) in combinations(splits.items(), 2):
-        if not same_image(first.image, second.image):
-            continue
-        pixel = shared_pixel(first.corners, first.size, second.corners, second.size)
-        if pixel is not None:
-            raise DataError(
-                f"{name} and {other} share pixels of {first.image.source}, such as row {pixel[0]}, "
-                f"column {pixel[1]}: give both the same area_size, num_folds and fold_seed, and "
-                f"different folds"
-            )
 
 
 def _chosen_folds(folds: Sequence[int] | None, num_folds: int) -> list[int]:

@@ -30,9 +30,7 @@ def draw_map(dataset: AnyDataset | None, maps: Sequence[Map], folder: Path) -> N
     if not isinstance(dataset, TileDataset) or not maps:
         return
     image, target, labelled = (channels[0] for channels in dataset.read_maps())
-    # a prediction on missing data is meaningless
-    probability = np.where(np.isfinite(image), maps[0][0], np.nan)
-    draw_prediction(image, target, labelled, probability, folder / "prediction.png")
+    draw_prediction(image, target, labelled, maps[0][0], folder / "prediction.png")
 
 
 def is_drawn(dataset: AnyDataset | None) -> bool:
