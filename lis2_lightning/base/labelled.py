@@ -31,9 +31,7 @@ def known_where(values: NDArray[np.generic], source: str) -> NDArray[np.bool_]:
     >>> known_where(np.array([0, 1, 255, np.nan]), "labelled").tolist()
     [False, True, True, False]
     """
-    if values.dtype == np.bool_:
-        return values.astype(np.bool_, copy=False)
-    known = (values == 1) | (values == 255)
+    known: NDArray[np.bool_] = (values == 1) | (values == 255)
     wrong = ~known & (values != 0) & (values == values)  # noqa: PLR0124 - NaN differs
     if wrong.any():
         raise DataError(

@@ -38,7 +38,7 @@ class Legend:
         negative: Labels | None = None,
         ignore: Labels | None = None,
     ) -> Self:
-        """Fill in what is not given: 1 is positive, and 0 negative unless it is named elsewhere.
+        """1 is positive where nothing else is; 0 is negative unless it is named elsewhere.
 
         Raises:
             ConfigError: A value has two meanings, or ``positive`` is another word.
@@ -50,8 +50,8 @@ class Legend:
             )
         objects: tuple[float, ...] = () if isinstance(positive, str) else _values(positive, (1.0,))
         unknown = _values(ignore, ())
-        zero = () if 0 in objects + unknown else (0.0,)
-        empty = _values(negative, zero)
+        empty = _values(negative, ())
+        empty += () if 0 in objects + unknown + empty else (0.0,)
         for value in objects + unknown + empty:
             if (objects + unknown + empty).count(value) > 1:
                 raise ConfigError(
@@ -89,7 +89,7 @@ class Legend:
 
     def _is_positive(self, target: NDArray[np.float32]) -> NDArray[np.bool_]:
         if self.positive == "nonzero":
-            return np.isfinite(target) & ~np.isin(target, (0, *self.negative, *self.ignore))
+            return np.isfinite(target) & ~np.isin(target, self.negative + self.ignore)
         return np.isin(target, np.array(self.positive, np.float32))
 
     def _allowed(self) -> str:

@@ -20,7 +20,7 @@ Each of them may end in a plane of a cube: ``cube.fits[SCI][3]``, ``stack.zarr:/
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,16 +84,18 @@ def open_raster(source: Source) -> Raster:
             return _opener(address.path)(address)
     if isinstance(source, Raster):
         return source
-    if isinstance(source, list | tuple):
-        raise _no_list(source)
-    raise DataError(f"an image must be a path, an array or a raster, not {type(source).__name__}")
+    raise _no_image(source)
 
 
-def _no_list(source: object) -> DataError:
-    return DataError(
-        f"image must be a single one, not a list, got {source}: cut a data set from each and join "
-        "them with torch.utils.data.ConcatDataset"
-    )
+def _no_image(source: object) -> DataError:
+    if isinstance(source, Sequence) and isinstance([*source, None][0], np.ndarray | str | Path):
+        listed = source if isinstance(source, str) else f"{len(source)} of them"
+        return DataError(
+            f"image must be a single one, not a list, got {listed}: cut a data set from each and "
+            "join them with torch.utils.data.ConcatDataset"
+        )
+    kind = type(source).__name__
+    return DataError(f"an image must be a path, an array or a raster, not {kind}")
 
 
 def _opener(path: Path) -> Callable[[Address], Raster]:
@@ -103,7 +105,7 @@ def _opener(path: Path) -> Callable[[Address], Raster]:
     if suffix in {".gz", ".bz2"}:
         raise DataError(f"{path} is compressed as a whole: unpack it first (gunzip or bunzip2)")
     if suffix not in OPENERS and str(path).startswith("["):  # as jsonargparse writes a list
-        raise _no_list(path)
+        raise _no_image(str(path))
     if suffix not in OPENERS:
         raise DataError(
             f"{path} has no known image format: its name must end in {', '.join(OPENERS)}"

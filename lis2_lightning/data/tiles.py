@@ -45,7 +45,7 @@ class TileDataset(KeyedDataset):
             pixel that is not missing is labelled. No pixel is labelled where the image, in any
             channel, is NaN, infinite or masked.
         positive: The values of the target on objects, such as `[255]`, or `nonzero`; 1 by default.
-        negative: Its values elsewhere; 0 by default.
+        negative: Its values elsewhere, beside 0.
         ignore: Its values where the truth is unknown.
         size: Side of a tile, px.
         stride: Step from one tile to the next, px; half a tile by default.

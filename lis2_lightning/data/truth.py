@@ -61,17 +61,14 @@ class Truth:
         """
         target, labelled = self.read_labels(tile)
         if labelled.any():
-            labelled &= has_data(self.image.read(tile))
+            np.logical_and(labelled, has_data(self.image.read(tile)), out=labelled)
         return target, labelled
 
     def read_labels(self, tile: Tile) -> Known:
         """The same without a look at the image."""
         target = self.target.read(tile)
         self.legend.check(target, self.target.source, tile)
-        others = [raster and raster.read(tile) for raster in self._others]
-        for raster, values in zip(self._others, others, strict=True):
-            if raster is not None and values is not None:
-                known_where(values, raster.source)
+        others = (r if r is None else _zeros_and_ones(r, tile) for r in self._others)
         return _known(self.legend.decode(target), *others)
 
     def read_many(self, tops: NDArray[np.int64], lefts: NDArray[np.int64], size: int) -> Known:
@@ -85,8 +82,7 @@ class Truth:
 
 def has_data(image: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Which pixels of `(..., C, h, w)` are finite numbers in all channels, `(..., 1, h, w)`."""
-    finite: NDArray[np.bool_] = np.isfinite(image).all(axis=-3, keepdims=True)
-    return finite
+    return np.logical_and.reduce(np.isfinite(image), axis=-3, keepdims=True)
 
 
 @dataclass(slots=True, eq=False)
@@ -161,6 +157,12 @@ class _Counts:
         strips = self._table[below] - self._table[above]
         inside: NDArray[np.int64] = strips[:, rights] - strips[:, lefts]
         return inside
+
+
+def _zeros_and_ones(raster: Raster, tile: Tile) -> NDArray[np.float32]:
+    values = raster.read(tile)
+    known_where(values, raster.source)  # which refuses anything else
+    return values
 
 
 def _check_shape(raster: Raster, image: Raster, target: Raster) -> None:

@@ -37,7 +37,8 @@ def data_of_image(config: Mapping[str, Any], image: Any, *, source: str) -> dict
     """The data sets of a configuration, replaced by another image without truth.
 
     Its tiles are cut and normalised as those of the test set, or of the validation or training set
-    where there is none; of several data sets joined to one, as those of the first. No file that the configuration names is used. Errors name its ``source``.
+    where there is none; of several data sets joined to one, as those of the first. No file that the
+    configuration names is used. Errors name its ``source``.
 
     Raises:
         ConfigError: The data set does not say how tiles are cut.
