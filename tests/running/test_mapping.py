@@ -176,11 +176,14 @@ def test_a_map_is_nan_where_its_image_has_no_data(
         assert said.messages[-1].endswith(told)
 
 
-def test_joined_data_sets_are_mapped_image_by_image(tiny: Make, tmp_path: Path) -> None:
+def test_joined_data_sets_are_mapped_image_by_image(
+    tiny: Make, tmp_path: Path, said: pytest.LogCaptureFixture
+) -> None:
     for name in "ab":
         image = image_of(48, 64) + ord(name)
+        image[0, : ord(name) - ord("a")] = np.nan  # a pixel of the second image
         np.save(tmp_path / f"{name}.npy", image)
-        np.save(tmp_path / f"{name}_target.npy", image > np.median(image))
+        np.save(tmp_path / f"{name}_target.npy", image > np.nanmedian(image))
 
     def joined(fold: int) -> dict[str, Any]:
         shared = {"type": "TileDataset", "size": 16, "num_folds": 2, "folds": [fold]}
@@ -193,6 +196,10 @@ def test_joined_data_sets_are_mapped_image_by_image(tiny: Make, tmp_path: Path) 
     config = tiny(train_dataset=joined(0), val_dataset=joined(1), test_dataset=None)
     trainer = Trainer.from_config(config)
     trainer.train()
+    told = [text for text in said.messages if "no data at" in text]
+    assert len(told) == 1
+    assert told[0].startswith(f"{tmp_path}/b.npy has no data at 1 of its labelled pixels")
+    assert "no map or picture of joined data sets: lis2 predict" in said.messages[-1]
     with pytest.raises(ConfigError, match=r"holds tiles of .*a.npy, .*b.npy, and a map is of one"):
         trainer.predict()
     best, image = tmp_path / "runs/tiny/best.pt", tmp_path / "b.npy"
@@ -200,6 +207,7 @@ def test_joined_data_sets_are_mapped_image_by_image(tiny: Make, tmp_path: Path) 
     assert probability.shape == (1, 48, 64)
     (alone,) = Trainer.from_snapshot(best, image=image).predict(best)
     np.testing.assert_array_equal(alone, probability)
+    assert np.argwhere(np.isnan(alone)).tolist() == [[0, 0, 0]]
 
     with pytest.raises(DataError, match=r"train_dataset and val_dataset share pixels of .*a.npy"):
         Trainer.from_config({**config, "val_dataset": joined(0)}).data  # noqa: B018 - which is built when it is used

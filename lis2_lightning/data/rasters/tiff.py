@@ -20,7 +20,7 @@ from lis2_lightning.data.rasters.contract import (
     optional_module,
     to_float32,
 )
-from lis2_lightning.data.rasters.masked import MaskedRaster
+from lis2_lightning.data.rasters.nodata import MaskedRaster
 from lis2_lightning.errors import DataError, one_line
 
 # what is wrong with a file is said once, by us; without a handler Python prints each line
