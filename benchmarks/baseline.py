@@ -1,6 +1,7 @@
 """What a run's network reaches on its test set, beside the best single threshold on the image.
 
-The threshold is chosen on the test pixels themselves, so it is the strongest there can be.
+The threshold is chosen on the test pixels themselves, so it is the strongest there can be. Both are
+scored alike: on the same tiles, where a pixel counts once for each tile that covers it.
 """
 
 from __future__ import annotations
@@ -14,23 +15,32 @@ import numpy as np
 from lis2_lightning import TileDataset, Trainer
 
 
-def best_threshold(image: np.ndarray, target: np.ndarray) -> tuple[float, float]:
-    """The threshold on the image with the highest Dice, and that Dice."""
+def best_threshold(
+    image: np.ndarray, target: np.ndarray, counts: np.ndarray
+) -> tuple[float, float]:
+    """The threshold on the image with the highest Dice, and that Dice.
+
+    Image, truth and how often each pixel counts, ``(N,)``; a pixel is positive from the threshold
+    on.
+    """
     order = np.argsort(-image, kind="stable")
-    hits = np.cumsum(target[order])
-    dice = 2 * hits / (np.arange(1, len(hits) + 1) + target.sum())
+    counted = counts[order]
+    hits = np.cumsum(target[order] * counted)
+    dice = 2 * hits / (np.cumsum(counted) + hits[-1])
+    # pixels of one value lie on the same side of any threshold
+    dice[:-1][image[order][:-1] == image[order][1:]] = 0
     best = int(np.argmax(dice))
     return float(image[order][best]), float(dice[best])
 
 
-def labelled_pixels(tiles: TileDataset) -> tuple[np.ndarray, np.ndarray]:
-    """Image and truth of each labelled pixel that a data set's tiles cover, once."""
+def labelled_pixels(tiles: TileDataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Image, truth and number of tiles of each labelled pixel of a data set, ``(N,)`` each."""
     image, target, labelled = (part[0] for part in tiles.read_maps())
-    covered = np.zeros(image.shape, bool)
-    for top, left in tiles.corners:
-        covered[top : top + tiles.size, left : left + tiles.size] = True
-    chosen = covered & labelled.astype(bool) & np.isfinite(image)
-    return image[chosen], target[chosen]
+    counts = np.zeros(image.shape, np.int64)
+    for tile in tiles.tiles:
+        counts[tile.rows, tile.columns] += 1
+    chosen = labelled & (counts > 0)
+    return image[chosen], target[chosen], counts[chosen]
 
 
 def main() -> None:
@@ -40,11 +50,10 @@ def main() -> None:
     folder = parser.parse_args().run_dir
     tiles = Trainer.from_config(folder / "config.yaml").data.test
     assert isinstance(tiles, TileDataset)
-    image, target = labelled_pixels(tiles)
-    threshold, dice = best_threshold(image, target)
+    threshold, dice = best_threshold(*labelled_pixels(tiles))
     record = json.loads((folder / "result.json").read_text())
     print(f"test Dice of the network           {record['info']['metrics_test']['dice']:.3f}")
-    print(f"test Dice of the best threshold    {dice:.3f}  (image > {threshold:.4g})")
+    print(f"test Dice of the best threshold    {dice:.3f}  (image from {threshold:.4g} on)")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,12 @@ from lis2_lightning.callbacks.test_results import TestResults
 from lis2_lightning.callbacks.tile_pictures import TilePictures
 from lis2_lightning.callbacks.tracking import Tracking
 from lis2_lightning.config import as_list, to_lis2
-from lis2_lightning.data import SegmentationData, TileDataset, check_no_shared_pixels
+from lis2_lightning.data import (
+    SegmentationData,
+    TileDataset,
+    check_no_shared_pixels,
+    warn_of_labels,
+)
 from lis2_lightning.errors import ConfigError, one_line
 from lis2_lightning.inference import Segmenter
 from lis2_lightning.models import UNet
@@ -78,7 +83,7 @@ def assemble(settings: Settings, config: Mapping[str, Any], *, seed: int) -> Ass
     snapshots = _snapshots(settings, finite, signals, exchange)
     best = snapshots[0]
     shown = data.predict
-    segmenter = Segmenter(shown.image_shape if isinstance(shown, TileDataset) else None)
+    segmenter = Segmenter(shown.image if isinstance(shown, TileDataset) else None)
     test_results = TestResults(settings.run_dir / "test_results.csv")
     early_stopper = settings.chosen_stopper()
     tracking = Tracking(
@@ -131,7 +136,8 @@ def _module(settings: Settings, exchange: Exchange) -> SegmentationModule:
 def _data(settings: Settings, seed: int) -> SegmentationData:
     train, val, test = settings.train_dataset, settings.val_dataset, settings.test_dataset
     splits = {"train_dataset": train, "val_dataset": val, "test_dataset": test}
-    check_no_shared_pixels({k: v for k, v in splits.items() if isinstance(v, TileDataset)})
+    check_no_shared_pixels(splits)
+    warn_of_labels(splits)
     shown = next(dataset for dataset in (test, val, train) if dataset is not None)
     return SegmentationData(
         train=train,

@@ -12,6 +12,7 @@ import numpy as np
 from lis2_lightning.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 
@@ -20,8 +21,51 @@ def on_cpu(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu"
 
 
-def check_shapes(output: Tensor, target: Tensor, labelled: Tensor | None) -> None:
-    """Check that output, target and ``labelled`` have one shape (ConfigError, or DataError)."""
+def known_where(values: NDArray[np.generic], source: str) -> NDArray[np.bool_]:
+    """Where a map of labelled pixels is true: it is 1, or 255 as in the masks of pictures.
+
+    Raises:
+        DataError: The map named ``source`` holds other values than these, 0 and NaN, which counts
+            as 0.
+
+    >>> known_where(np.array([0, 1, 255, np.nan]), "labelled").tolist()
+    [False, True, True, False]
+    """
+    known: NDArray[np.bool_] = (values == 1) | (values == 255)
+    wrong = ~known & (values != 0) & (values == values)  # noqa: PLR0124 - NaN differs
+    if wrong.any():
+        raise DataError(
+            f"{source} holds {values[wrong][0]:g}, it must be 1 (or 255) on pixels that count and "
+            f"0 elsewhere: pixels have no weights, so choose those that count, as by weight > 0.5"
+        )
+    return known
+
+
+def as_mask(labelled: Tensor) -> Tensor:
+    """``labelled`` as bool, by the rule of :func:`known_where`; on a GPU nothing is refused.
+
+    >>> import torch
+    >>> as_mask(torch.tensor([0, 255], dtype=torch.uint8))
+    tensor([False,  True])
+    """
+    import torch  # noqa: PLC0415 - see the module
+
+    if labelled.dtype == torch.bool:
+        return labelled
+    if not on_cpu(labelled):
+        return labelled > 0  # looking for other values would wait for the device
+    values = labelled.detach()
+    plain = values.float() if values.is_floating_point() else values
+    return torch.from_numpy(known_where(plain.numpy(), "labelled"))
+
+
+def checked_mask(output: Tensor, target: Tensor, labelled: Tensor | None) -> Tensor | None:
+    """``labelled`` as bool, after a check that output, target and it have one shape.
+
+    Raises:
+        ConfigError: The output has another shape than the target.
+        DataError: ``labelled`` has another shape, or see :func:`known_where`.
+    """
     if output.shape != target.shape:
         raise ConfigError(
             f"the model's output must have the shape of the target {tuple(target.shape)}, got "
@@ -32,6 +76,7 @@ def check_shapes(output: Tensor, target: Tensor, labelled: Tensor | None) -> Non
             f"labelled must have the shape of the target {tuple(target.shape)}, got "
             f"{tuple(labelled.shape)}: the data set must give one value per target pixel"
         )
+    return None if labelled is None else as_mask(labelled)
 
 
 def num_labelled(target: Tensor, labelled: Tensor | None) -> Tensor:
@@ -40,7 +85,7 @@ def num_labelled(target: Tensor, labelled: Tensor | None) -> Tensor:
 
     if labelled is None:
         return torch.full((), target.numel(), dtype=torch.int64, device=target.device)
-    return labelled.count_nonzero()
+    return as_mask(labelled).count_nonzero()
 
 
 def labelled_pixels(

@@ -12,7 +12,8 @@ from typing import Any, Final
 import numpy as np
 
 from lis2_lightning.base.files import atomic
-from lis2_lightning.data import TileDataset, open_raster
+from lis2_lightning.data import TileDataset, has_data, open_raster
+from lis2_lightning.data.legend import Legend
 from lis2_lightning.data.open_raster import Raster
 from lis2_lightning.data.truth import Truth
 from lis2_lightning.errors import ConfigError, DataError
@@ -40,8 +41,8 @@ class Look:
     shape: tuple[int, int, int]  # channels, height and width of the image, px
     channels: int  # of the target
     looked_at: float  # share of the pixels that were looked at
-    finite: float  # share of those that are numbers
-    negative: float  # share of the numbers that are below 0
+    finite: float  # share of those that are numbers in all channels
+    negative: float  # share of these numbers that are below 0
     percentiles: tuple[float, float, float]  # the 1st, 50th and 99th
     least: float
     most: float
@@ -51,17 +52,21 @@ class Look:
     positive: float  # share of the labelled ones that are 1
 
 
-def start(path: Path, maps: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
+def start(
+    path: Path, maps: Mapping[str, str], meaning: Mapping[str, Any]
+) -> tuple[str, dict[str, Any]]:
     """Write a configuration for the images at the paths in ``maps``.
 
-    The result is what was seen and chosen, as text and as data.
+    What the values of the target mean, as TileDataset takes it, is found out where ``meaning`` is
+    empty. The result is what was seen and chosen, as text and as data.
 
     Raises:
         DataError: The images cannot be read or used.
         ConfigError: The file to write exists already or cannot be written.
     """
-    look = _look_at(maps)
-    choice = _choose(look, maps)
+    meaning = meaning or _meaning_of(open_raster(maps["target"]))
+    look = _look_at(maps, Legend.of(**meaning))
+    choice = {**_choose(look, {**maps, **meaning}), **meaning}
     if path.exists():
         raise ConfigError(f"{path} exists already: choose another name with --output")
     try:
@@ -74,20 +79,39 @@ def start(path: Path, maps: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
     return "\n".join(lines), {"written": path, "seen": asdict(look), "chosen": choice}
 
 
-def _look_at(maps: Mapping[str, str]) -> Look:
-    rasters = {name: open_raster(path) for name, path in maps.items()}
-    image = rasters.pop("image")
-    truth = Truth(image, **rasters)
+def _meaning_of(target: Raster) -> dict[str, list[float]]:
+    """What a target of 0 and one other value means; nothing where it holds more."""
+    others: set[float] = set()
+    for band in _bands(target):
+        values = target.read(band)
+        others |= set(np.unique(values[(values != 0) & np.isfinite(values)]).tolist())
+        if len(others) > 1:
+            return {}
+    return {"positive": [*others]} if others - {1} else {}
+
+
+def _typed(values: Any) -> Any:
+    """Values of a target as people write them: 255, not 255.0."""
+    if isinstance(values, list):
+        return [_typed(value) for value in values]
+    return int(values) if isinstance(values, float) and values.is_integer() else values
+
+
+def _look_at(maps: Mapping[str, str], legend: Legend) -> Look:
+    image = open_raster(maps["image"])
+    labels = {name: path for name, path in maps.items() if name != "image"}
+    truth = Truth(image, target=labels.pop("target"), legend=legend, **labels)
     _, height, width = image.shape
-    num_pixels = num_values = num_finite = num_negative = labelled = positive = 0.0
+    num_pixels = num_present = num_finite = num_negative = labelled = positive = 0.0
     sample, extremes = [], []
     for band in _bands(image):
-        values = image.read(band).astype(np.float64)
-        finite = values[np.isfinite(values)]
+        values = image.read(band)
+        present = has_data(values)[0]
+        finite = values[:, present].ravel().astype(np.float64)
         target, known = truth.read(band)
         area = band.height * band.width
         num_pixels += area
-        num_values += values.size
+        num_present += int(np.count_nonzero(present))
         num_finite += finite.size
         num_negative += int((finite < 0).sum())
         labelled += float(known.mean()) * area
@@ -100,7 +124,7 @@ def _look_at(maps: Mapping[str, str]) -> Look:
     if not positive and num_pixels == height * width:
         raise DataError(
             f"no labelled pixel of {truth.target.source} is 1: is it the target? It must be 1 on "
-            "objects"
+            "objects, or --positive says what is"
         )
     drawn = np.concatenate(sample)
     low, middle, high = np.percentile(drawn, (1, 50, 99))
@@ -108,7 +132,7 @@ def _look_at(maps: Mapping[str, str]) -> Look:
         shape=image.shape,
         channels=truth.target.shape[0],
         looked_at=num_pixels / (height * width),
-        finite=num_finite / num_values,
+        finite=num_present / num_pixels,
         negative=num_negative / num_finite,
         percentiles=(float(low), float(middle), float(high)),
         least=float(min(extremes)),
@@ -170,7 +194,13 @@ def _text(name: str, look: Look, choice: Mapping[str, Any], maps: Mapping[str, s
     return _TEMPLATE.format(
         **choice,
         name=json.dumps(name),
-        files="\n".join(f"  {key}: {json.dumps(value)}" for key, value in maps.items()),
+        files="\n".join(
+            f"  {key}: {json.dumps(value)}{note}"
+            for key, value, note in (
+                *((key, value, "") for key, value in maps.items()),
+                *((k, _typed(choice[k]), note) for k, note in _MEANINGS.items() if k in choice),
+            )
+        ),
         normalize=f"    - {normalize}\n" if normalize else "",
         others=others,
         stride=choice["size"] // 2,
@@ -195,6 +225,11 @@ def _lines(look: Look) -> list[str]:
     ]
 
 
+_MEANINGS: Final = {
+    "positive": "  # values of the target on objects",
+    "negative": "  # its values elsewhere",
+    "ignore": "  # its values where the truth is unknown",
+}
 _TEMPLATE: Final = """\
 # Written by `lis2 init`. It trains as it is: lis2 fit --config THIS_FILE
 # All keys: docs/configuration.md. The images:

@@ -96,23 +96,32 @@ def init(  # noqa: PLR0917 - positional in Python only: they are flags of the co
     background: str | None = None,
     missing: str | None = None,
     labelled: str | None = None,
+    positive: float | list[float] | str | None = None,
+    negative: float | list[float] | None = None,
+    ignore: float | list[float] | None = None,
     output: Path = Path("lis2.yaml"),
 ) -> Answer:
     """Look at your images, and write a commented configuration to start from.
 
     Args:
         image: The image: FITS, TIFF, Zarr, HDF5 or .npy.
-        target: Its labels: 1 on objects and 0 elsewhere; NaN where that is unknown.
+        target: Its labels: 1 (or another single value) on objects and 0 elsewhere; NaN where that
+            is unknown.
         background: 1 on pixels known to be no object.
         missing: 1 where the image is valid, 0 where data are missing.
         labelled: 1 where the target is known, in place of background.
+        positive: The values of the target on objects, where it holds several, or nonzero.
+        negative: Its values elsewhere, beside 0.
+        ignore: Its values where the truth is unknown.
         output: The file to write; it must not be there yet.
     """
     from lis2_lightning.cli import starter  # noqa: PLC0415 - brings torch
 
     optional = {"background": background, "missing": missing, "labelled": labelled}
     maps = {key: path for key, path in optional.items() if path is not None}
-    text, data = starter.start(output, {"image": image, "target": target, **maps})
+    meanings = {"positive": positive, "negative": negative, "ignore": ignore}
+    meaning = {key: values for key, values in meanings.items() if values is not None}
+    text, data = starter.start(output, {"image": image, "target": target, **maps}, meaning)
     return Answer(text, data)
 
 

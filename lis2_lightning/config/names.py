@@ -25,6 +25,7 @@ _CLASSES: Final[Mapping[str, Mapping[str, str]]] = {
         "data.TileDataset": "TileDataset",
         "data.SyntheticDataset": "SyntheticDataset",
         "data.PatchDataset": "PatchDataset FilamentsDataset",
+        "torch.utils.data.ConcatDataset": "ConcatDataset",
     },
     "augmentation": {
         f"data.{name}": name
@@ -96,7 +97,7 @@ USUAL_METRICS: Final = ("average_precision", "dice", "roc_auc")
 # Which kind of component stands under which key, wherever in a configuration the key occurs.
 KINDS: Final[Mapping[str, str]] = {
     **{kind: kind for kind in ("model", "encoder", "optimizer", "scheduler", "loss")},
-    **dict.fromkeys(("train_dataset", "val_dataset", "test_dataset"), "dataset"),
+    **dict.fromkeys(("train_dataset", "val_dataset", "test_dataset", "datasets"), "dataset"),
     "data_augmentations": "augmentation",
     "metrics": "metric",
     "trackers": "tracker",

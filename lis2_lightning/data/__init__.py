@@ -15,8 +15,10 @@ from lis2_lightning.data.batch import AnyDataset, Batch
 from lis2_lightning.data.dealing import batch_number
 from lis2_lightning.data.open_raster import Raster, open_raster, write_map
 from lis2_lightning.data.patches import PatchDataset
+from lis2_lightning.data.splits import check_no_shared_pixels, tile_parts, warn_of_labels
 from lis2_lightning.data.synthetic import SyntheticDataset, synthetic_maps
-from lis2_lightning.data.tiles import ImageTiles, TileDataset, check_no_shared_pixels
+from lis2_lightning.data.tiles import ImageTiles, TileDataset
+from lis2_lightning.data.truth import has_data
 
 if TYPE_CHECKING:
     from lis2_lightning.data.datamodule import SegmentationData, first_batch
@@ -39,8 +41,11 @@ __all__ = [
     "batch_number",
     "check_no_shared_pixels",
     "first_batch",
+    "has_data",
     "open_raster",
     "synthetic_maps",
+    "tile_parts",
+    "warn_of_labels",
     "write_map",
 ]
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, default_collate
 
+from lis2_lightning.base.labelled import as_mask
 from lis2_lightning.base.position import batches_done, epochs_done, goes_on_inside_epoch
 from lis2_lightning.base.signals import leave_to_main_process
 from lis2_lightning.data.batch import AnyDataset, Batch, KeyedDataset
@@ -93,9 +94,12 @@ def _seed_all(key: int) -> None:
 
 
 def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-    """Stack samples to a batch; a :class:`Batch` is stacked already."""
-    if isinstance(samples, Batch):
-        return samples.tensors
+    """Stack samples to a batch; a :class:`Batch` is stacked already. ``labelled`` becomes bool."""
+    batch = samples.tensors if isinstance(samples, Batch) else _stacked(samples)
+    return batch if "labelled" not in batch else {**batch, "labelled": as_mask(batch["labelled"])}
+
+
+def _stacked(samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
     first = samples[0]
     if not isinstance(first, Mapping) or not {"patch", "target"} <= set(first):
         got = sorted(first) if isinstance(first, Mapping) else type(first).__name__

@@ -11,7 +11,7 @@ source                what is read
 ``map.zarr``          an array, or the full resolution of an OME-Zarr image; ``map.zarr:/a/b`` or
                       ``map.zarr/a/b`` selects an array of a group
 ``map.png``           a PNG or JPEG image, held in memory
-an array              as it is
+an array              as it is; NaN where a masked array of NumPy is masked
 ====================  ========================================================================
 
 Each of them may end in a plane of a cube: ``cube.fits[SCI][3]``, ``stack.zarr:/0/0[2, 1]``.
@@ -20,7 +20,7 @@ Each of them may end in a plane of a cube: ``cube.fits[SCI][3]``, ``stack.zarr:/
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from lis2_lightning.data.rasters.arrays import ArrayRaster, open_npy, open_npz
 from lis2_lightning.data.rasters.contract import Raster, readable
 from lis2_lightning.data.rasters.fits import Cards, open_fits, write_fits
 from lis2_lightning.data.rasters.hdf5 import open_hdf5
+from lis2_lightning.data.rasters.nodata import MaskedRaster, open_masked_array
 from lis2_lightning.data.rasters.pillow import open_picture
 from lis2_lightning.data.rasters.tiff import open_tiff
 from lis2_lightning.data.rasters.zarr import open_zarr
@@ -73,6 +74,8 @@ def open_raster(source: Source) -> Raster:
     >>> open_raster(np.zeros((4, 6))).shape
     (1, 4, 6)
     """
+    if isinstance(source, np.ma.MaskedArray):
+        return open_masked_array(source)
     if isinstance(source, np.ndarray):
         return ArrayRaster(source)
     if isinstance(source, (str, os.PathLike)):
@@ -81,7 +84,18 @@ def open_raster(source: Source) -> Raster:
             return _opener(address.path)(address)
     if isinstance(source, Raster):
         return source
-    raise DataError(f"an image must be a path, an array or a raster, not {type(source).__name__}")
+    raise _no_image(source)
+
+
+def _no_image(source: object) -> DataError:
+    if isinstance(source, Sequence) and isinstance([*source, None][0], np.ndarray | str | Path):
+        listed = source if isinstance(source, str) else f"{len(source)} of them"
+        return DataError(
+            f"image must be a single one, not a list, got {listed}: cut a data set from each and "
+            "join them with torch.utils.data.ConcatDataset"
+        )
+    kind = type(source).__name__
+    return DataError(f"an image must be a path, an array or a raster, not {kind}")
 
 
 def _opener(path: Path) -> Callable[[Address], Raster]:
@@ -90,6 +104,8 @@ def _opener(path: Path) -> Callable[[Address], Raster]:
         raise DataError(f"{path} is a packed Zarr store: unpack it first (unzip)")
     if suffix in {".gz", ".bz2"}:
         raise DataError(f"{path} is compressed as a whole: unpack it first (gunzip or bunzip2)")
+    if suffix not in OPENERS and str(path).startswith("["):  # as jsonargparse writes a list
+        raise _no_image(str(path))
     if suffix not in OPENERS:
         raise DataError(
             f"{path} has no known image format: its name must end in {', '.join(OPENERS)}"
@@ -140,6 +156,7 @@ def same_image(first: Raster, second: Raster) -> bool:
     >>> same_image(open_raster(np.eye(3)), open_raster(np.eye(3)))
     True
     """
+    first, second = (r.image if isinstance(r, MaskedRaster) else r for r in (first, second))
     if first is second:
         return True
     if first.shape != second.shape:

@@ -11,12 +11,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lis2_lightning.base.labelled import known_where
 from lis2_lightning.data.area_folds import AreaFolds
 from lis2_lightning.data.augment import Augmentation, augment
 from lis2_lightning.data.batch import Batch, KeyedDataset
 from lis2_lightning.data.normalize import Normalization, check_normalization, normalize
-from lis2_lightning.data.rasters.contract import OpenedLate
-from lis2_lightning.data.rasters.hdf5 import open_h5
+from lis2_lightning.data.rasters.contract import OpenedLate, readable
+from lis2_lightning.data.rasters.hdf5 import open_h5, own_dataset
+from lis2_lightning.data.truth import has_data
 from lis2_lightning.errors import ConfigError, DataError, did_you_mean
 
 _log = logging.getLogger("lis2_lightning")
@@ -33,7 +35,8 @@ class PatchDataset(KeyedDataset):
 
     This is ``FilamentsDataset`` of LIS², with its keys and meanings. Each data set is stored
     ``(N, H, W, 1)`` as in LIS², ``(N, H, W)`` or ``(N, 1, H, W)``; without ``labelled`` every pixel
-    counts. Patches are read on demand, and the file is opened once per process.
+    counts. Where a patch is NaN or infinite no pixel does. Patches are read on demand, and the file
+    is opened once per process.
 
     Args:
         dataset_path: The file.
@@ -113,10 +116,12 @@ class PatchDataset(KeyedDataset):
                 f"{self._file.path}:/{TARGET} holds values other than 0 and 1: "
                 f"set filament pixels to 1 and all others to 0"
             )
+        values = self._file.images(PATCHES, numbers)
+        labelled = self._file.labelled(numbers) & has_data(values)
         arrays: dict[str, NDArray[Any]] = {
-            "patch": normalize(self._file.images(PATCHES, numbers), self.normalization),
+            "patch": normalize(values, self.normalization),
             "target": target,
-            "labelled": self._file.labelled(numbers),
+            "labelled": labelled,
         }
         arrays |= {key: self._file.rows(key, numbers) for key in self.encoded}
         tensors = {key: torch.from_numpy(array) for key, array in arrays.items()}
@@ -133,13 +138,13 @@ class PatchFile(OpenedLate):
 
     def __init__(self, path: Path, *, extra: Sequence[str] = ()) -> None:
         self.path = path.absolute()
-        with open_h5(path) as file:
-            shapes = {key: item.shape for key, item in file.items() if key in file}
-        for key in (PATCHES, TARGET, *extra):
-            if key not in shapes:
-                raise DataError(f"{path} has no data set {key!r}: {did_you_mean(key, shapes)}")
+        with readable(path), open_h5(path) as file:
+            self.has_labelled = LABELLED in list(file)
+            others = [key for key in (LABELLED, POSITIONS) if key in list(file)]
+            keys = dict.fromkeys((PATCHES, TARGET, *extra, *others))
+            shapes = {key: own_dataset(file, key, names=file).shape for key in keys}
+        self._keys = tuple(keys)
         self.length = int(shapes[PATCHES][0])
-        self.has_labelled = LABELLED in shapes
         for key in (TARGET, *([LABELLED] if self.has_labelled else []), *extra):
             same = shapes[key][:1] if key in extra else shapes[key]
             if same != shapes[PATCHES][: len(same)] or not same:
@@ -152,7 +157,8 @@ class PatchFile(OpenedLate):
 
     def open(self) -> dict[str, Any]:
         """Open the data sets; they stay open, because closing one drops its cached chunks."""
-        return dict(open_h5(self.path, cache_bytes=CACHE_BYTES).items())
+        file = open_h5(self.path, cache_bytes=CACHE_BYTES)
+        return {key: own_dataset(file, key) for key in self._keys}
 
     def release(self, handle: dict[str, Any]) -> None:
         """Close the file."""
@@ -169,8 +175,9 @@ class PatchFile(OpenedLate):
         rows, places = np.unique(numbers, return_inverse=True)
         stored = np.empty((len(rows), *dataset.shape[1:]), dtype=np.float32)
         breaks = np.flatnonzero(np.diff(rows) != 1) + 1
-        for run in np.split(np.arange(len(rows)), breaks) if len(rows) else ():
-            stored[run[0] : run[-1] + 1] = dataset[rows[run[0]] : rows[run[-1]] + 1]
+        with readable(f"{self.path}:/{key}"):
+            for run in np.split(np.arange(len(rows)), breaks) if len(rows) else ():
+                stored[run[0] : run[-1] + 1] = dataset[rows[run[0]] : rows[run[-1]] + 1]
         return stored[places]
 
     def corners(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -190,7 +197,7 @@ class PatchFile(OpenedLate):
     def labelled(self, numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which pixels are labelled, ``(B, C, H, W)`` bool."""
         if self.has_labelled:
-            return self.images(LABELLED, numbers) > 0
+            return known_where(self.images(LABELLED, numbers), f"{self.path}:/{LABELLED}")
         return np.ones_like(self.images(TARGET, numbers), dtype=np.bool_)
 
     def varied(self, numbers: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from itertools import combinations
+from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
@@ -13,11 +12,12 @@ from numpy.typing import NDArray
 
 from lis2_lightning.data.augment import Augmentation, augment
 from lis2_lightning.data.batch import Batch, KeyedDataset
+from lis2_lightning.data.legend import Labels, Legend, Positive
 from lis2_lightning.data.normalize import Normalization, check_normalization, normalize
-from lis2_lightning.data.open_raster import Raster, Source, open_raster, same_image
-from lis2_lightning.data.truth import Truth, count
+from lis2_lightning.data.open_raster import Raster, Source, open_raster
+from lis2_lightning.data.truth import Truth, count, has_data
 from lis2_lightning.errors import ConfigError, DataError
-from lis2_lightning.tiling import Areas, Tile, assign_folds, shared_pixel
+from lis2_lightning.tiling import Areas, Tile, assign_folds
 
 
 class TileDataset(KeyedDataset):
@@ -36,12 +36,17 @@ class TileDataset(KeyedDataset):
     Args:
         image: The image: a path (FITS, .npy, HDF5, TIFF, Zarr) or an array, `(H, W)` or
             `(C, H, W)`.
-        target: 1 on objects and 0 elsewhere; NaN where unknown.
+        target: 1 on objects and 0 elsewhere; NaN where unknown. Other values are said by
+            `positive`, `negative` and `ignore`.
         background: 1 on known background. A pixel is labelled where (target +
             background) × missing > 0.
         missing: 1 where the image is valid, 0 where data are missing; all valid by default.
         labelled: 1 where the target is known, instead of `background`. Without either, every
-            pixel that is not missing is labelled.
+            pixel that is not missing is labelled. No pixel is labelled where the image, in any
+            channel, is NaN, infinite or masked.
+        positive: The values of the target on objects, such as `[255]`, or `nonzero`; 1 by default.
+        negative: Its values elsewhere, beside 0.
+        ignore: Its values where the truth is unknown.
         size: Side of a tile, px.
         stride: Step from one tile to the next, px; half a tile by default.
         area_size: Minimum side of an area, px; by default two tiles, as in LIS², or the whole image
@@ -55,8 +60,9 @@ class TileDataset(KeyedDataset):
         keep_unlabelled: Whether to keep tiles without a labelled pixel.
 
     Raises:
-        DataError: A file cannot be read; maps differ in shape; the target holds other values than
-            0 and 1; a tile is larger than the image; no pixel is labelled; a fold has no tile.
+        DataError: A file cannot be read; maps differ in shape; the target or another map holds a
+            value without a meaning; a tile is larger than the image; no pixel is labelled; a fold
+            has no tile.
         ConfigError: A number is out of range, or two arguments contradict each other.
 
     >>> image = np.arange(1, 65 * 64 + 1, dtype=float).reshape(65, 64)
@@ -64,6 +70,11 @@ class TileDataset(KeyedDataset):
     >>> len(tiles), tiles[0]["patch"].shape, tiles[-1]["corner"].tolist()
     (12, torch.Size([1, 32, 32]), [33, 32])
     """
+
+    num_without_data = 0
+    """Pixels of the image that the maps label and that do not count: it has no data there."""
+    has_positive = True
+    """Whether a tile has a positive pixel; also true where there is no truth."""
 
     def __init__(
         self,
@@ -73,6 +84,9 @@ class TileDataset(KeyedDataset):
         background: Source | None = None,
         missing: Source | None = None,
         labelled: Source | None = None,
+        positive: Positive | None = None,
+        negative: Labels | None = None,
+        ignore: Labels | None = None,
         size: int = 32,
         stride: int | None = None,
         area_size: int | None = None,
@@ -91,7 +105,12 @@ class TileDataset(KeyedDataset):
         self.normalization: Normalization = normalization
         self.data_augmentations = tuple(data_augmentations or ())
         self._truth = Truth(
-            self.image, target=target, background=background, missing=missing, labelled=labelled
+            self.image,
+            target=target,
+            background=background,
+            missing=missing,
+            labelled=labelled,
+            legend=Legend.of(positive, negative, ignore),
         )
         chosen = _chosen_folds(folds, num_folds)
         if area_size is None and num_folds > 1:
@@ -110,8 +129,10 @@ class TileDataset(KeyedDataset):
         """Cut many tiles at once; see :meth:`KeyedDataset.fetch`."""
         corners = self._corners(indices)
         tops, lefts = np.ascontiguousarray(corners.T)
-        patch = normalize(self.image.read_many(tops, lefts, self.size), self.normalization)
+        values = self.image.read_many(tops, lefts, self.size)
         target, labelled = self._truth.read_many(tops, lefts, self.size)
+        labelled &= has_data(values)
+        patch = normalize(values, self.normalization)  # in place: what is missing becomes 0
         positions = np.stack((corners, corners + self.size), axis=-1)[..., None]
         arrays = {
             "patch": patch,
@@ -189,17 +210,19 @@ class TileDataset(KeyedDataset):
     ) -> NDArray[np.integer]:
         """The tiles of the chosen folds, as indices into the lattice."""
         census = count(self._truth, areas, self._lattice)
+        self.num_without_data = census.without_data
         if not census.areas.any():
             raise DataError(
                 f"no pixel of {self._truth.target.source} is labelled: a labelled pixel is 1 in "
-                f"target or background (or in labelled), and 1 in missing"
+                f"target or background (or in labelled), 1 in missing, and a number in the image"
             )
         of_area = assign_folds(census.areas.reshape(-1, 2), num_folds=num_folds, seed=seed)
         rows, columns = areas.of(self._lattice)
         of_tile = of_area.reshape(areas.shape)[np.ix_(rows, columns)]
         kept = np.isin(of_tile, chosen)
         if not keep_unlabelled:
-            kept &= census.tiles
+            kept &= census.tiles[..., 0]
+        self.has_positive = bool((kept & census.tiles[..., 1]).any())
         sizes = np.bincount(of_tile[kept], minlength=num_folds)
         for fold in chosen:
             if sizes[fold] == 0:
@@ -244,28 +267,6 @@ class ImageTiles(TileDataset):
 def _no_truth(image: Raster) -> Truth:
     nothing = np.broadcast_to(np.float32(0), image.shape[1:])  # which takes no memory
     return Truth(image, target=nothing, labelled=nothing)
-
-
-def check_no_shared_pixels(datasets: Mapping[str, TileDataset | None]) -> None:
-    """Check that no two splits share a pixel of the same image.
-
-    Args:
-        datasets: Data sets by the name of their split; None is skipped.
-
-    Raises:
-        DataError: Two splits share a pixel.
-    """
-    splits = {name: dataset for name, dataset in datasets.items() if dataset is not None}
-    for (name, first), (other, second) in combinations(splits.items(), 2):
-        if not same_image(first.image, second.image):
-            continue
-        pixel = shared_pixel(first.corners, first.size, second.corners, second.size)
-        if pixel is not None:
-            raise DataError(
-                f"{name} and {other} share pixels of {first.image.source}, such as row {pixel[0]}, "
-                f"column {pixel[1]}: give both the same area_size, num_folds and fold_seed, and "
-                f"different folds"
-            )
 
 
 def _chosen_folds(folds: Sequence[int] | None, num_folds: int) -> list[int]:

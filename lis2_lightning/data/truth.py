@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lis2_lightning.base.labelled import known_where
+from lis2_lightning.data.legend import Legend
 from lis2_lightning.data.open_raster import Raster, Source, open_raster
 from lis2_lightning.errors import ConfigError, DataError
 from lis2_lightning.tiling import Areas, Lattice, Tile
@@ -22,8 +24,8 @@ class Truth:
     """The target of an image, and the maps that say where it is known.
 
     A pixel is labelled where (target + background) × missing > 0, as in LIS²; with a map
-    `labelled`, where labelled × missing > 0; with neither, where it is not missing. A pixel whose
-    target is NaN is never labelled. Of the image, only name and shape are used.
+    `labelled`, where labelled × missing > 0; with neither, where it is not missing. It is never
+    labelled where one of the maps is NaN, or the image, in any channel, NaN or infinite.
     """
 
     def __init__(
@@ -34,12 +36,15 @@ class Truth:
         background: Source | None = None,
         missing: Source | None = None,
         labelled: Source | None = None,
+        legend: Legend | None = None,
     ) -> None:
         if background is not None and labelled is not None:
             raise ConfigError(
                 "background and labelled both define the labelled pixels: pass only one of them"
             )
+        self.image = image
         self.target = open_raster(target)
+        self.legend = legend or Legend()
         self._others = [
             None if source is None else open_raster(source)
             for source in (background, missing, labelled)
@@ -49,38 +54,54 @@ class Truth:
                 _check_shape(raster, image, self.target)
 
     def read(self, tile: Tile) -> Known:
-        """The target, 0 where unknown, and whether a pixel is labelled, `(C, h, w)` each."""
+        """The target, 0 where unknown, and whether a pixel is labelled, `(C, h, w)` each.
+
+        Raises:
+            DataError: A map holds a value without a meaning.
+        """
+        target, labelled = self.read_labels(tile)
+        if labelled.any():
+            np.logical_and(labelled, has_data(self.image.read(tile)), out=labelled)
+        return target, labelled
+
+    def read_labels(self, tile: Tile) -> Known:
+        """The same without a look at the image."""
         target = self.target.read(tile)
-        wrong = (target != 0) & (target != 1) & (target == target)  # noqa: PLR0124 - NaN differs
-        if wrong.any():
-            channel, row, column = np.unravel_index(int(wrong.argmax()), wrong.shape)
-            raise DataError(
-                f"{self.target.source} holds {target[channel, row, column]:g} at row "
-                f"{tile.top + row}, column {tile.left + column}: a target must be 0, 1, "
-                f"or NaN where unknown"
-            )
-        return _known(target, *(r if r is None else r.read(tile) for r in self._others))
+        self.legend.check(target, self.target.source, tile)
+        others = (r if r is None else _zeros_and_ones(r, tile) for r in self._others)
+        return _known(self.legend.decode(target), *others)
 
     def read_many(self, tops: NDArray[np.int64], lefts: NDArray[np.int64], size: int) -> Known:
-        """Read many squares, `(N, C, size, size)` each, without checking the values."""
+        """Read the labels of many squares, `(N, C, size, size)` each, without checking the values.
+
+        The image, which the caller has read, is not looked at.
+        """
         others = (r if r is None else r.read_many(tops, lefts, size) for r in self._others)
-        return _known(self.target.read_many(tops, lefts, size), *others)
+        return _known(self.legend.decode(self.target.read_many(tops, lefts, size)), *others)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+def has_data(image: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which pixels of `(..., C, h, w)` are finite numbers in all channels, `(..., 1, h, w)`."""
+    return np.logical_and.reduce(np.isfinite(image), axis=-3, keepdims=True)
+
+
+@dataclass(slots=True, eq=False)
 class Census:
     """The labelled pixels of an image, counted."""
 
     tiles: NDArray[np.bool_]
-    """Whether each tile of a lattice has a labelled pixel, `(rows, columns)`."""
+    """Whether each tile of a lattice has a labelled pixel, and a positive one,
+    `(rows, columns, 2)`."""
     areas: NDArray[np.int64]
     """Labelled pixels of each area, and those of them that are positive, `(rows, columns, 2)`."""
+    without_data: int = 0
+    """Pixels that the maps label and that do not count, because the image has no data there."""
 
 
 def count(truth: Truth, areas: Areas, lattice: Lattice) -> Census:
     """Scan all maps once, block by block, in constant memory."""
     census = Census(
-        np.zeros((len(lattice.tops), len(lattice.lefts)), dtype=np.bool_),
+        np.zeros((len(lattice.tops), len(lattice.lefts), 2), dtype=np.bool_),
         np.zeros((*areas.shape, 2), dtype=np.int64),
     )
     for block in _blocks(areas.image_shape):
@@ -88,15 +109,22 @@ def count(truth: Truth, areas: Areas, lattice: Lattice) -> Census:
         rows, tops, bottoms = _tiles_from(lattice.tops, lattice.size, block.top, block.bottom)
         columns, lefts, rights = _tiles_from(lattice.lefts, lattice.size, block.left, block.right)
         height, width = max([block.height, *bottoms[-1:]]), max([block.width, *rights[-1:]])
-        target, labelled = truth.read(Tile(block.top, block.left, int(height), int(width)))
+        tile = Tile(block.top, block.left, int(height), int(width))
+        target, labelled = truth.read_labels(tile)
+        if labelled.any():
+            lost = labelled & ~has_data(truth.image.read(tile))
+            labelled &= ~lost
+            here = lost[:, : block.height, : block.width].any(axis=0)
+            census.without_data += int(np.count_nonzero(here))
         area_rows, begins, ends = _parts(areas.row_edges, block.top, block.bottom)
         area_columns, firsts, lasts = _parts(areas.column_edges, block.left, block.right)
         breaks = np.unique(np.concatenate(([0], tops, bottoms, begins, ends)))
-        known = _Counts(labelled, breaks)
-        census.tiles[rows, columns] = known.between(tops, bottoms, lefts, rights) > 0
-        for number, counts in enumerate((known, _Counts(labelled & (target > 0), breaks))):
-            here = counts.between(begins, ends, firsts, lasts)
-            census.areas[area_rows, area_columns, number] += here
+        for number, pixels in enumerate((labelled, labelled & (target > 0))):
+            counts = _Counts(pixels, breaks)
+            of_tiles = counts.between(tops, bottoms, lefts, rights)
+            census.tiles[rows, columns, number] = of_tiles > 0
+            of_areas = counts.between(begins, ends, firsts, lasts)
+            census.areas[area_rows, area_columns, number] += of_areas
     return census
 
 
@@ -129,6 +157,12 @@ class _Counts:
         strips = self._table[below] - self._table[above]
         inside: NDArray[np.int64] = strips[:, rights] - strips[:, lefts]
         return inside
+
+
+def _zeros_and_ones(raster: Raster, tile: Tile) -> NDArray[np.float32]:
+    values = raster.read(tile)
+    known_where(values, raster.source)  # which refuses anything else
+    return values
 
 
 def _check_shape(raster: Raster, image: Raster, target: Raster) -> None:

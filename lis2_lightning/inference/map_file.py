@@ -63,9 +63,12 @@ def write_maps(maps: Sequence[Map], dataset: AnyDataset, path: Path) -> None:
     """Write the map of an image with its coordinates, or the maps of all samples as one array."""
     if not maps:
         return
+    gaps = ""
     if isinstance(dataset, TileDataset):
+        num_gaps = int(np.isnan(maps[0][0]).sum())
+        gaps = f"; NaN at {num_gaps} pixels, where the image has no data" if num_gaps else ""
         write_map(path, maps[0][0] if len(maps[0]) == 1 else maps[0], like=dataset.image)
     else:
         with atomic(path) as file:
             np.save(file, np.stack(maps))
-    _log.info("the map is in %s", shown(path))
+    _log.info("the map is in %s%s", shown(path), gaps)

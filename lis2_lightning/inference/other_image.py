@@ -37,7 +37,8 @@ def data_of_image(config: Mapping[str, Any], image: Any, *, source: str) -> dict
     """The data sets of a configuration, replaced by another image without truth.
 
     Its tiles are cut and normalised as those of the test set, or of the validation or training set
-    where there is none. No file that the configuration names is used. Errors name its ``source``.
+    where there is none; of several data sets joined to one, as those of the first. No file that the
+    configuration names is used. Errors name its ``source``.
 
     Raises:
         ConfigError: The data set does not say how tiles are cut.
@@ -61,6 +62,8 @@ def _arguments(dataset: Any, split: str, source: str) -> dict[str, Any]:
     if isinstance(dataset, str) or "object" not in component:
         component = to_class_paths({split: component})[split]
     path = str(component.get("class_path", component.get("object")))
+    if path == "torch.utils.data.ConcatDataset":  # all tiles of a run are cut alike
+        return _arguments(component["init_args"]["datasets"][0], split, source)
     name = path.rpartition(".")[2]
     if "object" in component or name not in _CUT or not path.startswith("lis2_lightning."):
         raise ConfigError(

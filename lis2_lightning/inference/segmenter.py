@@ -12,30 +12,32 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lis2_lightning.data import batch_number
+from lis2_lightning.data import Raster, batch_number, has_data
 from lis2_lightning.inference.stitch import Stitcher
 from lis2_lightning.parallel.exchange import of_all_processes, summed
+from lis2_lightning.tiling import Tile
 
 Map = NDArray[np.float32]
+STRIP = 256  # rows of the image looked at together
 
 
 class Segmenter(pl.Callback):
-    """Collects predictions: one map of an image, or one map per patch if ``shape`` is None.
+    """Collects predictions: one map of an image, or one map per patch if ``image`` is None.
 
     Batches with tile positions (``corner``) are stitched on arrival, so that memory grows with the
     image, not with the overlap of tiles.
     """
 
-    def __init__(self, shape: tuple[int, int] | None) -> None:
-        self.shape = shape
+    def __init__(self, image: Raster | None) -> None:
+        self.image = image
         self._stitcher: Stitcher | None = None
         self._batches: dict[int, Sequence[Map]] = {}
 
     @property
     def maps(self) -> list[Map]:
-        """Probabilities in [0, 1], ``(C, H, W)`` each; NaN where there was no tile."""
-        if self._stitcher is not None:
-            return [self._stitcher.result()]
+        """Probabilities in [0, 1], ``(C, H, W)`` each; NaN where there was no tile or no data."""
+        if self._stitcher is not None and self.image is not None:
+            return [without_gaps(self._stitcher.result(), self.image)]
         return [map_ for number in sorted(self._batches) for map_ in self._batches[number]]
 
     def take(self, maps: Sequence[Map]) -> None:
@@ -59,7 +61,7 @@ class Segmenter(pl.Callback):
         number = batch_number(cast("DataLoader[Any]", trainer.predict_dataloaders), batch_idx)
         if number is None:
             return
-        if self.shape is None or "corner" not in batch:
+        if self.image is None or "corner" not in batch:
             self._batches[number] = outputs.float().cpu().numpy()
             return
         stitcher = self._stitcher_of(outputs.shape[1])
@@ -79,5 +81,16 @@ class Segmenter(pl.Callback):
 
     def _stitcher_of(self, channels: int) -> Stitcher:
         if self._stitcher is None:
-            self._stitcher = Stitcher(cast("tuple[int, int]", self.shape), channels=channels)
+            _, height, width = cast("Raster", self.image).shape
+            self._stitcher = Stitcher((height, width), channels=channels)
         return self._stitcher
+
+
+def without_gaps(probabilities: Map, image: Raster) -> Map:
+    """Set a map, ``(C, H, W)``, to NaN where its image has no data; strip by strip, in place."""
+    _, height, width = image.shape
+    for top in range(0, height, STRIP):
+        strip = Tile(top, 0, min(STRIP, height - top), width)
+        gaps = ~has_data(image.read(strip))[0]
+        probabilities[:, strip.rows][:, gaps] = np.nan
+    return probabilities

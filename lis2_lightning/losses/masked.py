@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lis2_lightning.base.labelled import (
-    check_shapes,
+    as_mask,
+    checked_mask,
     labelled_pixels,
     num_labelled,
     only_labelled,
@@ -85,18 +86,17 @@ class MaskedLoss(nn.Module):
     def forward(self, output: Tensor, target: Tensor, labelled: Tensor | None = None) -> Sums:
         """The number of labelled pixels of one batch, then their sums; all 0 without any.
 
-        Output, target and ``labelled`` (``bool``, true = counts) have one shape. The ``num_sums``
+        Output, target and ``labelled`` (true = counts) have one shape. The ``num_sums``
         scalars are ``float64`` on the device.
 
         Raises:
             ConfigError: Output and target differ in shape; under ``BCELoss`` an output is outside
                 [0, 1] (on a GPU the sum is NaN instead, see :meth:`check`); or a loss with a
                 ``reduction`` does not return one value per pixel.
-            DataError: ``labelled`` and target differ in shape, or under ``BCELoss`` a target lies
-                outside [0, 1].
+            DataError: ``labelled`` and target differ in shape, ``labelled`` holds something else
+                than zeros and ones, or under ``BCELoss`` a target lies outside [0, 1].
         """
-        check_shapes(output, target, labelled)
-        labelled = None if labelled is None else labelled.bool()
+        labelled = checked_mask(output, target, labelled)
         count = num_labelled(target, labelled)
         with torch.autocast(output.device.type, enabled=False):
             output = output if output.dtype == torch.float64 else output.float()
@@ -113,7 +113,7 @@ class MaskedLoss(nn.Module):
     def check(self, output: Tensor, labelled: Tensor | None = None) -> None:
         """Check that the output is probabilities if the loss needs them; waits for the device."""
         if self.needs_probabilities:
-            check_probabilities(output if labelled is None else output[labelled.bool()])
+            check_probabilities(output if labelled is None else output[as_mask(labelled)])
 
     @property
     def needs_probabilities(self) -> bool:

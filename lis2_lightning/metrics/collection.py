@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from lis2_lightning.base.labelled import check_shapes, labelled_pixels, on_cpu
+from lis2_lightning.base.labelled import checked_mask, labelled_pixels, on_cpu
 from lis2_lightning.errors import ConfigError, one_line
 from lis2_lightning.metrics.counts import Dice
 from lis2_lightning.metrics.histogram import AveragePrecision, RocAuc, ScoreMetric
@@ -145,8 +145,7 @@ class _Batch:
     """A batch as maps and as labelled pixels, which are selected once."""
 
     def __init__(self, probs: Tensor, target: Tensor, labelled: Tensor | None) -> None:
-        check_shapes(probs, target, labelled)
-        self._maps = probs.detach(), target, labelled
+        self._maps = probs.detach(), target, checked_mask(probs, target, labelled)
 
     def of(self, metric: PixelMetric) -> tuple[Tensor, Tensor, Tensor | None]:
         """The arguments for a metric of this package: maps, or pixels if those suffice on a CPU."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lis2_lightning.base.labelled import check_shapes
+from lis2_lightning.base.labelled import checked_mask
 
 
 class PixelMetric(Metric):
@@ -59,8 +59,11 @@ class PixelMetric(Metric):
         """The metric's value for these sums: a ``float64`` scalar on the CPU."""
 
     def update(self, probs: Tensor, target: Tensor, labelled: Tensor | None = None) -> None:
-        """Add one batch to the state; arguments as for :meth:`count`."""
-        check_shapes(probs, target, labelled)
+        """Add one batch to the state; arguments as for :meth:`count`.
+
+        ``labelled`` may hold 0 and 1, or 0 and 255, of any type; NaN counts as 0.
+        """
+        labelled = checked_mask(probs, target, labelled)
         # not in place, which a state reset inside torch.inference_mode would refuse later
         self.sums = self.sums + self.count(probs, target, labelled)
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lis2_lightning.base.files import atomic
+from lis2_lightning.base.labelled import known_where
 from lis2_lightning.errors import DataError
 
 if TYPE_CHECKING:
@@ -195,7 +196,7 @@ def _stretched(image: NDArray[Any]) -> NDArray[np.float32]:
 
 def _truth(target: NDArray[Any], labelled: NDArray[Any]) -> NDArray[np.float64]:
     """The truth as colours, `(H, W, 3)`, which can be interpolated, unlike classes."""
-    known = np.asarray(labelled) > 0
+    known = known_where(np.asarray(labelled), "labelled")
     positive = np.asarray(target) > 0.5
     colours = np.array((_UNLABELLED, _NEGATIVE, _POSITIVE))
     return np.asarray(colours[np.where(known, np.where(positive, 2, 1), 0)])

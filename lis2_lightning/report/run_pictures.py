@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from lis2_lightning.base.files import shown
-from lis2_lightning.data import AnyDataset, TileDataset
+from lis2_lightning.data import AnyDataset, TileDataset, tile_parts
 from lis2_lightning.inference import Map
 from lis2_lightning.report.pictures import draw_curves, draw_prediction
 from lis2_lightning.trackers.csv_rows import read_rows
@@ -30,9 +30,7 @@ def draw_map(dataset: AnyDataset | None, maps: Sequence[Map], folder: Path) -> N
     if not isinstance(dataset, TileDataset) or not maps:
         return
     image, target, labelled = (channels[0] for channels in dataset.read_maps())
-    # a prediction on missing data is meaningless
-    probability = np.where(np.isfinite(image), maps[0][0], np.nan)
-    draw_prediction(image, target, labelled, probability, folder / "prediction.png")
+    draw_prediction(image, target, labelled, maps[0][0], folder / "prediction.png")
 
 
 def is_drawn(dataset: AnyDataset | None) -> bool:
@@ -41,11 +39,17 @@ def is_drawn(dataset: AnyDataset | None) -> bool:
 
 
 def say_how_to_map(dataset: AnyDataset | None, folder: Path) -> None:
-    """Tell that a large image has no map and no picture yet, and how to map it."""
+    """Tell that a large image, or several, have no map and no picture yet, and how to map them."""
     if isinstance(dataset, TileDataset) and not is_drawn(dataset):
         _log.info(
             "no map or picture of an image above 4 million pixels: lis2 predict --ckpt_path %s "
             "maps it",
+            shown(folder),
+        )
+    elif not isinstance(dataset, TileDataset) and any(tile_parts(dataset)):
+        _log.info(
+            "no map or picture of joined data sets: lis2 predict --ckpt_path %s --image IMAGE "
+            "--output MAP maps one image",
             shown(folder),
         )
 

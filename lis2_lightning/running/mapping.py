@@ -12,7 +12,7 @@ from typing import cast
 from lis2_lightning.assembly.assemble import Assembly
 from lis2_lightning.base.files import shown
 from lis2_lightning.callbacks.run_folder import make_folder
-from lis2_lightning.data import AnyDataset, TileDataset, first_batch
+from lis2_lightning.data import AnyDataset, TileDataset, first_batch, tile_parts
 from lis2_lightning.data.open_raster import Source
 from lis2_lightning.errors import ConfigError, DataError, one_line
 from lis2_lightning.inference import Map, check_map_path, default_map_path, write_maps
@@ -62,20 +62,27 @@ def predict(
 def _instead(built: Assembly, image: Source | None) -> Iterator[AnyDataset]:
     """The data set that is mapped: that of the run, or one of another image cut like it."""
     data, segmenter = built.data, built.segmenter
-    configured, shape = data.predict, segmenter.shape
+    configured, own = data.predict, segmenter.image
     shown = cast("AnyDataset", configured)  # a run's data always has it
+    parts = [part for part, _ in tile_parts(configured)]
     if image is not None:
-        if not isinstance(configured, TileDataset):
+        if not parts:
             raise ConfigError(
                 f"{type(configured).__name__} does not say how tiles are cut from another image: "
                 "use a TileDataset"
             )
-        shown = data.predict = configured.whole_image(image=image)
-        segmenter.shape = shown.image_shape
+        shown = data.predict = parts[0].whole_image(image=image)
+        segmenter.image = shown.image
+    elif parts and not isinstance(configured, TileDataset):
+        sources = ", ".join(dict.fromkeys(part.image.source for part in parts))
+        raise ConfigError(
+            f"{type(configured).__name__} holds tiles of {sources}, and a map is of one whole "
+            "image: name it, as in predict(image=...) or --image"
+        )
     try:
         yield shown
     finally:
-        data.predict, segmenter.shape = configured, shape
+        data.predict, segmenter.image = configured, own
 
 
 def _described(dataset: AnyDataset) -> str:

@@ -195,6 +195,54 @@ def test_init_refuses_a_target_without_objects(
     assert not Path("lis2.yaml").exists()
 
 
+@pytest.mark.usefixtures("no_pictures")
+def test_init_says_what_another_value_than_1_means(
+    tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    image, target = images(tmp_path)
+    np.save(target, np.load(target).astype(np.uint8) * 255)
+    code, output, _ = typed("init", image, target, "--output", "mine.yaml")
+    assert code == 0
+    assert "labelled: 100.0% of the pixels, of which 50.0% are 1" in output
+    config = yaml.safe_load(Path("mine.yaml").read_text(encoding="utf-8"))
+    assert [config[f"{split}_dataset"]["positive"] for split in ("train", "val")] == [[255]] * 2
+    assert typed("fit", "--config", "mine.yaml", "--epochs", "1", "--model.features", "2")[0] == 0
+
+    several = np.load(target)
+    several[:24] = 2
+    np.save(target, several)
+    code, _, error = typed("init", image, target, "--output", "other.yaml")
+    assert code == 2
+    assert "positive: [2, 255] (or positive: nonzero), negative: [2, 255]" in error
+    words = ["--positive", "255", "--ignore", "[2]", "--output", "other.yaml"]
+    code, output, _ = typed("init", image, target, *words)
+    assert code == 0
+    assert "labelled: 75.0% of the pixels" in output
+    written = yaml.safe_load(Path("other.yaml").read_text(encoding="utf-8"))["train_dataset"]
+    assert (written["positive"], written["ignore"]) == (255, [2])
+
+
+def test_init_leaves_pixels_without_data_out_of_all_its_figures(
+    tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    values = np.random.default_rng(0).random((2, 96, 96)).astype(np.float32) + 1
+    values[0, :, :24], values[1, :, :24] = np.nan, -5000
+    target = np.zeros((96, 96), np.uint8)
+    target[:48] = target[:, :24] = 1
+    np.save("image.npy", values)
+    np.save("target.npy", target)
+    code, output, _ = typed("init", "image.npy", "target.npy", "--json")
+    seen = json.loads(output)["seen"]
+    assert code == 0
+    assert (seen["finite"], seen["negative"], seen["labelled"], seen["positive"]) == (
+        *(0.75, 0, 0.75),
+        pytest.approx(0.5),
+    )
+    assert 1 <= seen["least"] <= seen["mean"] <= seen["most"] <= 2
+
+
 @pytest.mark.slow
 def test_commands_that_train_nothing_do_without_lightning(
     finished: Finished, tmp_path: Path

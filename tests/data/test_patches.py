@@ -254,3 +254,67 @@ def test_a_missing_file_and_one_of_another_format_are_one_sentence(tmp_path):
     (tmp_path / "text.h5").write_text("hello")
     with pytest.raises(DataError, match=r"text.h5 is damaged or not an HDF5 file"):
         PatchDataset(tmp_path / "text.h5")
+
+
+def test_where_a_patch_has_no_data_no_pixel_counts(tmp_path):
+    arrays = contents()
+    gaps = np.random.default_rng(1).random(arrays["patches"].shape) < 0.2
+    arrays["patches"][gaps] = np.nan
+    with_labels = PatchDataset(write(tmp_path / "a.h5", arrays))
+    expected = (arrays["labelled"] > 0) & ~gaps
+    del arrays["labelled"]
+    without = PatchDataset(write(tmp_path / "b.h5", arrays))
+    for index in range(COUNT):
+        np.testing.assert_array_equal(with_labels[index]["labelled"], expected[index, None, ..., 0])
+        np.testing.assert_array_equal(without[index]["labelled"], ~gaps[index, None, ..., 0])
+        assert with_labels[index]["patch"].isfinite().all()
+
+
+def test_labels_of_a_picture_count_and_weights_are_refused(tmp_path):
+    arrays = contents()
+    expected = arrays["labelled"] > 0
+    arrays["labelled"] = expected.astype("u1") * 255
+    sample = PatchDataset(write(tmp_path / "a.h5", arrays))[0]
+    np.testing.assert_array_equal(sample["labelled"], expected[0, None, ..., 0])
+    arrays["labelled"] = expected * 0.3
+    with pytest.raises(DataError, match=r"b\.h5:/labelled holds 0\.3, it must be 1"):
+        PatchDataset(write(tmp_path / "b.h5", arrays))[0]
+
+
+@pytest.mark.parametrize("key", ["patches", "spines", "labelled", "positions"])
+@pytest.mark.parametrize("way", ["link", "soft", "virtual", "external"])
+def test_a_file_of_patches_leads_to_no_other_file(tmp_path, key, way):
+    arrays = contents()
+    write(tmp_path / "other.h5", arrays)
+    values = arrays.pop(key)
+    (tmp_path / "raw").write_bytes(bytes(8 * values.size))
+    with h5py.File(write(tmp_path / "a.h5", arrays), "a") as file:
+        if way == "link":
+            file[key] = h5py.ExternalLink(str(tmp_path / "other.h5"), key)
+        elif way == "soft":
+            file["far"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "/")
+            file[key] = h5py.SoftLink(f"/far/{key}")
+        elif way == "virtual":
+            layout = h5py.VirtualLayout(values.shape, "f8")
+            layout[:] = h5py.VirtualSource(str(tmp_path / "other.h5"), key, values.shape)
+            file.create_virtual_dataset(key, layout)
+        else:
+            raw = [(str(tmp_path / "raw"), 0, 8 * values.size)]
+            file.create_dataset(key, values.shape, "f8", external=raw)
+    with pytest.raises(DataError, match=rf"a\.h5:/{key} is (a link to|stored in) (an)?other file"):
+        PatchDataset(tmp_path / "a.h5")
+
+
+def test_a_damaged_file_of_patches_gives_values_or_a_sentence(tmp_path):
+    rng = np.random.default_rng(3)
+    path = write(tmp_path / "a.h5", contents())
+    whole = path.read_bytes()
+    for _ in range(60):
+        damaged = bytearray(whole)
+        for position in rng.integers(len(whole), size=3):
+            damaged[position] ^= 1 << rng.integers(8)
+        path.write_bytes(damaged)
+        try:
+            PatchDataset(path).__getitems__(range(3))
+        except DataError as error:
+            assert "a.h5" in str(error)  # noqa: PT017 - some damage goes unnoticed

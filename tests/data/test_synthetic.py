@@ -10,8 +10,8 @@ from jsonargparse import ArgumentParser
 from torch.utils.data import Dataset
 
 from lis2_lightning.data.filaments import REACH, Filament, draw, network
+from lis2_lightning.data.splits import check_no_shared_pixels
 from lis2_lightning.data.synthetic import SyntheticDataset, smooth, spectrum, synthetic_maps
-from lis2_lightning.data.tiles import check_no_shared_pixels
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.tiling.grid import Tile
 

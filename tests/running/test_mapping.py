@@ -147,3 +147,67 @@ def test_a_large_image_has_no_map_and_no_picture_which_is_told(
     folder = tmp_path / "runs/tiny"
     assert not list(folder.glob("prediction.*"))
     assert f"lis2 predict --ckpt_path {folder} maps it" in said.messages[-1]
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_map_is_nan_where_its_image_has_no_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: pytest.LogCaptureFixture, channels: int
+) -> None:
+    monkeypatch.setattr("lis2_lightning.inference.segmenter.STRIP", 7)
+    image = np.stack([image_of(40, 70)] * channels)
+    gaps = np.zeros((40, 70), bool)
+    gaps[3:30, 11:19] = gaps[38, 60] = True
+    image[-1, gaps] = np.nan
+    network = UNet(in_channels=channels, out_channels=channels, features=2, num_blocks=1)
+    train = TileDataset(np.ones_like(image), target=image > 1.5, size=16)
+    trainer = Trainer(
+        tmp_path,
+        model=network,
+        train_dataset=train,
+        lightning={"enable_progress_bar": False, "accelerator": "cpu"},
+    )
+    output = tmp_path / "map.npy"
+    for source in (image, np.ma.array(np.nan_to_num(image), mask=np.isnan(image))):
+        (probability,) = trainer.predict(None, image=source, output=output, overwrite=True)
+        assert probability.shape == (channels, 40, 70)
+        np.testing.assert_array_equal(np.isnan(probability), np.stack([gaps] * channels))
+        np.testing.assert_array_equal(np.load(output).reshape(probability.shape), probability)
+        told = f"NaN at {gaps.sum()} pixels, where the image has no data"
+        assert said.messages[-1].endswith(told)
+
+
+def test_joined_data_sets_are_mapped_image_by_image(
+    tiny: Make, tmp_path: Path, said: pytest.LogCaptureFixture
+) -> None:
+    for name in "ab":
+        image = image_of(48, 64) + ord(name)
+        image[0, : ord(name) - ord("a")] = np.nan  # a pixel of the second image
+        np.save(tmp_path / f"{name}.npy", image)
+        np.save(tmp_path / f"{name}_target.npy", image > np.nanmedian(image))
+
+    def joined(fold: int) -> dict[str, Any]:
+        shared = {"type": "TileDataset", "size": 16, "num_folds": 2, "folds": [fold]}
+        files = (str(tmp_path / name) for name in "ab")
+        parts = [
+            {**shared, "image": f"{path}.npy", "target": f"{path}_target.npy"} for path in files
+        ]
+        return {"type": "ConcatDataset", "datasets": parts}
+
+    config = tiny(train_dataset=joined(0), val_dataset=joined(1), test_dataset=None)
+    trainer = Trainer.from_config(config)
+    trainer.train()
+    told = [text for text in said.messages if "no data at" in text]
+    assert len(told) == 1
+    assert told[0].startswith(f"{tmp_path}/b.npy has no data at 1 of its labelled pixels")
+    assert "no map or picture of joined data sets: lis2 predict" in said.messages[-1]
+    with pytest.raises(ConfigError, match=r"holds tiles of .*a.npy, .*b.npy, and a map is of one"):
+        trainer.predict()
+    best, image = tmp_path / "runs/tiny/best.pt", tmp_path / "b.npy"
+    (probability,) = trainer.predict(best, image=image)
+    assert probability.shape == (1, 48, 64)
+    (alone,) = Trainer.from_snapshot(best, image=image).predict(best)
+    np.testing.assert_array_equal(alone, probability)
+    assert np.argwhere(np.isnan(alone)).tolist() == [[0, 0, 0]]
+
+    with pytest.raises(DataError, match=r"train_dataset and val_dataset share pixels of .*a.npy"):
+        Trainer.from_config({**config, "val_dataset": joined(0)}).data  # noqa: B018 - which is built when it is used

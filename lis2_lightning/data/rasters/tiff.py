@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,13 @@ from numpy.typing import NDArray
 from lis2_lightning.data.rasters.address import Address
 from lis2_lightning.data.rasters.arrays import MappedRaster
 from lis2_lightning.data.rasters.blocks import BlockRaster
-from lis2_lightning.data.rasters.contract import existing_file, optional_module, to_float32
+from lis2_lightning.data.rasters.contract import (
+    Raster,
+    existing_file,
+    optional_module,
+    to_float32,
+)
+from lis2_lightning.data.rasters.nodata import MaskedRaster
 from lis2_lightning.errors import DataError, one_line
 
 # what is wrong with a file is said once, by us; without a handler Python prints each line
@@ -83,8 +91,8 @@ def without_nodata(stored: NDArray[Any], nodata: float | None) -> NDArray[np.flo
     return values
 
 
-def open_tiff(address: Address) -> MappedRaster | TiffRaster:
-    """Open a series of equal pages of a TIFF file by its number, or the first."""
+def open_tiff(address: Address) -> Raster:
+    """Open a series of equal pages of a TIFF file by its number, or the first, with its mask."""
     path, which = address.path, address.which
     page = int(which) if which is not None and which.isdecimal() else 0
     with _open(existing_file(path)) as file:
@@ -92,23 +100,42 @@ def open_tiff(address: Address) -> MappedRaster | TiffRaster:
             raise DataError(
                 f"{path} has no image {which!r}: choose one of 0 to {len(file.series) - 1}"
             )
-        series = file.series[page]
-        nodata = _nodata(series.keyframe)
-        if series.dataoffset is not None:
-            mapped = MappedTiffRaster(
-                path,
-                source=address.source,
-                offset=series.dataoffset,
-                dtype=series.dtype.newbyteorder(file.byteorder),
-                shape=series.shape,
-                channels="last" if series.axes.endswith("S") else "first",
-                plane=address.plane,
-            )
-            mapped.nodata = nodata
-            return mapped
-        zarr = optional_module("zarr", path, "zarr")  # tifffile reads single tiles through it
-        array = zarr.open(series.aszarr(level=0), mode="r")
-        return TiffRaster(address, page, array=array, axes=series.axes, nodata=nodata)
+        image, mask = _series(file, address, page), _mask_of(file.series, page)
+        if mask is None:
+            return image
+        plane = address.plane if file.series[mask].ndim > 2 else ()
+        return MaskedRaster(image, _series(file, replace(address, plane=plane), mask))
+
+
+def _series(file: Any, address: Address, page: int) -> MappedTiffRaster | TiffRaster:
+    series = file.series[page]
+    nodata = _nodata(series.keyframe)
+    if series.dataoffset is not None:
+        mapped = MappedTiffRaster(
+            address.path,
+            source=address.source,
+            offset=series.dataoffset,
+            dtype=series.dtype.newbyteorder(file.byteorder),
+            shape=series.shape,
+            channels="last" if series.axes.endswith("S") else "first",
+            plane=address.plane,
+        )
+        mapped.nodata = nodata
+        return mapped
+    zarr = optional_module("zarr", address.path, "zarr")  # tifffile reads single tiles through it
+    array = zarr.open(series.aszarr(level=0), mode="r")
+    return TiffRaster(address, page, array=array, axes=series.axes, nodata=nodata)
+
+
+def _mask_of(all_series: Sequence[Any], page: int) -> int | None:
+    """The number of the transparency mask (NewSubfileType 4) that follows an image in its file."""
+    image = all_series[page].keyframe
+    sides = image.imagelength, image.imagewidth
+    for number in range(page + 1, len(all_series) * (not image.is_mask)):
+        mask = all_series[number].keyframe
+        if mask.is_mask and (mask.imagelength, mask.imagewidth) == sides:
+            return number
+    return None
 
 
 def _nodata(page: Any) -> float | None:
