@@ -21,6 +21,7 @@ from typing import IO, Final
 
 _MACHINE: Final = f"{zlib.crc32(socket.gethostname().encode()):08x}"
 _TEMPORARY: Final = re.compile(r"\..+\.(?P<pid>\d+)-(?P<machine>[0-9a-f]{8})\.tmp")
+_open: list[Path] = []  # temporary files of this process
 _STALE_S: Final = 86_400  # a temporary file of another machine is removed after a day
 _UNSUPPORTED: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 
@@ -39,6 +40,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     target = Path(path)
     make(target.parent)
     temporary = _beside(target)
+    _open.append(temporary)
     try:
         # not mode "xb", which astropy does not know
         with io.BufferedWriter(io.FileIO(temporary, "wb", opener=_exclusive)) as file:
@@ -49,7 +51,14 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     except BaseException:
         _discard(temporary)
         raise
+    finally:
+        _open.remove(temporary)
     _sync(target.parent)
+
+
+def is_writing() -> bool:
+    """Whether this process is writing a file of :func:`atomic`."""
+    return bool(_open)
 
 
 def link(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:

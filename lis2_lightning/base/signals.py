@@ -18,6 +18,8 @@ from multiprocessing import active_children
 from types import FrameType
 from typing import Final
 
+from lis2_lightning.base.files import is_writing
+
 _log = logging.getLogger("lis2_lightning")
 # a scheduler's end, a user's Ctrl-C, schedulers' warnings before a limit, a terminal that is gone
 NOTED: Final = tuple(
@@ -25,7 +27,7 @@ NOTED: Final = tuple(
     for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGHUP")
     if hasattr(signal, name)
 )
-_TWICE_S: Final = 1.0  # a signal may reach a process on two ways, at nearly the same time
+_TWICE_S: Final = 1.0  # a signal may reach a process by two ways at nearly the same time
 # how long a batch may take after a signal: so long where none has been seen yet, else three times
 # the longest; after that, the data does not answer
 _FIRST_BATCH_S: Final = 60.0
@@ -75,6 +77,8 @@ class Signals:
                 self._timer.cancel()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if number == self.received == getattr(signal, "SIGXCPU", None):
+            return  # the kernel repeats it every second until the hard limit
         is_later = time.monotonic() > self._received_at + _TWICE_S
         if self.received and (is_later or number == self.received == signal.SIGINT):
             _end_at_once(number, frame)
@@ -85,9 +89,21 @@ class Signals:
 
     def _wait_for_batch(self, number: int) -> None:
         patience = max(_LEAST_S, 3 * self._longest_s) if self._longest_s else _FIRST_BATCH_S
-        self._timer = threading.Timer(patience, _give_up, [number])
+        self._timer = threading.Timer(patience, self._give_up, [number])
         self._timer.daemon = True
         self._timer.start()
+
+    def _give_up(self, number: int) -> None:
+        """End a process whose data does not answer, from a thread."""
+        if is_writing():  # a large snapshot, on a slow disk
+            self._wait_for_batch(number)
+            return
+        name = signal.Signals(number).name
+        text = f"{name}: the data does not answer, so the run ends; what is written is whole"
+        with suppress(OSError, ValueError, AttributeError):  # it may be closed, or missing
+            os.write(sys.stderr.fileno(), f"lis2: {text}\n".encode())
+        _kill_workers()
+        os._exit(128 + number)
 
 
 def requested(requests: Sequence[int]) -> int:
@@ -101,16 +117,6 @@ def _end_at_once(number: int, frame: FrameType | None) -> None:
     _kill_workers()
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
-
-
-def _give_up(number: int) -> None:
-    """End a process whose data does not answer, from a thread."""
-    name = signal.Signals(number).name
-    text = f"lis2: {name}: the data does not answer, so the run ends; what is written is whole\n"
-    with suppress(OSError, ValueError, AttributeError):  # it may be closed, or missing
-        os.write(sys.stderr.fileno(), text.encode())
-    _kill_workers()
-    os._exit(128 + number)
 
 
 @atexit.register  # it runs before multiprocessing's own, which waits for those that ignore SIGTERM

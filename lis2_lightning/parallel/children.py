@@ -18,6 +18,7 @@ import time
 from contextlib import suppress
 from typing import Any, Final, NoReturn
 
+from lis2_lightning.base.redaction import without_login
 from lis2_lightning.base.signals import NOTED
 from lis2_lightning.parallel.processes import local_rank
 
@@ -123,7 +124,7 @@ def loss(rank: int, pid: int, code: int) -> tuple[str, int]:
 def tell(sentence: str) -> None:
     """Write a sentence to the standard error, as the command line reports an error."""
     with suppress(OSError, ValueError, AttributeError):  # it may be closed, or missing
-        sys.stderr.write(f"lis2: {sentence}\n")
+        sys.stderr.write(f"lis2: {without_login(sentence)}\n")
         sys.stderr.flush()
 
 

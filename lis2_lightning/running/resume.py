@@ -32,7 +32,8 @@ def check_files(settings: Settings) -> None:
     """Raise a SnapshotError where a file that a run would start from is missing or damaged."""
     if settings.resume_path is not None:
         peek(settings.resume_path)
-    if settings.weights_path is not None:
+    is_continued = _continues_folder(settings) and _holds_a_run(settings.run_dir)
+    if settings.weights_path is not None and not is_continued:
         read_weights(settings.weights_path)
 
 

@@ -191,8 +191,9 @@ def start_all(
     csv = next((tracker for tracker in trackers if isinstance(tracker, CsvLogger)), CsvLogger())
     own = run_dir / "logs_train.csv"
     loggers: list[Logger] = [CsvRows(own)]
-    if csv.output_run and Path(csv.output_run).resolve() != run_dir.resolve():
-        loggers.append(CsvCopy(Path(csv.output_run) / own.name, own))
+    elsewhere = Path(csv.output_run or run_dir).absolute()  # the program may change its folder
+    if elsewhere.resolve() != run_dir.resolve():
+        loggers.append(CsvCopy(elsewhere / own.name, own))
     names: list[str] = []
     for tracker, values in zip(trackers, chain(plain, repeat(None)), strict=False):
         if isinstance(tracker, CsvLogger):

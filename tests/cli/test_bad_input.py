@@ -314,3 +314,11 @@ def test_a_command_without_a_configuration_says_where_one_comes_from(
     assert main(words) == 2
     sentence = f"lis2: {missing} must be set: name a file with --config; lis2 init writes one\n"
     assert capsys.readouterr().err == sentence
+
+
+def test_a_sentence_has_no_password(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["fit", "--model", "unet", "--train_dataset", "SyntheticDataset"]
+    assert main([*words, "--trackers", "https://me:S3CRET@server/mlflow"]) == 2
+    sentence = capsys.readouterr().err
+    assert "https://server/mlflow" in sentence
+    assert "S3CRET" not in sentence

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from lis2_lightning import Trainer, TrainingError
+from lis2_lightning import ConfigError, Trainer, TrainingError
 from lis2_lightning.snapshots import read_snapshot
 
 Make = Callable[..., dict[str, Any]]
@@ -105,3 +105,23 @@ def test_a_killed_worker_is_one_sentence_about_memory_and_the_run_can_be_resumed
     (tmp_path / "mark").unlink()
 
     assert trainer(2).train()["epochs_run"] == 2
+
+
+def test_a_damaged_log_is_refused_before_an_epoch_is_trained_and_loses_nothing(
+    tiny: Make, tmp_path: Path
+) -> None:
+    config = tiny(save_last=True, resume="auto", epochs=1)
+    Trainer.from_config(config).train()
+    folder = tmp_path / "runs" / "tiny"
+    log, last = folder / "logs_train.csv", (folder / "last.pt").read_bytes()
+    whole = log.read_bytes()
+    log.write_bytes(whole.replace(b"\n0,", b"\nfirst,"))
+
+    with pytest.raises(ConfigError, match=r"logs_train.csv is no log of a run, or is damaged"):
+        Trainer.from_config(config, epochs=2).train()
+
+    assert (folder / "last.pt").read_bytes() == last
+    log.write_bytes(b"\xef\xbb\xbf" + whole.replace(b",", b";")[:-1])  # as a spreadsheet does it
+    Trainer.from_config(config, epochs=2).train()
+    assert log.read_bytes().startswith(whole)
+    assert log.read_bytes().count(b"\n") == 3

@@ -149,6 +149,37 @@ def test_a_second_ctrl_c_ends_at_once() -> None:
     assert (done.returncode, done.stdout) == (-signal.SIGINT, "noted\n")
 
 
+def test_the_kernels_repeated_warning_of_a_time_limit_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("lis2_lightning.base.signals._TWICE_S", -1.0)
+    signals = Signals()
+    with signals.noted():
+        for _ in range(3):
+            signal.raise_signal(signal.SIGXCPU)
+        assert signals.received == signal.SIGXCPU
+
+
+def test_a_snapshot_that_is_being_written_is_waited_for(tmp_path: Path) -> None:
+    code = """
+        import signal, sys, time
+        from lis2_lightning.base import files, signals
+        signals._FIRST_BATCH_S = 0.3
+        with signals.Signals().noted():
+            with files.atomic(sys.argv[1]) as file:
+                signal.raise_signal(signal.SIGTERM)
+                time.sleep(1)
+                file.write(b"whole")
+            print("written", flush=True)
+            time.sleep(60)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "last.pt")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (128 + signal.SIGTERM, "written\n")
+    assert "SIGTERM: the data does not answer, so the run ends" in done.stderr
+    assert (tmp_path / "last.pt").read_bytes() == b"whole"
+
+
 def test_a_signal_that_a_shell_has_had_ignored_stays_ignored() -> None:
     former = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     try:

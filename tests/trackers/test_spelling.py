@@ -61,6 +61,15 @@ def test_a_copy_of_the_csv_file_goes_where_output_run_says(tiny: Make, tmp_path:
     assert getattr(copy, "path", None) == tmp_path / "logs" / "logs_train.csv"
 
 
+def test_a_relative_output_run_stays_where_the_program_was(
+    tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _, copy = Trainer.from_config(tiny(trackers={"type": "csv", "output_run": "logs"})).tracker
+
+    assert getattr(copy, "path", None) == tmp_path / "logs" / "logs_train.csv"
+
+
 def test_an_output_run_that_is_the_runs_own_folder_is_no_copy(tiny: Make, tmp_path: Path) -> None:
     config = tiny(trackers={"type": "CsvLogger", "output_run": str(tmp_path / "runs" / "tiny")})
 
