@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import (
     Callback,
     GradientAccumulationScheduler,
     LearningRateFinder,
+    ModelCheckpoint,
 )
 from torch import Tensor
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
@@ -32,7 +33,8 @@ from lis2_lightning.training.module import SegmentationModule
 
 _log = logging.getLogger("lis2_lightning")
 _NO_VALIDATION: Final = (
-    ", as no validation runs (val_dataset is null, or lightning.limit_val_batches is 0)"
+    ", as no validation runs (val_dataset is null, lightning.limit_val_batches is 0, or "
+    "lightning.check_val_every_n_epoch is more than epochs)"
 )
 
 
@@ -71,7 +73,9 @@ def _check_monitors(
     settings: Settings, built: Assembly, callbacks: list[Callback], scheduler: Any
 ) -> None:
     """Refuse names that nothing logs, and tell where the worst value would count as the best."""
-    validates = built.data.val is not None and built.lightning.limit_val_batches != 0
+    every = built.lightning.check_val_every_n_epoch or 1
+    limit = built.lightning.limit_val_batches
+    validates = built.data.val is not None and limit != 0 and every <= settings.epochs
     names = ["loss", *built.module.train_scores.metrics.names]
     splits = ["train", "val"] if validates else ["train"]
     logged = ["lr", *(f"{split}_{name}" for split in splits for name in names)]
@@ -110,7 +114,9 @@ def _followed(
         usual = "train_loss" if isinstance(follower, ReduceLROnPlateau) else None
         if isinstance(follower, LossEarlyStopping) and follower.follows_validation:
             continue  # or the training loss, where nothing is validated
-        if isinstance(name := getattr(follower, "monitor", usual), str):
+        name = getattr(follower, "monitor", usual)
+        counts = isinstance(follower, ModelCheckpoint) and name in {"epoch", "step"}
+        if isinstance(name, str) and not counts:
             followed[f"{key}.monitor"] = name, getattr(follower, "mode", None)
     return followed
 
