@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Iterable, Mapping, Sized
-from contextlib import AbstractContextManager, nullcontext
 from math import ceil
 from typing import Any, Final, cast
 
@@ -124,8 +122,8 @@ def _followed(
 def _try(module: SegmentationModule, batch: Mapping[str, Tensor]) -> Tensor:
     """The output for a batch, which fits the loss."""
     try:
-        # the graph of gradients shows what the network ends in
-        with trial(module), torch.enable_grad(), _uncompiled():
+        # uncompiled and with gradients, whose graph shows what the network ends in
+        with trial(module), torch.enable_grad(), torch.compiler.set_stance("force_eager"):
             output: Tensor = module(batch)
             module.loss.check_weights(batch["target"])
             check_output(module.loss, type(module.model).__name__, output)
@@ -137,11 +135,6 @@ def _try(module: SegmentationModule, batch: Mapping[str, Tensor]) -> Tensor:
             f"{name} does not take a batch of shape {shape}: {one_line(error)}"
         ) from error
     return output
-
-
-def _uncompiled() -> AbstractContextManager[Any]:
-    is_compiled = "torch._dynamo" in sys.modules  # whose import takes a second
-    return torch.compiler.set_stance("force_eager") if is_compiled else nullcontext()
 
 
 def _check_schedule(
