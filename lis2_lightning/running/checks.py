@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from math import ceil
 from typing import Any, Final, cast
 
@@ -21,6 +21,7 @@ from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
 from lis2_lightning.assembly.assemble import Assembly
 from lis2_lightning.assembly.settings import Settings
+from lis2_lightning.base.labelled import check_shapes
 from lis2_lightning.callbacks import LossEarlyStopping
 from lis2_lightning.config import as_list
 from lis2_lightning.data import first_batch
@@ -78,8 +79,10 @@ def _check_monitors(
     splits = ["train", "val"] if validates else ["train"]
     logged = ["lr", *(f"{split}_{name}" for split in splits for name in names)]
     # a callback of the user's own may log anything
-    is_complete = all(type(c).__module__.startswith("lightning.") for c in callbacks)
-    for key, (name, mode) in _followed(settings, built, callbacks, scheduler).items():
+    is_complete = all(
+        type(c).__module__.startswith(("lightning.", "lis2_lightning.")) for c in callbacks
+    )
+    for key, name, mode in _followed(settings, built, callbacks, scheduler):
         if is_complete and name not in logged and not name.startswith("lr-"):
             reason = _NO_VALIDATION if name.startswith("val_") and not validates else ""
             raise ConfigError(f"{key} {name!r} is not logged{reason}: {did_you_mean(name, logged)}")
@@ -100,23 +103,22 @@ def _check_monitors(
 
 def _followed(
     settings: Settings, built: Assembly, callbacks: Iterable[Callback], scheduler: Any
-) -> Mapping[str, tuple[str, str | None]]:
+) -> Iterator[tuple[str, str, str | None]]:
     """The key of each monitored name, the name, and the mode if one is set."""
-    followers = {
-        "early_stopper": built.early_stopper,
-        "scheduler": scheduler,
-        **{f"lightning.callbacks: {type(callback).__name__}": callback for callback in callbacks},
-    }
-    followed = {"monitor": (settings.monitor, settings.mode)}
-    for key, follower in followers.items():
+    followers = [
+        ("early_stopper", built.early_stopper),
+        ("scheduler", scheduler),
+        *((f"lightning.callbacks: {type(callback).__name__}", callback) for callback in callbacks),
+    ]
+    yield "monitor", settings.monitor, settings.mode
+    for key, follower in followers:
         usual = "train_loss" if isinstance(follower, ReduceLROnPlateau) else None
         if isinstance(follower, LossEarlyStopping) and follower.follows_validation:
             continue  # or the training loss, where nothing is validated
         name = getattr(follower, "monitor", usual)
         counts = isinstance(follower, ModelCheckpoint) and name in {"epoch", "step"}
         if isinstance(name, str) and not counts:
-            followed[f"{key}.monitor"] = name, getattr(follower, "mode", None)
-    return followed
+            yield f"{key}.monitor", name, getattr(follower, "mode", None)
 
 
 def _try(module: SegmentationModule, batch: Mapping[str, Tensor]) -> Tensor:
@@ -125,6 +127,7 @@ def _try(module: SegmentationModule, batch: Mapping[str, Tensor]) -> Tensor:
         # uncompiled and with gradients, whose graph shows what the network ends in
         with trial(module), torch.enable_grad(), torch.compiler.set_stance("force_eager"):
             output: Tensor = module(batch)
+            check_shapes(output, batch["target"], batch.get("labelled"))
             module.loss.check_weights(batch["target"])
             check_output(module.loss, type(module.model).__name__, output)
             module.loss(output, batch["target"], batch.get("labelled"))

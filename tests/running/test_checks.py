@@ -20,7 +20,7 @@ from lightning.pytorch.callbacks import (
     ModelCheckpoint,
 )
 from lightning.pytorch.cli import ReduceLROnPlateau
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import lr_scheduler
 from torchmetrics.classification import BinaryAUROC, BinaryF1Score
 from torchmetrics.image import StructuralSimilarityIndexMeasure
@@ -28,6 +28,7 @@ from torchmetrics.regression import MeanSquaredError
 from torchmetrics.segmentation import MeanIoU
 
 from lis2_lightning.callbacks import LossEarlyStopping
+from lis2_lightning.losses import DiceLoss
 from lis2_lightning.metrics import BestThreshold, CalibrationError, Dice
 from tests.running.little import LOGITS, Net, Noise, build, refusal
 
@@ -109,6 +110,17 @@ def test_no_validation_batches_are_no_validation(tmp_path: Path) -> None:
         assert "as no validation runs" in refusal(trainer)
     every_third = {"check_val_every_n_epoch": 3, "fast_dev_run": True}
     build(tmp_path, monitor="val_loss", lightning=every_third).check()
+
+
+def test_of_several_callbacks_of_a_class_each_is_looked_at(tmp_path: Path) -> None:
+    callbacks = [ModelCheckpoint(monitor=name) for name in ("val_los", "val_loss")]
+    assert refusal(build(tmp_path, lightning={"callbacks": callbacks})).startswith(
+        "lightning.callbacks: ModelCheckpoint.monitor 'val_los' is not logged: did you mean"
+    )
+
+
+def test_another_shape_comes_before_what_the_output_holds(tmp_path: Path) -> None:
+    assert "(1, 1, 6, 6)" in refusal(build(tmp_path, nn.Conv2d(1, 1, 3), loss=DiceLoss()))
 
 
 @pytest.mark.parametrize("name", ["epoch", "step"])
