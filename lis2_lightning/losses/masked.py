@@ -152,7 +152,7 @@ class MaskedLoss(nn.Module):
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
                 perfect, large, larger = (
-                    float(tried.value(torch.stack(tried(output, truth))))
+                    float(tried.value(torch.stack(tried(output, truth, truth >= 0))))
                     for output in (truth, 40 * truth - 20, 80 * truth - 40)
                 )
         except Exception:  # noqa: BLE001 - a user's code may raise anything; it is tried again

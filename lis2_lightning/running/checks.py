@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import sys
-from collections.abc import Iterable, Mapping, Sized
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from math import ceil
 from typing import Any, Final, cast
 
@@ -16,12 +14,14 @@ from lightning.pytorch.callbacks import (
     Callback,
     GradientAccumulationScheduler,
     LearningRateFinder,
+    ModelCheckpoint,
 )
 from torch import Tensor
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
 from lis2_lightning.assembly.assemble import Assembly
 from lis2_lightning.assembly.settings import Settings
+from lis2_lightning.base.labelled import check_shapes
 from lis2_lightning.callbacks import LossEarlyStopping
 from lis2_lightning.config import as_list
 from lis2_lightning.data import first_batch
@@ -32,7 +32,8 @@ from lis2_lightning.training.module import SegmentationModule
 
 _log = logging.getLogger("lis2_lightning")
 _NO_VALIDATION: Final = (
-    ", as no validation runs (val_dataset is null, or lightning.limit_val_batches is 0)"
+    ", as no validation runs (val_dataset is null, lightning.limit_val_batches is 0, or "
+    "lightning.check_val_every_n_epoch is more than epochs)"
 )
 
 
@@ -71,13 +72,17 @@ def _check_monitors(
     settings: Settings, built: Assembly, callbacks: list[Callback], scheduler: Any
 ) -> None:
     """Refuse names that nothing logs, and tell where the worst value would count as the best."""
-    validates = built.data.val is not None and built.lightning.limit_val_batches != 0
+    every = built.lightning.check_val_every_n_epoch or 1
+    limit = built.lightning.limit_val_batches
+    validates = built.data.val is not None and limit != 0 and every <= settings.epochs
     names = ["loss", *built.module.train_scores.metrics.names]
     splits = ["train", "val"] if validates else ["train"]
     logged = ["lr", *(f"{split}_{name}" for split in splits for name in names)]
     # a callback of the user's own may log anything
-    is_complete = all(type(c).__module__.startswith("lightning.") for c in callbacks)
-    for key, (name, mode) in _followed(settings, built, callbacks, scheduler).items():
+    is_complete = all(
+        type(c).__module__.startswith(("lightning.", "lis2_lightning.")) for c in callbacks
+    )
+    for key, name, mode in _followed(settings, built, callbacks, scheduler):
         if is_complete and name not in logged and not name.startswith("lr-"):
             reason = _NO_VALIDATION if name.startswith("val_") and not validates else ""
             raise ConfigError(f"{key} {name!r} is not logged{reason}: {did_you_mean(name, logged)}")
@@ -98,29 +103,31 @@ def _check_monitors(
 
 def _followed(
     settings: Settings, built: Assembly, callbacks: Iterable[Callback], scheduler: Any
-) -> Mapping[str, tuple[str, str | None]]:
+) -> Iterator[tuple[str, str, str | None]]:
     """The key of each monitored name, the name, and the mode if one is set."""
-    followers = {
-        "early_stopper": built.early_stopper,
-        "scheduler": scheduler,
-        **{f"lightning.callbacks: {type(callback).__name__}": callback for callback in callbacks},
-    }
-    followed = {"monitor": (settings.monitor, settings.mode)}
-    for key, follower in followers.items():
+    followers = [
+        ("early_stopper", built.early_stopper),
+        ("scheduler", scheduler),
+        *((f"lightning.callbacks: {type(callback).__name__}", callback) for callback in callbacks),
+    ]
+    yield "monitor", settings.monitor, settings.mode
+    for key, follower in followers:
         usual = "train_loss" if isinstance(follower, ReduceLROnPlateau) else None
         if isinstance(follower, LossEarlyStopping) and follower.follows_validation:
             continue  # or the training loss, where nothing is validated
-        if isinstance(name := getattr(follower, "monitor", usual), str):
-            followed[f"{key}.monitor"] = name, getattr(follower, "mode", None)
-    return followed
+        name = getattr(follower, "monitor", usual)
+        counts = isinstance(follower, ModelCheckpoint) and name in {"epoch", "step"}
+        if isinstance(name, str) and not counts:
+            yield f"{key}.monitor", name, getattr(follower, "mode", None)
 
 
 def _try(module: SegmentationModule, batch: Mapping[str, Tensor]) -> Tensor:
     """The output for a batch, which fits the loss."""
     try:
-        # the graph of gradients shows what the network ends in
-        with trial(module), torch.enable_grad(), _uncompiled():
+        # uncompiled and with gradients, whose graph shows what the network ends in
+        with trial(module), torch.enable_grad(), torch.compiler.set_stance("force_eager"):
             output: Tensor = module(batch)
+            check_shapes(output, batch["target"], batch.get("labelled"))
             module.loss.check_weights(batch["target"])
             check_output(module.loss, type(module.model).__name__, output)
             module.loss(output, batch["target"], batch.get("labelled"))
@@ -131,11 +138,6 @@ def _try(module: SegmentationModule, batch: Mapping[str, Tensor]) -> Tensor:
             f"{name} does not take a batch of shape {shape}: {one_line(error)}"
         ) from error
     return output
-
-
-def _uncompiled() -> AbstractContextManager[Any]:
-    is_compiled = "torch._dynamo" in sys.modules  # whose import takes a second
-    return torch.compiler.set_stance("force_eager") if is_compiled else nullcontext()
 
 
 def _check_schedule(

@@ -28,8 +28,9 @@ def test_torchs_losses_of_class_numbers_or_signs_are_refused(loss):
 def test_a_list_of_weights_is_one_for_each_channel(name: str):
     output, target = torch.rand(3, 2, 4, 5), (torch.rand(3, 2, 4, 5) < 0.5).float()
     labelled = torch.rand(3, 2, 4, 5) < 0.4
-    listed = nn.BCEWithLogitsLoss(**{name: torch.tensor([2.0, 5.0])})
-    spread = nn.BCEWithLogitsLoss(**{name: torch.tensor([[[2.0]], [[5.0]]])})
+    listed, spread = nn.BCEWithLogitsLoss(), nn.BCEWithLogitsLoss()
+    listed.register_buffer(name, torch.tensor([2.0, 5.0]))
+    spread.register_buffer(name, torch.tensor([[[2.0]], [[5.0]]]))
 
     sums = MaskedLoss(listed)(output, target, labelled)
 
@@ -89,6 +90,13 @@ def cosine(probs: Tensor, target: Tensor) -> Tensor:
     return 1 - F.cosine_similarity(probs.flatten(), target.flatten(), dim=0)
 
 
+class TakesLabelled(nn.Module):
+    """Masks by itself, and must have something to mask by."""
+
+    def forward(self, output: Tensor, target: Tensor, labelled: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(output[labelled], target[labelled])
+
+
 class OwnSum(SumLoss):
     """The user's own sums."""
 
@@ -110,6 +118,7 @@ class OwnSum(SumLoss):
         Function(lambda output, target: dice(output.sigmoid(), target)),
         Function(lambda output, target: -(1 - dice(output.sigmoid(), target))),
         OwnSum(),
+        TakesLabelled(),
     ],
 )
 def test_a_loss_of_ones_own_on_logits_is_recognised_by_what_it_does(loss):

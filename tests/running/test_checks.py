@@ -20,7 +20,7 @@ from lightning.pytorch.callbacks import (
     ModelCheckpoint,
 )
 from lightning.pytorch.cli import ReduceLROnPlateau
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import lr_scheduler
 from torchmetrics.classification import BinaryAUROC, BinaryF1Score
 from torchmetrics.image import StructuralSimilarityIndexMeasure
@@ -28,6 +28,7 @@ from torchmetrics.regression import MeanSquaredError
 from torchmetrics.segmentation import MeanIoU
 
 from lis2_lightning.callbacks import LossEarlyStopping
+from lis2_lightning.losses import DiceLoss
 from lis2_lightning.metrics import BestThreshold, CalibrationError, Dice
 from tests.running.little import LOGITS, Net, Noise, build, refusal
 
@@ -95,16 +96,37 @@ def test_a_name_that_nothing_logs_is_refused_wherever_it_stands(tmp_path: Path, 
         f"{key} 'val_dise' is not logged: did you mean 'val_dice' or 'val_loss'?"
     )
     assert refusal(build(tmp_path, **follow("val_loss"), val_dataset=None)) == (
-        f"{key} 'val_loss' is not logged, as no validation runs (val_dataset is null, or "
-        "lightning.limit_val_batches is 0): did you mean 'train_loss'?"
+        f"{key} 'val_loss' is not logged, as no validation runs (val_dataset is null, "
+        "lightning.limit_val_batches is 0, or lightning.check_val_every_n_epoch is more than "
+        "epochs): did you mean 'train_loss'?"
     )
     build(tmp_path, **follow("val_loss")).check()
     build(tmp_path, **follow("train_loss"), val_dataset=None).check()
 
 
 def test_no_validation_batches_are_no_validation(tmp_path: Path) -> None:
-    none = {"limit_val_batches": 0}
-    assert "as no validation runs" in refusal(build(tmp_path, monitor="val_loss", lightning=none))
+    for none in ({"limit_val_batches": 0}, {"check_val_every_n_epoch": 4}):
+        trainer = build(tmp_path, monitor="val_loss", lightning=none)
+        assert "as no validation runs" in refusal(trainer)
+    every_third = {"check_val_every_n_epoch": 3, "fast_dev_run": True}
+    build(tmp_path, monitor="val_loss", lightning=every_third).check()
+
+
+def test_of_several_callbacks_of_a_class_each_is_looked_at(tmp_path: Path) -> None:
+    callbacks = [ModelCheckpoint(monitor=name) for name in ("val_los", "val_loss")]
+    assert refusal(build(tmp_path, lightning={"callbacks": callbacks})).startswith(
+        "lightning.callbacks: ModelCheckpoint.monitor 'val_los' is not logged: did you mean"
+    )
+
+
+def test_another_shape_comes_before_what_the_output_holds(tmp_path: Path) -> None:
+    assert "(1, 1, 6, 6)" in refusal(build(tmp_path, nn.Conv2d(1, 1, 3), loss=DiceLoss()))
+
+
+@pytest.mark.parametrize("name", ["epoch", "step"])
+def test_checkpoints_may_follow_what_lightning_counts(tmp_path: Path, name: str) -> None:
+    newest = ModelCheckpoint(monitor=name, mode="max", save_top_k=2)
+    build(tmp_path, lightning={"callbacks": [newest]}).check()
 
 
 def test_the_stopper_that_chooses_its_loss_needs_no_validation(tmp_path: Path) -> None:
