@@ -26,7 +26,7 @@ def stored(objects, elsewhere, unknown):
         ((1, 0, 255), {"ignore": [255]}),
         ((2, 1, 0), {"positive": [2], "negative": [1], "ignore": [0]}),  # as ilastik writes them
         ((0, 255, np.nan), {"positive": [0], "negative": [255]}),
-        ((0.1, 0, np.nan), {"positive": [0.1]}),
+        ((0.1, 0, 0.3), {"positive": [0.1], "ignore": [0.3]}),
     ],
 )
 @pytest.mark.parametrize("kind", ["f4", "f8"])
@@ -75,7 +75,7 @@ def test_many_values_are_not_all_listed():
     ("meaning", "sentence"),
     [
         ({"positive": [1, 2], "ignore": [2]}, "the value 2 of the target has two meanings"),
-        ({"positive": "all"}, "positive is a list of values or the word nonzero, not 'all'"),
+        ({"positive": "all"}, "positive is one value, a list of values or nonzero, not 'all'"),
     ],
 )
 def test_a_contradiction_is_refused(meaning, sentence):
