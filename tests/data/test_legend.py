@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -87,6 +89,6 @@ def test_an_area_is_counted_by_the_meaning_of_its_values():
     target = np.zeros((32, 64), "u1")
     target[:, :32] = 255
     image = np.ones((32, 64))
-    options = {"size": 8, "area_size": 32, "num_folds": 2, "positive": [255]}
+    options: dict[str, Any] = {"size": 8, "area_size": 32, "num_folds": 2, "positive": [255]}
     found = [TileDataset(image, target=target, folds=[fold], **options) for fold in (0, 1)]
     assert sorted(dataset.has_positive for dataset in found) == [False, True]
