@@ -162,9 +162,9 @@ def test_the_threshold_is_scored_on_the_pixels_that_the_network_is_scored_on():
 
     def dice_at(threshold: float) -> float:
         metric = Dice()
-        for sample in tiles:
-            over = (sample["patch"] >= threshold).float()
-            metric.update(over, sample["target"], sample["labelled"])
+        batch = tiles.__getitems__(range(len(tiles))).tensors
+        over = (batch["patch"] >= threshold).float()
+        metric.update(over, batch["target"], batch["labelled"])
         return metric.compute().item()
 
     assert dice == pytest.approx(dice_at(found))

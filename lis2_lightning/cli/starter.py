@@ -75,6 +75,8 @@ def start(
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
     rare = ["these are few: the loss is bce_dice_loss"] if look.positive < _RARE else []
+    lost = f"labels where the image has no data, which do not count: {choice['without_data']}"
+    rare += [lost] if choice["without_data"] else []
     lines = [*_lines(look), *rare, f"{path} is written: lis2 fit --config {path}"]
     return "\n".join(lines), {"written": path, "seen": asdict(look), "chosen": choice}
 
@@ -87,14 +89,7 @@ def _meaning_of(target: Raster) -> dict[str, list[float]]:
         others |= set(np.unique(values[(values != 0) & np.isfinite(values)]).tolist())
         if len(others) > 1:
             return {}
-    return {"positive": [*others]} if others - {1} else {}
-
-
-def _typed(values: Any) -> Any:
-    """Values of a target as people write them: 255, not 255.0."""
-    if isinstance(values, list):
-        return [_typed(value) for value in values]
-    return int(values) if isinstance(values, float) and values.is_integer() else values
+    return {"positive": [int(v) if v.is_integer() else v for v in others]} if others - {1} else {}
 
 
 def _look_at(maps: Mapping[str, str], legend: Legend) -> Look:
@@ -162,12 +157,17 @@ def _choose(look: Look, maps: Mapping[str, Any]) -> dict[str, Any]:
         num_folds = sum(map(len, folds.values()))
         cut: dict[str, Any] = {"size": size, "num_folds": num_folds, "normalization": mode}
         try:
-            for numbers in folds.values():
-                TileDataset(**maps, **cut, folds=numbers)
+            tiles = [TileDataset(**maps, **cut, folds=numbers) for numbers in folds.values()]
         except DataError as error:
             problem = str(error)
         else:
-            return {**cut, "folds": folds, "num_blocks": 3 if size >= 32 else 2, "loss": loss}
+            return {
+                **cut,
+                "folds": folds,
+                "num_blocks": 3 if size >= 32 else 2,
+                "loss": loss,
+                "without_data": tiles[0].num_without_data,
+            }
     raise DataError(f"no tiles can be cut from these images: {problem}")
 
 
@@ -198,7 +198,7 @@ def _text(name: str, look: Look, choice: Mapping[str, Any], maps: Mapping[str, s
             f"  {key}: {json.dumps(value)}{note}"
             for key, value, note in (
                 *((key, value, "") for key, value in maps.items()),
-                *((k, _typed(choice[k]), note) for k, note in _MEANINGS.items() if k in choice),
+                *((k, choice[k], note) for k, note in _MEANINGS.items() if k in choice),
             )
         ),
         normalize=f"    - {normalize}\n" if normalize else "",

@@ -96,9 +96,9 @@ def init(  # noqa: PLR0917 - positional in Python only: they are flags of the co
     background: str | None = None,
     missing: str | None = None,
     labelled: str | None = None,
-    positive: float | list[float] | str | None = None,
-    negative: float | list[float] | None = None,
-    ignore: float | list[float] | None = None,
+    positive: int | float | list[int | float] | str | None = None,
+    negative: int | float | list[int | float] | None = None,
+    ignore: int | float | list[int | float] | None = None,
     output: Path = Path("lis2.yaml"),
 ) -> Answer:
     """Look at your images, and write a commented configuration to start from.

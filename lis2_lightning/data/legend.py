@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lis2_lightning.errors import ConfigError, DataError
 from lis2_lightning.tiling.grid import Tile
 
-Labels = float | Sequence[float]
+Labels = int | float | Sequence[int | float]  # both, so that a configuration shows 255 as 255
 """One or several values of a target."""
 Positive = Labels | Literal["nonzero"]
 
@@ -45,8 +45,8 @@ class Legend:
         """
         if isinstance(positive, str) and positive != "nonzero":
             raise ConfigError(
-                f"positive is a list of values or the word nonzero, not {positive!r}: write "
-                "positive: [255]"
+                f"positive is one value, a list of values or nonzero, not {positive!r}: write it "
+                "as in positive: [255]"
             )
         objects: tuple[float, ...] = () if isinstance(positive, str) else _values(positive, (1.0,))
         unknown = _values(ignore, ())
@@ -65,7 +65,7 @@ class Legend:
         if self == Legend():
             return target
         decoded = self._is_positive(target).astype(np.float32)
-        decoded[np.isin(target, self.ignore) | np.isnan(target)] = np.nan
+        decoded[_among(target, self.ignore) | np.isnan(target)] = np.nan
         return decoded
 
     def check(self, target: NDArray[np.float32], source: str, tile: Tile) -> None:
@@ -74,9 +74,8 @@ class Legend:
         Raises:
             DataError: One has none.
         """
-        wrong = ~self._is_positive(target) & (target == target)  # noqa: PLR0124 - NaN differs
-        for value in self.negative + self.ignore:
-            wrong &= target != np.float32(value)
+        named = self._is_positive(target) | _among(target, self.negative + self.ignore)
+        wrong = ~(named | np.isnan(target))
         if not wrong.any():
             return
         channel, row, column = np.unravel_index(int(wrong.argmax()), wrong.shape)
@@ -89,8 +88,8 @@ class Legend:
 
     def _is_positive(self, target: NDArray[np.float32]) -> NDArray[np.bool_]:
         if self.positive == "nonzero":
-            return np.isfinite(target) & ~np.isin(target, self.negative + self.ignore)
-        return np.isin(target, np.array(self.positive, np.float32))
+            return np.isfinite(target) & ~_among(target, self.negative + self.ignore)
+        return _among(target, self.positive)
 
     def _allowed(self) -> str:
         positive = [self.positive] if isinstance(self.positive, str) else self.positive
@@ -99,6 +98,11 @@ class Legend:
 
 def _values(given: Labels | None, default: tuple[float, ...]) -> tuple[float, ...]:
     return default if given is None else tuple(map(float, np.atleast_1d(given)))
+
+
+def _among(target: NDArray[np.float32], values: tuple[float, ...]) -> NDArray[np.bool_]:
+    # file and configuration may round a value such as 0.1 differently beyond float32
+    return np.isin(target, np.array(values, np.float32))
 
 
 def _word(value: float | str) -> str:

@@ -20,7 +20,7 @@ Each of them may end in a plane of a cube: ``cube.fits[SCI][3]``, ``stack.zarr:/
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -88,14 +88,19 @@ def open_raster(source: Source) -> Raster:
 
 
 def _no_image(source: object) -> DataError:
-    if isinstance(source, Sequence) and isinstance([*source, None][0], np.ndarray | str | Path):
-        listed = source if isinstance(source, str) else f"{len(source)} of them"
-        return DataError(
-            f"image must be a single one, not a list, got {listed}: cut a data set from each and "
-            "join them with torch.utils.data.ConcatDataset"
-        )
     kind = type(source).__name__
+    if isinstance(source, list | tuple) and not isinstance(
+        next(iter(source), []), list | float | int
+    ):
+        return _several(f"a {kind} of {len(source)}")
     return DataError(f"an image must be a path, an array or a raster, not {kind}")
+
+
+def _several(got: str) -> DataError:
+    return DataError(
+        f"image must be a single one, got {got}: cut a data set from each image, and join them "
+        "with torch.utils.data.ConcatDataset"
+    )
 
 
 def _opener(path: Path) -> Callable[[Address], Raster]:
@@ -105,7 +110,7 @@ def _opener(path: Path) -> Callable[[Address], Raster]:
     if suffix in {".gz", ".bz2"}:
         raise DataError(f"{path} is compressed as a whole: unpack it first (gunzip or bunzip2)")
     if suffix not in OPENERS and str(path).startswith("["):  # as jsonargparse writes a list
-        raise _no_image(str(path))
+        raise _several(f"the list {path}")
     if suffix not in OPENERS:
         raise DataError(
             f"{path} has no known image format: its name must end in {', '.join(OPENERS)}"

@@ -178,6 +178,7 @@ class TileDataset(KeyedDataset):
         if image is not None:
             whole.image = open_raster(image)
             whole._truth = _no_truth(whole.image)  # noqa: SLF001 - a copy of this object
+            whole.num_without_data, whole.has_positive = 0, True
         whole.stride = self.stride if stride is None else stride
         if whole.stride > self.size:
             raise ConfigError(

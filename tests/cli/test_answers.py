@@ -236,11 +236,14 @@ def test_init_leaves_pixels_without_data_out_of_all_its_figures(
     code, output, _ = typed("init", "image.npy", "target.npy", "--json")
     seen = json.loads(output)["seen"]
     assert code == 0
+    assert json.loads(output)["chosen"]["without_data"] == 96 * 24
     assert (seen["finite"], seen["negative"], seen["labelled"], seen["positive"]) == (
         *(0.75, 0, 0.75),
         pytest.approx(0.5),
     )
     assert 1 <= seen["least"] <= seen["mean"] <= seen["most"] <= 2
+    code, output, _ = typed("init", "image.npy", "target.npy", "--output", "other.yaml")
+    assert "labels where the image has no data, which do not count: 2304" in output
 
 
 @pytest.mark.slow

@@ -255,6 +255,15 @@ def test_probabilities_that_are_none(complain: Refuse, tiny: Make) -> None:
     assert "BCEWithLogitsLoss" in complain(tiny(model=logits, loss="BCELoss"))
 
 
+def test_a_list_of_images_says_what_joins_them(complain: Refuse, tiny: Make) -> None:
+    several = {"type": "TileDataset", "image": ["a.npy", "b.npy"], "target": ["t.npy", "t.npy"]}
+    output = complain(tiny(train_dataset=several))
+    assert output.startswith(
+        "train_dataset.image must be a single one, got the list ['a.npy', 'b.npy']: cut a data set"
+    )
+    assert output.endswith("torch.utils.data.ConcatDataset")
+
+
 def test_a_network_with_nothing_to_train(complain: Refuse, tiny: Make) -> None:
     output = complain(tiny(model={"class_path": "torch.nn.Sigmoid"}))
     assert "parameter" in output

@@ -164,7 +164,11 @@ def registered(kind: str, name: str, folder: Path) -> dict[str, Any]:
     """A configuration's keys that use a name."""
     if kind == "dataset":
         files = {key: str(folder / f"{key}.npy") for key in ("image", "target")}
-        datasets = {"TileDataset": {**files, "size": 16}, "SyntheticDataset": SYNTHETIC}
+        datasets: dict[str, dict[str, Any]] = {
+            "TileDataset": {**files, "size": 16},
+            "SyntheticDataset": SYNTHETIC,
+            "ConcatDataset": {"datasets": [{**files, "type": "TileDataset", "size": 16}] * 2},
+        }
         arguments = datasets.get(name, {"dataset_path": patches(folder)})
         return {"train_dataset": {**arguments, "type": name}, "val_dataset": None}
     if kind == "encoder":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,15 +15,21 @@ from lis2_lightning.data import (
     open_raster,
     warn_of_labels,
 )
+from lis2_lightning.data.batch import Batch, Sample
 from lis2_lightning.errors import DataError
 from lis2_lightning.tiling import Tile
 from tests.data.fields import SHAPE, maps, union
 
 
+def samples(dataset: TileDataset) -> Batch:
+    """All samples of a data set."""
+    return dataset.__getitems__(range(len(dataset)))
+
+
 def labelled_in(dataset: TileDataset) -> np.ndarray:
     """Where a data set labels its image, over all tiles."""
     labelled = np.zeros(dataset.image_shape, dtype=bool)
-    for tile, sample in zip(dataset.tiles, dataset, strict=True):
+    for tile, sample in zip(dataset.tiles, samples(dataset), strict=True):
         labelled[tile.rows, tile.columns] |= sample["labelled"].any(dim=0).numpy()
     return labelled
 
@@ -40,7 +47,7 @@ def test_a_pixel_without_data_in_any_channel_is_not_labelled(value, normalizatio
     )
     np.testing.assert_array_equal(labelled_in(dataset), known & ~gaps)
     assert dataset.num_without_data == (known & gaps).sum()
-    assert all(sample["patch"].isfinite().all() for sample in dataset)
+    assert samples(dataset).tensors["patch"].isfinite().all()
     _, _, labelled = dataset.read_maps()
     np.testing.assert_array_equal(labelled[0], known & ~gaps)
 
@@ -63,11 +70,13 @@ def test_a_masked_array_has_no_value_where_it_is_masked(kind):
     stored["image"], stored["background"] = stored["image"] + 7, (~truth).astype(kind)
     for name, mask in masks.items():
         stored[name][mask] = 255  # what lies below a mask must not matter
-    arrays = {name: np.ma.array(values, mask=masks[name]) for name, values in stored.items()}
+    arrays: dict[str, Any] = {
+        name: np.ma.array(values, mask=masks[name]) for name, values in stored.items()
+    }
     dataset = TileDataset(**arrays, size=10)
     hidden = masks["image"] | masks["target"] | masks["background"]
     np.testing.assert_array_equal(labelled_in(dataset), ~hidden)
-    assert all(set(sample["target"].unique().tolist()) <= {0, 1} for sample in dataset)
+    assert set(samples(dataset).tensors["target"].unique().tolist()) == {0, 1}
     assert (
         dataset.num_without_data == (masks["image"] & ~masks["target"] & ~masks["background"]).sum()
     )
@@ -83,15 +92,17 @@ def test_maps_of_labels_may_be_pictures_and_have_no_weights(name):
     known = (fields["background"] > 0) | (fields["target"] > 0)
     fields.pop("background")
     fields.pop("missing")
-    expected = TileDataset(**fields, **{name: known}, size=10)
-    picture = TileDataset(**fields, **{name: known.astype("u1") * 255}, size=10)
-    np.testing.assert_array_equal(labelled_in(picture), labelled_in(expected))
+
+    def labelled_by(values: Any) -> Any:
+        return labelled_in(TileDataset(**{**fields, name: values}, size=10))
+
+    np.testing.assert_array_equal(labelled_by(known.astype("u1") * 255), labelled_by(known))
     unknown = np.where(known, 1.0, 0.0)
     unknown[:20] = np.nan
-    assert not labelled_in(TileDataset(**fields, **{name: unknown}, size=10))[:20].any()
+    assert not labelled_by(unknown)[:20].any()
     for value in (0.5, -1, 2, np.inf):
         with pytest.raises(DataError, match=f"holds {value:g}, it must be 1 .* no weights"):
-            TileDataset(**fields, **{name: np.where(known, value, 0)})
+            labelled_by(np.where(known, value, 0))
 
 
 def test_labels_without_data_are_told_once_an_image_and_splits_without_objects_by_name(caplog):
@@ -99,7 +110,7 @@ def test_labels_without_data_are_told_once_an_image_and_splits_without_objects_b
     fields["missing"][:] = 1
     fields["background"][:, :30] = 1
     fields["target"][:, 30:] = fields["target"][30:] = 0  # all of it in one area
-    options = {"size": 8, "area_size": 30, "num_folds": 2}
+    options: dict[str, Any] = {"size": 8, "area_size": 30, "num_folds": 2}
     parts = [TileDataset(**fields, **options, folds=[fold]) for fold in (0, 1)]
     with caplog.at_level(logging.WARNING, "lis2_lightning"):
         warn_of_labels({"train": parts[0], "val": parts[1], "test": None})
@@ -130,9 +141,10 @@ def two_images(folds: list[int]) -> list[TileDataset]:
 
 
 def test_a_leak_is_found_inside_data_sets_that_are_joined_or_cut_short():
-    train, val = ConcatDataset(two_images([0, 0])), ConcatDataset(two_images([1, 1]))
+    train: ConcatDataset[Sample] = ConcatDataset(two_images([0, 0]))
+    val: ConcatDataset[Sample] = ConcatDataset(two_images([1, 1]))
     check_no_shared_pixels({"train": train, "val": val})
-    leaking = ConcatDataset([*two_images([1, 0])[1:], val])
+    leaking: ConcatDataset[Sample] = ConcatDataset([*two_images([1, 0])[1:], val])
     with pytest.raises(DataError, match="train and val share pixels of an array in memory"):
         check_no_shared_pixels({"train": train, "val": leaking})
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -26,7 +28,7 @@ def stored(objects, elsewhere, unknown):
         ((1, 0, 255), {"ignore": [255]}),
         ((2, 1, 0), {"positive": [2], "negative": [1], "ignore": [0]}),  # as ilastik writes them
         ((0, 255, np.nan), {"positive": [0], "negative": [255]}),
-        ((0.1, 0, np.nan), {"positive": [0.1]}),
+        ((0.1, 0, 0.3), {"positive": [0.1], "ignore": [0.3]}),
     ],
 )
 @pytest.mark.parametrize("kind", ["f4", "f8"])
@@ -75,7 +77,7 @@ def test_many_values_are_not_all_listed():
     ("meaning", "sentence"),
     [
         ({"positive": [1, 2], "ignore": [2]}, "the value 2 of the target has two meanings"),
-        ({"positive": "all"}, "positive is a list of values or the word nonzero, not 'all'"),
+        ({"positive": "all"}, "positive is one value, a list of values or nonzero, not 'all'"),
     ],
 )
 def test_a_contradiction_is_refused(meaning, sentence):
@@ -87,6 +89,6 @@ def test_an_area_is_counted_by_the_meaning_of_its_values():
     target = np.zeros((32, 64), "u1")
     target[:, :32] = 255
     image = np.ones((32, 64))
-    options = {"size": 8, "area_size": 32, "num_folds": 2, "positive": [255]}
+    options: dict[str, Any] = {"size": 8, "area_size": 32, "num_folds": 2, "positive": [255]}
     found = [TileDataset(image, target=target, folds=[fold], **options) for fold in (0, 1)]
     assert sorted(dataset.has_positive for dataset in found) == [False, True]

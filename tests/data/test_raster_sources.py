@@ -137,3 +137,12 @@ def test_a_bad_source_is_one_sentence_that_names_the_file(tmp_path, name, senten
 def test_other_sources_are_refused():
     with pytest.raises(DataError, match="an image must be a path, an array or a raster, not list"):
         open_raster([[1, 2], [3, 4]])  # type: ignore[arg-type]  # that is the point
+
+
+@pytest.mark.parametrize("several", [["a.npy", "b.npy"], (np.eye(3), np.eye(3)), [Path("a.fits")]])
+def test_several_images_are_joined_elsewhere(several):
+    sentence = (
+        f"got a {type(several).__name__} of {len(several)}: .* torch.utils.data.ConcatDataset"
+    )
+    with pytest.raises(DataError, match=sentence):
+        open_raster(several)

@@ -80,7 +80,7 @@ def test_areas_are_counted_pixel_by_pixel(monkeypatch):
     from lis2_lightning.tiling import Areas
 
     monkeypatch.setattr("lis2_lightning.data.truth.BLOCK", (13, 31))
-    fields = {name: open_raster(values) for name, values in maps().items()}
+    fields: dict[str, Any] = {name: open_raster(values) for name, values in maps().items()}
     areas = Areas.cut(SHAPE, size=15)
     census = count(Truth(fields.pop("image"), **fields), areas, areas.lattice(8, 4))
     known = (maps()["target"] + maps()["background"]) * maps()["missing"] > 0

@@ -202,10 +202,10 @@ def test_joined_data_sets_are_mapped_image_by_image(
     assert "no map or picture of joined data sets: lis2 predict" in said.messages[-1]
     with pytest.raises(ConfigError, match=r"holds tiles of .*a.npy, .*b.npy, and a map is of one"):
         trainer.predict()
-    best, image = tmp_path / "runs/tiny/best.pt", tmp_path / "b.npy"
-    (probability,) = trainer.predict(best, image=image)
+    best, path = tmp_path / "runs/tiny/best.pt", tmp_path / "b.npy"
+    (probability,) = trainer.predict(best, image=path)
     assert probability.shape == (1, 48, 64)
-    (alone,) = Trainer.from_snapshot(best, image=image).predict(best)
+    (alone,) = Trainer.from_snapshot(best, image=path).predict(best)
     np.testing.assert_array_equal(alone, probability)
     assert np.argwhere(np.isnan(alone)).tolist() == [[0, 0, 0]]
 
