@@ -245,10 +245,7 @@ class Trainer(TrainerView):
         return self.get_final_info()
 
     def fit(self, checkpoint: Path | Snapshot | None = None) -> None:
-        """Run Lightning's training loop alone, from a snapshot or from the beginning.
-
-        No evaluation follows, and no result is stored. It raises as :meth:`train` does.
-        """
+        """Run the training loop alone, from a snapshot or the start; errors as of :meth:`train`."""
         if self.lightning.global_step == 0:
             snapshot = None if checkpoint is None else peek(checkpoint)
             resume.refuse_other_run(snapshot, self._settings.run_dir)

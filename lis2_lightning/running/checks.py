@@ -21,7 +21,7 @@ from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
 from lis2_lightning.assembly.assemble import Assembly
 from lis2_lightning.assembly.settings import Settings
-from lis2_lightning.base.labelled import check_shapes
+from lis2_lightning.base.labelled import checked_mask
 from lis2_lightning.callbacks import LossEarlyStopping
 from lis2_lightning.config import as_list
 from lis2_lightning.data import first_batch
@@ -127,10 +127,10 @@ def _try(module: SegmentationModule, batch: Mapping[str, Tensor]) -> Tensor:
         # uncompiled and with gradients, whose graph shows what the network ends in
         with trial(module), torch.enable_grad(), torch.compiler.set_stance("force_eager"):
             output: Tensor = module(batch)
-            check_shapes(output, batch["target"], batch.get("labelled"))
+            labelled = checked_mask(output, batch["target"], batch.get("labelled"))
             module.loss.check_weights(batch["target"])
             check_output(module.loss, type(module.model).__name__, output)
-            module.loss(output, batch["target"], batch.get("labelled"))
+            module.loss(output, batch["target"], labelled)
     except (RuntimeError, TypeError) as error:
         shape = tuple(batch["patch"].shape)
         name = type(module.model).__name__
