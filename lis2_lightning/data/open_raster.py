@@ -38,7 +38,7 @@ from lis2_lightning.data.rasters.nodata import MaskedRaster, open_masked_array
 from lis2_lightning.data.rasters.pillow import open_picture
 from lis2_lightning.data.rasters.tiff import open_tiff
 from lis2_lightning.data.rasters.zarr import open_zarr
-from lis2_lightning.errors import DataError
+from lis2_lightning.errors import ConfigError, DataError
 
 __all__ = ["ArrayRaster", "Raster", "Source", "open_raster", "write_map"]
 
@@ -70,6 +70,7 @@ def open_raster(source: Source) -> Raster:
 
     Raises:
         DataError: The file is missing, damaged, of an unknown format or not an image.
+        ConfigError: Several images are named.
 
     >>> open_raster(np.zeros((4, 6))).shape
     (1, 4, 6)
@@ -87,7 +88,7 @@ def open_raster(source: Source) -> Raster:
     raise _no_image(source)
 
 
-def _no_image(source: object) -> DataError:
+def _no_image(source: object) -> ConfigError | DataError:
     kind = type(source).__name__
     if isinstance(source, list | tuple) and not isinstance(
         next(iter(source), []), list | float | int
@@ -96,8 +97,8 @@ def _no_image(source: object) -> DataError:
     return DataError(f"an image must be a path, an array or a raster, not {kind}")
 
 
-def _several(got: str) -> DataError:
-    return DataError(
+def _several(got: str) -> ConfigError:
+    return ConfigError(
         f"image must be a single one, got {got}: cut a data set from each image, and join them "
         "with torch.utils.data.ConcatDataset"
     )
