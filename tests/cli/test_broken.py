@@ -100,7 +100,7 @@ KEYS: list[tuple[str, Any, list[str]]] = [
     ("run_name", 2024, ["run_name must be str, got 2024"]),
     ("seed", "one", ["seed must be int or null, got one"]),
     ("num_workers", "some", ["num_workers must be int or 'auto', got some"]),
-    ("mode", "least", ["mode must be 'min' or 'max', got least"]),
+    ("mode", "least", ["mode must be 'min', 'max' or null, got least"]),
     ("scheduler_interval", "day", ["scheduler_interval must be 'epoch' or 'step', got day"]),
     ("optimizer.lr", "fast", ["optimizer.lr", "fast"]),
     ("model.features", "wide", ["model.features must be int, got wide"]),
