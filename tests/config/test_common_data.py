@@ -112,7 +112,7 @@ def test_a_block_that_says_too_little_or_too_much_is_one_sentence(
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"sise": 3}, "unknown key 'data.sise': did you mean 'data.size' or 'data.noise'? "),
+        ({"sze": 3}, "unknown key 'data.sze': did you mean 'data.size' or 'data.seed'? "),
         ({"size": "wide"}, "data.size must be int, got wide "),
     ],
 )
@@ -124,8 +124,8 @@ def test_a_mistake_in_the_block_is_reported_once(changes: dict[str, Any], senten
 
 
 def test_a_mistake_in_one_data_set_is_reported_there() -> None:
-    with pytest.raises(ConfigError, match=r"^unknown key 'val_dataset.sise'"):
-        resolved({"data": {**BLOCK, "val": {"sise": 3}}})
+    with pytest.raises(ConfigError, match=r"^unknown key 'val_dataset.sze'"):
+        resolved({"data": {**BLOCK, "val": {"sze": 3}}})
 
 
 def maps(folder: Path, name: str) -> str:
