@@ -26,7 +26,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(Path|NDArray|Tensor|Dataset|Optimizer|LRScheduler|Metric|Logger|EarlyStopping)"),
     # our own aliases and base classes, which signatures show without a module
     (r"py:class", r"(AnyDataset|Source|Normalization|OptimizerCallable|SchedulerCallable)"),
-    (r"py:class", r"(Augmentation|PositionEncoding|Tracker|Map|Tile|Batch)"),
+    (r"py:class", r"(AreaFolds|Augmentation|PositionEncoding|Tracker|Map|Tile|Batch)"),
     # internal names, which have no entry in the reference
     (
         r"py:.*",
