@@ -12,7 +12,7 @@ import pytest
 
 from lis2_lightning.data.open_raster import ArrayRaster, open_raster
 from lis2_lightning.data.rasters.arrays import MappedRaster
-from lis2_lightning.errors import DataError
+from lis2_lightning.errors import ConfigError, DataError
 from lis2_lightning.tiling.grid import Tile
 
 fits = pytest.importorskip("astropy.io.fits")
@@ -144,5 +144,5 @@ def test_several_images_are_joined_elsewhere(several):
     sentence = (
         f"got a {type(several).__name__} of {len(several)}: .* torch.utils.data.ConcatDataset"
     )
-    with pytest.raises(DataError, match=sentence):
+    with pytest.raises(ConfigError, match=sentence):
         open_raster(several)
