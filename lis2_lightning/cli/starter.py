@@ -103,7 +103,8 @@ def _look_at(maps: Mapping[str, str], legend: Legend) -> Look:
         values = image.read(band)
         present = has_data(values)[0]
         finite = values[:, present].ravel().astype(np.float64)
-        target, known = truth.read(band)
+        target, known = truth.read_labels(band)
+        known &= present
         area = band.height * band.width
         num_pixels += area
         num_present += int(np.count_nonzero(present))

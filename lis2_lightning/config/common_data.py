@@ -111,12 +111,11 @@ def once_for_all(sentences: Iterable[str]) -> list[str]:
         name = _ANY.search(sentence)
         where = name[0] if name else ""
         alike.setdefault(_ANY.sub(DATA, sentence), {}).setdefault(where, sentence)
-    return [
-        f"{general} (in {' and '.join([', '.join([*places][:-1]), [*places][-1]])})"
-        if len(places) > 1
-        else next(iter(places.values()))
-        for general, places in alike.items()
-    ]
+    merged = []
+    for general, places in alike.items():
+        *others, last = places
+        merged.append(f"{general} (in {', '.join(others)} and {last})" if others else places[last])
+    return merged
 
 
 def warn_of_differences(config: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ type is checked as ever.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
 from jsonargparse import Namespace
@@ -26,7 +26,7 @@ def shorten(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[Place, list
     >>> len(restored(short, lists)["data"]["folds"])
     1000
     """
-    lists = dict(_long_lists(config, ()))
+    lists: dict[Place, list[Any]] = {}
     return {key: _short(value, (key,), lists) for key, value in config.items()}, lists
 
 
@@ -42,21 +42,15 @@ def restored(result: _Result, lists: Mapping[Place, list[Any]]) -> _Result:
     return result
 
 
-def _long_lists(value: Any, place: Place) -> Iterator[tuple[Place, list[Any]]]:
-    if _is_long(value):
-        yield place, value
-    elif isinstance(value, Mapping | list) and len(place) < _DEEPEST:
-        for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
-            yield from _long_lists(item, (*place, key))
-
-
 def _is_long(value: Any) -> bool:
     is_long = isinstance(value, list) and len(value) > _LONGEST
     return is_long and {type(item) for item in value} <= {int, float}
 
 
-def _short(value: Any, place: Place, lists: Mapping[Place, list[Any]]) -> Any:
-    if place in lists:
+def _short(value: Any, place: Place, lists: dict[Place, list[Any]]) -> Any:
+    """The value with samples in the place of long lists, which are added to ``lists``."""
+    if _is_long(value):
+        lists[place] = value
         return _sample(value)
     if len(place) == _DEEPEST:
         return value

@@ -17,19 +17,19 @@ from lis2_lightning.errors import DataError
 from lis2_lightning.tiling import shared_pixel
 
 Splits = Mapping[str, AnyDataset | None]
-Part = tuple[TileDataset, NDArray[np.int64]]
+Part = tuple[TileDataset, NDArray[np.int64] | None]
 _log = logging.getLogger("lis2_lightning")
 
 
 def tile_parts(
     dataset: AnyDataset | None, indices: NDArray[np.int64] | None = None
 ) -> Iterator[Part]:
-    """The data sets of tiles inside ``ConcatDataset`` and ``Subset``, and the corners of theirs.
+    """The data sets of tiles inside ``ConcatDataset`` and ``Subset``, with the samples that count.
 
-    With ``indices``, only these samples count.
+    These are given by their numbers; None stands for all, as it does for ``indices``.
     """
     if isinstance(dataset, TileDataset):
-        yield dataset, dataset.corners if indices is None else dataset.corners[indices]
+        yield dataset, indices
     elif isinstance(dataset, Subset):
         chosen = np.asarray(dataset.indices, np.int64)
         yield from tile_parts(dataset.dataset, chosen if indices is None else chosen[indices])
@@ -41,6 +41,10 @@ def tile_parts(
                 inside = indices[(indices >= begin) & (indices < end)] - begin
             yield from tile_parts(part, inside)
             begin = end
+
+
+def _corners(dataset: TileDataset, indices: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    return dataset.corners if indices is None else dataset.corners[indices]
 
 
 def check_no_shared_pixels(datasets: Splits) -> None:
@@ -56,10 +60,11 @@ def check_no_shared_pixels(datasets: Splits) -> None:
         DataError: Two splits share a pixel.
     """
     parts = [(name, *part) for name, dataset in datasets.items() for part in tile_parts(dataset)]
-    for (name, first, corners), (other, second, others) in combinations(parts, 2):
+    for (name, first, chosen), (other, second, others) in combinations(parts, 2):
         if name == other or not same_image(first.image, second.image):
             continue
-        pixel = shared_pixel(corners, first.size, others, second.size)
+        corners = _corners(first, chosen), _corners(second, others)
+        pixel = shared_pixel(corners[0], first.size, corners[1], second.size)
         if pixel is not None:
             raise DataError(
                 f"{name} and {other} share pixels of {first.image.source}, such as row {pixel[0]}, "
