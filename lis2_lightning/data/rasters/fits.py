@@ -48,8 +48,7 @@ class FitsRaster(MappedRaster):
         self.cards = celestial_cards(header)
         self._scale = float(header.get("BSCALE", 1.0))
         self._zero = float(header.get("BZERO", 0.0))
-        blank = header.get("BLANK") if dtype.kind in "iu" else None
-        self._blank = blank if isinstance(blank, int) else None
+        self._blank = _blank(header) if dtype.kind in "iu" else None
 
     def scaled(self, stored: NDArray[Any]) -> NDArray[np.float32]:
         """Turn stored numbers into physical values, NaN where blank."""
@@ -77,6 +76,7 @@ class CompressedFitsRaster(BlockRaster):
             plane=address.plane,
         )
         self.cards = celestial_cards(hdu.header)
+        self._blank = _blank(hdu.header)
         self._path, self._index = address.path.absolute(), index
 
     def open(self) -> Any:
@@ -92,8 +92,17 @@ class CompressedFitsRaster(BlockRaster):
         """Decompress one block; astropy scales it."""
         with quiet():
             section = self.handle[self._index].section
-            values = np.asarray(section[(*self.leading, ..., rows, columns)])
-        return to_float32(values)
+            stored = np.asarray(section[(*self.leading, ..., rows, columns)])
+        values = to_float32(stored)
+        if self._blank is not None and stored.dtype.kind in "iu":  # astropy 6 leaves them as stored
+            values[stored == self._blank] = np.nan
+        return values
+
+
+def _blank(header: Any) -> int | None:
+    """The stored integer that stands for no value."""
+    blank = header.get("BLANK")
+    return blank if isinstance(blank, int) else None
 
 
 def celestial_cards(header: Any) -> Cards:
