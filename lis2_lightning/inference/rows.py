@@ -162,4 +162,5 @@ def _weights(side: int, blend: Blend) -> NDArray[np.float64]:
     if blend == "mean":
         return np.ones(side)
     places = np.pi * (np.arange(side) + 0.5) / side
-    return np.maximum(np.sin(places) ** 2, _FLOOR)
+    hann: NDArray[np.float64] = np.maximum(np.sin(places) ** 2, _FLOOR)
+    return hann
