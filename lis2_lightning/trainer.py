@@ -77,6 +77,7 @@ class Trainer(TrainerView):
         save_every_minutes: Write last.pt inside an epoch every so many minutes.
         monitor: The logged value that best.pt follows.
         mode: Whether the best value is the smallest or the largest; by default the metric says.
+        validate_on: Whether val_map_<metric>, of the stitched map, is measured besides the tiles.
         resume: False starts a new run and refuses a folder that holds one; auto resumes from the
             newest whole snapshot of this run, or starts a new one where there is none; or a path.
         weights: A file whose weights a new run starts from: a snapshot, a state dict or one of
@@ -113,6 +114,7 @@ class Trainer(TrainerView):
         save_every_minutes: float | None = None,
         monitor: str = "train_loss",
         mode: Literal["min", "max"] | None = None,
+        validate_on: Literal["tiles", "map"] = "tiles",
         resume: bool | str = False,
         weights: str | Path | None = None,
         compile: bool = False,  # noqa: A002 - the documented key
