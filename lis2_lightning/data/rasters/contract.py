@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +62,20 @@ class Raster(Protocol):
         ...
 
 
+class AsArray:
+    """What NumPy makes of a raster: ``np.asarray(raster)`` reads all of it."""
+
+    def __array__(
+        self,
+        dtype: np.dtype[Any] | None = None,
+        copy: bool | None = None,  # noqa: FBT001 - NumPy's
+    ) -> NDArray[Any]:
+        if copy is False:
+            raise ValueError("a raster is read from its file, which is always a copy")
+        raster = cast("Raster", self)
+        return raster.read(Tile(0, 0, *raster.shape[1:])).astype(dtype or np.float32, copy=False)
+
+
 class OpenedLate(ABC):
     """Holds a handle that is opened at the first use in each process and never pickled."""
 
@@ -98,7 +112,7 @@ class OpenedLate(ABC):
         return {**self.__dict__, "_handle": None}
 
 
-class SlicedRaster(OpenedLate):
+class SlicedRaster(OpenedLate, AsArray):
     """A raster whose file is read slice by slice; each format fills an array from a corner on."""
 
     block = (1, 1)
