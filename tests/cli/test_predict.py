@@ -166,7 +166,10 @@ def test_the_map_is_written_in_the_format_of_its_name(elsewhere: Path, typed: Ty
 def test_json_names_the_file_of_the_map(elsewhere: Path, typed: Typed) -> None:
     words = ["--ckpt_path", elsewhere, "--image", "other.fits", "--output", "map.npy"]
     code, output, _ = typed("predict", *words, "--json")
-    assert (code, json.loads(output)) == (0, {"output": "map.npy", "shapes": [[1, 50, 70]]})
+    assert (code, json.loads(output)) == (
+        0,
+        {"output": "map.npy", "mask": None, "shapes": [[1, 50, 70]]},
+    )
 
 
 @pytest.mark.parametrize(
@@ -182,7 +185,7 @@ def test_json_names_the_file_of_the_map(elsewhere: Path, typed: Typed) -> None:
             "--image colour.npy",
             "no tiles of colour.npy (30 x 30 px), which have 2 channels of 16 x 16",
         ),
-        ("--image small.npy", "of 9 x 40 px"),
+        ("--image small.npy", "small.npy (1 x 40 px) is smaller than 2 px, the least side of"),
         ("--image gone.fits", "gone.fits does not exist"),
         ("--image best.pt", "best.pt has no known"),
         ("--ckpt_path gone.pt", "there is no snapshot gone.pt"),
@@ -198,7 +201,7 @@ def test_what_cannot_be_mapped_is_one_sentence_and_leaves_nothing_behind(
     Path("taken.npy").touch()
     Path("folder.npy").mkdir()
     np.save("colour.npy", np.ones((2, 30, 30), np.float32))
-    np.save("small.npy", np.ones((9, 40), np.float32))
+    np.save("small.npy", np.ones((1, 40), np.float32))
     before, folders = contents(elsewhere), sorted(elsewhere.rglob("*"))
     usual = ["--ckpt_path", "best.pt", "--image", "other.fits", "--output", "map.fits"]
     code, output, error = typed("predict", *usual, *words.split())

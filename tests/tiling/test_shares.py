@@ -29,8 +29,8 @@ def test_processes_share_the_rows_and_see_every_tile_of_theirs_in_the_same_batch
         for top in {begin, int(rng.integers(begin, bottom + 1))}:  # or where it was interrupted
             mine = blocks.batches(top, bottom)
             assert set(mine) <= set(alone)
-            needed = np.flatnonzero((tops < bottom) & (tops + size > top)) if top < bottom else []
-            assert set(needed) <= {tile for batch in mine for tile in batch}
+            needed = np.flatnonzero((top < bottom) & (tops < bottom) & (tops + size > top))
+            assert set(needed.tolist()) <= {tile for batch in mine for tile in batch}
             # nothing begins below its rows, and nothing but its first block is above them
             assert all(tops[batch.start] < bottom for batch in mine)
             too_many = [b for b in mine if tops[b[-1]] + size <= top]
