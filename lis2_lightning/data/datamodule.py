@@ -6,7 +6,7 @@ import os
 import random
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence, Sized
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import lightning.pytorch as pl
 import numpy as np
@@ -94,11 +94,19 @@ def _seed_all(key: int) -> None:
     torch.manual_seed(key)
 
 
+class Deal(NamedTuple):
+    """What a process is to map: tiles by batches, and the part that is done already, in [0, 1]."""
+
+    batches: Sequence[range]
+    done: float
+
+
 class TileBatches(Dataset[dict[str, Tensor]]):
     """Whole batches of the tiles of an image, without truth; an index is a range of tiles."""
 
-    def __init__(self, tiles: TileDataset) -> None:
+    def __init__(self, tiles: TileDataset, *, done: float) -> None:
         self.tiles = tiles
+        self.done = done
 
     def __getitem__(self, indices: range) -> dict[str, Tensor]:
         return self.tiles.fetch_unlabelled(np.asarray(indices, np.int64))
@@ -164,7 +172,7 @@ class SegmentationData(pl.LightningDataModule):
         self.val = val
         self.test = test if test is not None else val
         self.predict = predict
-        self.batches_to_map: Callable[[], Sequence[range]] | None = None
+        self.batches_to_map: Callable[[], Deal] | None = None
         """Deals the tiles of ``predict`` to this process; null for all samples, with truth."""
         self.batch_size = batch_size
         self.num_workers = num_workers
@@ -201,10 +209,10 @@ class SegmentationData(pl.LightningDataModule):
         dataset = self.predict if self.predict is not None else self.test or self.train
         if self.batches_to_map is None:
             return self.loader(dataset)
-        batches = self.batches_to_map()
+        batches, done = self.batches_to_map()
         workers = self._workers(len(batches) * self.batch_size)
         return DataLoader(
-            TileBatches(cast("TileDataset", dataset)),
+            TileBatches(cast("TileDataset", dataset), done=done),
             batch_size=None,  # what the sampler yields is a batch
             sampler=batches,
             num_workers=workers,

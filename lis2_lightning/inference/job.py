@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lis2_lightning.base.files import shown
 from lis2_lightning.data import TileDataset, open_raster
+from lis2_lightning.data.datamodule import Deal
 from lis2_lightning.data.rasters.contract import LazyArray
 from lis2_lightning.data.rasters.padded import unpadded
 from lis2_lightning.errors import ConfigError
@@ -66,15 +67,13 @@ class MapJob:
         self.blocks = Blocks(lattice, batch_size)
         self.files = MapFiles(request, self.shape, self.image)
         self.rows: Rows = self.files.rows or RowsInMemory(self.shape)
-        self.done = 0.0
-        """The part of this process's work that an earlier run has done, in [0, 1]."""
         self._threshold: float | None = None
         self._bottom = 0  # of the rows of this process
         self._top = 0  # of those that are not there yet
         self._num_batches = 0
         self._stitcher = RowStitcher(0, channels=channels)
 
-    def deal(self, trainer: pl.Trainer) -> list[range]:
+    def deal(self, trainer: pl.Trainer) -> Deal:
         """The tiles that this process is to map, by batches.
 
         All processes get equally many, and at least one: what one has too few is a filler.
@@ -96,12 +95,12 @@ class MapJob:
         self._stitcher = RowStitcher(width, channels=self.shape[0], blend=self.blend, top=first)
         self._num_batches = len(batches)
         num_all = len(self.blocks.batches(*share))
-        self.done = 1 - len(batches) / num_all if num_all else 1.0
-        if self.done:
-            _log.info("%s: %.0f %% is there already", shown(self.request.paths[0]), 100 * self.done)
+        done = 1 - len(batches) / num_all if num_all else 1.0
+        if done:
+            _log.info("going on: %.0f %% of the rows are there already", 100 * done)
         filler = batches[-1:] or self.blocks.batches(0, height)[:1]
         most = max(1, *of_all_processes(len(batches)))
-        return batches + filler * (most - len(batches))
+        return Deal(batches + filler * (most - len(batches)), done)
 
     def add(self, probabilities: Tensor, batch: Mapping[str, Tensor], number: int) -> None:
         """Take the maps of a batch, ``(B, C, h, w)``; of a filler, nothing."""
