@@ -138,11 +138,7 @@ class RowsOnDisk:
                 self._save()
 
     def end(self) -> None:
-        """Note that all rows of this process are finished, and wait for the others."""
-        with self._written():
-            with self.path.open("r+b") as file:
-                os.fsync(file.fileno())
-            self._save()
+        """Wait for the other processes; the files of the map are written at once."""
         of_all_processes(self._rank)
 
     def read(self, top: int, bottom: int) -> NDArray[np.float32]:

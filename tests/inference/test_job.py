@@ -37,7 +37,8 @@ class Wide(nn.Sequential):
                 weight.copy_(torch.randn(weight.shape) / 3)
 
     def forward(self, patch: Tensor) -> Tensor:
-        return super().forward(patch).sigmoid()
+        probabilities: Tensor = super().forward(patch).sigmoid()
+        return probabilities
 
 
 def image_of(height: int, width: int, *, channels: int = 1, seed: int = 1) -> Values:
@@ -222,7 +223,7 @@ def test_rows_of_another_prediction_are_not_gone_on_with(change: str, tmp_path: 
         )
     network = Wide()
     if change == "weights":
-        torch.nn.init.zeros_(network[0].bias)
+        torch.nn.init.zeros_(next(network.parameters()))
     elif change == "image":
         image = image_of(90, 40, seed=2)
     elif change == "precision":
@@ -265,6 +266,7 @@ def test_a_mask_is_cut_at_the_threshold_and_a_map_of_bytes_is_scaled(tmp_path: P
     np.testing.assert_allclose(stored[~gaps] / 254, image[~gaps], atol=0.5 / 254 + 1e-6)
 
 
+@pytest.mark.usefixtures("always_saved")
 def test_rows_on_disk_begin_anew_without_a_journal_of_their_own(tmp_path: Path) -> None:
     rows = RowsOnDisk(tmp_path / "map.npy", (2, 10, 3))
     band = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
