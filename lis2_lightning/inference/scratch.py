@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lis2_lightning.base.files import atomic, shown
+from lis2_lightning.base.files import atomic, shown, sweep
 from lis2_lightning.errors import DataError
 from lis2_lightning.parallel.exchange import of_all_processes
 
@@ -119,6 +119,7 @@ class RowsOnDisk:
             if rank == 0:
                 for stale in set(self._journals()) - {self._journal(number) for number in of_all}:
                     stale.unlink(missing_ok=True)
+                sweep(self.path.parent)  # what a kill has left half written
             of_all_processes(rank)
             with self.path.open("ab") as file:
                 file.truncate(self.num_bytes)
