@@ -46,7 +46,7 @@ class Timed(UNet):
     """A network that counts the seconds of its forward passes."""
 
     def __init__(self) -> None:
-        super().__init__(features=4, num_blocks=2)
+        super().__init__(features=8, num_blocks=2)
         self.seconds = 0.0
 
     def forward(self, patch: Tensor) -> Tensor:  # type: ignore[override]  # it has no encoding

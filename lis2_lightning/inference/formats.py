@@ -42,14 +42,18 @@ def new_map(
     header: Mapping[str, Any],  # noqa: ARG001
 ) -> Iterator[Write]:
     """Write a map in bands."""
-    values = np.empty(shape, dtype)
+    if path.suffix == ".npy":
+        temporary = path.with_name(f".{path.name}.tmp")
+        values = np.lib.format.open_memmap(temporary, "w+", dtype, shape)
+    else:
+        values = np.empty(shape, dtype)
 
     def write(top: int, band: NDArray[Any]) -> None:
         values[..., top : top + band.shape[-2], :] = band
 
     yield write
+    if path.suffix == ".npy":
+        temporary.replace(path)
+        return
     with atomic(path) as file:
-        if path.suffix == ".npy":
-            np.save(file, values)
-        else:
-            write_fits(file, values, getattr(like, "cards", None) or {})
+        write_fits(file, values, getattr(like, "cards", None) or {})

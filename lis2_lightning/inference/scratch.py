@@ -18,7 +18,7 @@ from lis2_lightning.errors import DataError
 from lis2_lightning.parallel.exchange import of_all_processes
 
 Shape = tuple[int, int, int]
-_SAVE_S: Final = 5.0  # what a kill costs at most
+_SAVE_S: Final = 20.0  # what a kill costs at most; the disk has to be waited for each time
 _ITEM: Final = 4  # bytes
 
 
