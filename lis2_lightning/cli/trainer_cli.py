@@ -87,8 +87,8 @@ def _predict(config: dict[str, Any], options: Options) -> Answer:
         raise ConfigError("--image needs --output: name the file of the map, such as map.fits")
     request = {
         "mask": options["mask"],
-        "threshold": _number("threshold", options["threshold"] or "auto", float),
-        "stride": options["stride"] and _number("stride", options["stride"], int),
+        "threshold": "auto" if (limit := _number(options, "threshold", float)) is None else limit,
+        "stride": _number(options, "stride", int),
         "dtype": options["dtype"] or "float32",
         "overwrite": options["overwrite"],
     }
@@ -99,14 +99,16 @@ def _predict(config: dict[str, Any], options: Options) -> Answer:
     return Answer("", {"output": path, "mask": request["mask"], "shapes": shapes})
 
 
-def _number(name: str, text: str, kind: Callable[[str], float]) -> float | str:
-    """A number that was typed; other text is left to whoever uses it."""
+def _number(options: Options, name: str, kind: Callable[[str], float]) -> float | None:
+    """A number that was typed or stands in a file; null for ``auto`` and where there is none."""
+    value = options[name]
+    if value in {None, "auto"}:
+        return None
     try:
-        return kind(text)
+        return kind(str(value))
     except ValueError:
-        if text == "auto":
-            return text
-        raise ConfigError(f"{name} must be a number, not {text!r}") from None
+        expected = "a whole number" if kind is int else "a number or auto"
+        raise ConfigError(f"{name} must be {expected}, not {value!r}") from None
 
 
 def _own_map(trainer: Trainer) -> Path:

@@ -39,7 +39,7 @@ def new_map(
     shape: Shape,
     dtype: np.dtype[Any],
     like: Raster | None,
-    header: Mapping[str, Any],  # noqa: ARG001
+    header: Mapping[str, Any],
 ) -> Iterator[Write]:
     """Write a map in bands."""
     if path.suffix == ".npy":
@@ -56,4 +56,4 @@ def new_map(
         temporary.replace(path)
         return
     with atomic(path) as file:
-        write_fits(file, values, getattr(like, "cards", None) or {})
+        write_fits(file, values, {**(getattr(like, "cards", None) or {}), **header})
