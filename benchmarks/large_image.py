@@ -4,7 +4,7 @@
 
 Every figure comes from a process of its own, with its time and its peak of anonymous memory: what
 files in the page cache take is not counted. Images are 32,768 px wide from 10⁷ pixels on; their
-files have holes from 10⁸ on, so that the disk holds no more than the map and its rows. Beside ours:
+files have holes above that, so that the disk holds no more than the map and its rows. Beside ours:
 MONAI's ``sliding_window_inference`` where image and map fit into memory, and one ``h5py`` read for
 each tile of a compressed file of tiles, as LIS² stores them. ``loop`` is what a prediction takes
 besides the forward passes of the network in it, tiles side by side.
@@ -58,9 +58,9 @@ class Timed(UNet):
 
 
 def shape_of(num_pixels: int) -> tuple[int, int]:
-    """Height and width of an image."""
-    width = min(WIDTH, 1024 if num_pixels < 10**7 else WIDTH)
-    return max(round(num_pixels / width), SIZE), width
+    """Height and width of an image: whole tiles, about so many pixels."""
+    width = 1024 if num_pixels < 10**7 else WIDTH
+    return max(round(num_pixels / width / SIZE), 1) * SIZE, width
 
 
 def make(path: Path, num_pixels: int, dtype: str) -> Path:
@@ -215,7 +215,9 @@ def main() -> int:
             figures = in_process(name, num, options.folder)
             seconds, peak = figures.pop("seconds"), figures.pop("peak_mb")
             others = "  ".join(f"{key} {value:,.4g}" for key, value in figures.items())
-            row = f"{name:14} {num:8.0e} {seconds:9.2f} {seconds / num * 1e9:8.2f} {peak:8.0f}"
+            height, width = shape_of(num)
+            slope = seconds / (height * width) * 1e9
+            row = f"{name:14} {num:8.0e} {seconds:9.2f} {slope:8.2f} {peak:8.0f}"
             print(f"{row}  {others}", flush=True)
     return 0
 

@@ -43,6 +43,7 @@ def new_map(
 ) -> Iterator[Write]:
     """Write a map in bands."""
     if path.suffix == ".npy":
+        values: NDArray[Any]
         temporary = path.with_name(f".{path.name}.tmp")
         values = np.lib.format.open_memmap(temporary, "w+", dtype, shape)
     else:
