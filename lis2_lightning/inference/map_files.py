@@ -21,6 +21,7 @@ from lis2_lightning.data.rasters.address import parse_address
 from lis2_lightning.errors import ConfigError, DataError
 from lis2_lightning.inference.formats import check_format, new_map, num_bytes
 from lis2_lightning.inference.scratch import Rows, RowsOnDisk, Shape
+from lis2_lightning.parallel import is_main
 
 _STRIP: Final = 256  # rows converted at once
 _NO_DATA: Final = 255  # of a map of bytes
@@ -100,10 +101,12 @@ class MapFiles:
         self.shape = shape
         self.like = like
         self.rows = None if request.output is None else RowsOnDisk(request.output, shape)
-        is_begun = self.rows is not None and self.rows.is_begun()
         for path in request.paths:
             check_path(path, like, channels=shape[0])
-        if not is_begun:  # one that was stopped at its very end may have written some of them
+        if self.rows is not None and is_main():
+            self.rows.tidy()
+        # a prediction that was stopped at its very end may have written some of its files
+        if self.rows is None or not self.rows.is_begun():
             self.check_new()
         self._check_space()
 

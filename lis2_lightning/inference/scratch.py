@@ -103,6 +103,11 @@ class RowsOnDisk:
             return max(self.num_bytes - 512 * self.path.stat().st_blocks, 0)
         return self.num_bytes
 
+    def tidy(self) -> None:
+        """Remove journals that a prediction has left which was killed after its last row."""
+        if not self.path.exists():
+            self.remove()
+
     def is_begun(self, digest: str | None = None) -> bool:
         """Whether an earlier run has left its rows, and they are of this digest."""
         record = self._record(0)
@@ -153,7 +158,7 @@ class RowsOnDisk:
         return band
 
     def remove(self) -> None:
-        """Remove the file, and then the journals: a journal alone says nothing."""
+        """Remove the file, and then the journals: without the file they say nothing."""
         for path in (self.path, *self._journals()):
             path.unlink(missing_ok=True)
 
