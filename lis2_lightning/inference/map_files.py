@@ -24,7 +24,8 @@ from lis2_lightning.inference.scratch import Rows, RowsOnDisk, Shape
 from lis2_lightning.parallel import is_main
 
 _STRIP: Final = 256  # rows converted at once
-_NO_DATA: Final = 255  # of a map of bytes
+_NO_DATA: Final = 255  # in a file of bytes
+_SCALE: Final = 254  # the byte of probability 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,10 +148,17 @@ class MapFiles:
         """Path, type, header and conversion of each file."""
         output, mask = self.request.output, self.request.mask
         if mask is not None and threshold is not None:
-            yield mask, "uint8", {"THRESH": threshold}, lambda band: as_mask(band, threshold)
+            header = {
+                "BLANK": _NO_DATA,
+                "THRESH": (threshold, "1 where the probability is at least"),
+            }
+            yield mask, "uint8", header, lambda band: as_mask(band, threshold)
         if output is not None:
-            dtype = self.request.dtype
-            yield output, dtype, {}, as_bytes if dtype == "uint8" else lambda band: band
+            if self.request.dtype == "uint8":
+                header = {"BLANK": _NO_DATA, "BSCALE": 1 / _SCALE, "BZERO": 0.0}
+                yield output, "uint8", header, as_bytes
+            else:
+                yield output, "float32", {}, lambda band: band
 
     def _open(self, path: Path, dtype: str, header: Mapping[str, Any]) -> Any:
         shape = self.shape[1:] if self.shape[0] == 1 else self.shape
@@ -214,5 +222,5 @@ def as_bytes(band: NDArray[np.float32]) -> NDArray[np.uint8]:
     >>> as_bytes(np.array([0, 0.5, 1, np.nan], np.float32)).tolist()
     [0, 127, 254, 255]
     """
-    scaled = np.rint(band * np.float32(254))
+    scaled = np.rint(band * np.float32(_SCALE))
     return np.where(np.isnan(scaled), np.float32(_NO_DATA), scaled).astype(np.uint8)
