@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lis2_lightning.base.files import atomic, shown, sweep
-from lis2_lightning.errors import DataError
+from lis2_lightning.base.lock import acquire
+from lis2_lightning.errors import ConfigError, DataError
 from lis2_lightning.parallel.exchange import of_all_processes
 
 Shape = tuple[int, int, int]
@@ -42,6 +44,10 @@ class Rows(Protocol):
 
     def read(self, top: int, bottom: int) -> NDArray[np.float32]:
         """Read rows, ``(C, bottom - top, W)``."""
+        ...
+
+    def close(self) -> None:
+        """Leave the rows as they are."""
         ...
 
 
@@ -75,6 +81,9 @@ class RowsInMemory:
         """Read rows."""
         return self.values[:, top:bottom]
 
+    def close(self) -> None:
+        """Do nothing: the rows are the result."""
+
 
 class RowsOnDisk:
     """A map in a file of plain float32 numbers, beside which each process keeps a journal.
@@ -95,6 +104,8 @@ class RowsOnDisk:
         self._rank = 0
         self._finished = 0
         self._saved_s = 0.0
+        # one descriptor for all: closing another would release the lock
+        self._file: io.BufferedRandom | None = None
 
     @property
     def num_missing_bytes(self) -> int:
@@ -114,10 +125,22 @@ class RowsOnDisk:
         return bool(record) and (digest is None or record["digest"] == digest)
 
     def begin(self, digest: str, share: tuple[int, int], rank: int) -> int:
-        """Get ready, and return the first row of this process's share that is not there yet."""
+        """Get ready, and return the first row of this process's share that is not there yet.
+
+        Raises:
+            ConfigError: Another prediction is writing the rows.
+            DataError: They cannot be written.
+        """
         self._digest, self._rank = digest, rank
         self._finished = self._stored(share)
         with self._written():
+            opened = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            self._file = os.fdopen(opened, "r+b")
+            if rank == 0 and not acquire(self._file):
+                raise ConfigError(
+                    f"another prediction is writing {shown(self.path)}: wait for it, or choose "
+                    "another output"
+                )
             # before any row is replaced, every journal is of this digest or gone
             self._save()
             of_all = of_all_processes(rank)
@@ -126,21 +149,20 @@ class RowsOnDisk:
                     stale.unlink(missing_ok=True)
                 sweep(self.path.parent)  # what a kill has left half written
             of_all_processes(rank)
-            with self.path.open("ab") as file:
-                file.truncate(self.num_bytes)
+            self._file.truncate(self.num_bytes)
         return self._finished
 
     def write(self, top: int, band: NDArray[np.float32]) -> None:
         """Keep rows, and note now and then that they are finished."""
         _, height, width = self.shape
-        with self._written(), self.path.open("r+b") as file:
+        with self._written():
             for channel, values in enumerate(band):
-                file.seek(_ITEM * width * (channel * height + top))
-                file.write(np.ascontiguousarray(values).data)
+                self._opened.seek(_ITEM * width * (channel * height + top))
+                self._opened.write(np.ascontiguousarray(values).data)
+            self._opened.flush()  # for the processes that read them
             self._finished = top + band.shape[1]
             if time.monotonic() - self._saved_s > _SAVE_S:
-                file.flush()
-                os.fsync(file.fileno())
+                os.fsync(self._opened.fileno())
                 self._save()
 
     def end(self) -> None:
@@ -151,16 +173,25 @@ class RowsOnDisk:
         """Read rows."""
         channels, height, width = self.shape
         band = np.empty((channels, bottom - top, width), dtype=np.float32)
-        with self.path.open("rb") as file:
-            for channel in range(channels):
-                file.seek(_ITEM * width * (channel * height + top))
-                file.readinto(band[channel].data)
+        for channel in range(channels):
+            self._opened.seek(_ITEM * width * (channel * height + top))
+            self._opened.readinto(band[channel].data)
         return band
+
+    def close(self) -> None:
+        """Leave the rows as they are: the next run may go on with them."""
+        if self._file is not None:
+            self._file.close()
+        self._file = None
 
     def remove(self) -> None:
         """Remove the file, and then the journals: without the file they say nothing."""
         for path in (self.path, *self._journals()):
             path.unlink(missing_ok=True)
+
+    @property
+    def _opened(self) -> io.BufferedRandom:
+        return cast("io.BufferedRandom", self._file)  # it is open since begin()
 
     def _stored(self, share: tuple[int, int]) -> int:
         """How far the journal says that the share is finished; not at all if it is of others."""

@@ -101,6 +101,7 @@ def _at_work(built: Assembly, job: MapJob) -> Iterator[None]:
         yield
     finally:
         data.batches_to_map = predictions.job = None
+        job.rows.close()
 
 
 def _dataset(built: Assembly, request: MapRequest) -> AnyDataset:

@@ -6,7 +6,10 @@ import json
 import logging
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import lightning.pytorch as pl
@@ -16,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lis2_lightning import TileDataset, Trainer
+from lis2_lightning import ConfigError, TileDataset, Trainer
 from lis2_lightning.inference.rows import RowStitcher
 from lis2_lightning.inference.scratch import RowsOnDisk
 from lis2_lightning.tiling import Areas
@@ -268,22 +271,47 @@ def test_a_mask_is_cut_at_the_threshold_and_a_map_of_bytes_is_scaled(tmp_path: P
 
 @pytest.mark.usefixtures("always_saved")
 def test_rows_on_disk_begin_anew_without_a_journal_of_their_own(tmp_path: Path) -> None:
-    rows = RowsOnDisk(tmp_path / "map.npy", (2, 10, 3))
+
     band = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
-    assert rows.begin("a", (0, 10), 0) == 0
-    rows.write(4, band)
-    np.testing.assert_array_equal(rows.read(4, 6), band)
-    rows.end()
-    assert RowsOnDisk(tmp_path / "map.npy", (2, 10, 3)).begin("a", (0, 10), 0) == 6
+
+    def begin(digest: str, **bands: int) -> int:
+        rows = RowsOnDisk(tmp_path / "map.npy", (2, 10, 3))
+        first = rows.begin(digest, (0, 10), 0)
+        for top in bands.values():
+            rows.write(top, band)
+            np.testing.assert_array_equal(rows.read(top, top + 2), band)
+        rows.close()
+        return first
+
+    assert begin("a", band=4) == 0
+    assert begin("a") == 6
     (tmp_path / "map.npy.part.1.json").write_text(json.dumps({"digest": "a", "finished": 9}))
-    assert RowsOnDisk(tmp_path / "map.npy", (2, 10, 3)).begin("b", (0, 10), 0) == 0
+    assert begin("b") == 0
     # of the former digest nothing is left, for its rows are replaced from here on
-    assert [path.name for path in sorted(tmp_path.iterdir())] == [
-        "map.npy.part",
-        "map.npy.part.0.json",
-    ]
-    assert RowsOnDisk(tmp_path / "map.npy", (2, 10, 3)).begin("a", (0, 10), 0) == 0
+    names = [path.name for path in sorted(tmp_path.iterdir())]
+    assert names == ["map.npy.part", "map.npy.part.0.json"]
+    assert begin("a") == 0
     assert RowsOnDisk(tmp_path / "map.npy", (1, 10, 3)).is_begun() is False
+
+
+def test_two_predictions_do_not_write_one_file(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib; from lis2_lightning.inference.scratch import RowsOnDisk;"
+        f"RowsOnDisk(pathlib.Path({str(tmp_path / 'map.npy')!r}), (1, 9, 3)).begin('a', (0, 9), 0);"
+        "print(flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code], stdin=PIPE, stdout=PIPE)
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"\n"
+        rows = RowsOnDisk(tmp_path / "map.npy", (1, 9, 3))
+        with pytest.raises(ConfigError, match=r"another prediction is writing .*map\.npy\.part"):
+            rows.begin("b", (0, 9), 0)
+        rows.close()
+    finally:
+        other.communicate(b"")
+    assert rows.begin("b", (0, 9), 0) == 0
+    rows.close()
 
 
 def test_prediction_says_how_many_pixels_are_mapped(
