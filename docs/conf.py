@@ -30,7 +30,7 @@ nitpick_ignore_regex = [
     # internal names, which have no entry in the reference
     (
         r"py:.*",
-        r"lis2_lightning\.(tiling|trainer\.GlobalConfig|data\.sampling|snapshots\.header).*",
+        r"lis2_lightning\.(tiling|running\.view\.GlobalConfig|data\.sampling|snapshots\.header).*",
     ),
     (r"py:.*", r"(KeyedDataset|ScoreMetric).*"),
     # the start of a property's docstring, up to a comma or colon, is mistaken for its type

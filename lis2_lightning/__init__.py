@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         open_raster,
     )
     from lis2_lightning.models import UNet
+    from lis2_lightning.segmenter import Segmenter
     from lis2_lightning.trainer import Trainer
     from lis2_lightning.training.module import SegmentationModule
 
@@ -31,6 +32,7 @@ _LATE = {
     "PatchDataset": "lis2_lightning.data",
     "SegmentationData": "lis2_lightning.data",
     "SegmentationModule": "lis2_lightning.training.module",
+    "Segmenter": "lis2_lightning.segmenter",
     "SyntheticDataset": "lis2_lightning.data",
     "TileDataset": "lis2_lightning.data",
     "Trainer": "lis2_lightning.trainer",
@@ -45,6 +47,7 @@ __all__ = [
     "PatchDataset",
     "SegmentationData",
     "SegmentationModule",
+    "Segmenter",
     "SnapshotError",
     "SyntheticDataset",
     "TileDataset",

@@ -27,24 +27,16 @@ from lis2_lightning.config.trusted import trusted
 from lis2_lightning.data import AnyDataset
 from lis2_lightning.data.open_raster import Source
 from lis2_lightning.errors import ConfigError
-from lis2_lightning.inference import Map, for_image
+from lis2_lightning.inference import Map, MapRequest, for_image
 from lis2_lightning.report import run_pictures
 from lis2_lightning.running import around_loop, checks, mapping, results, resume, weights
-from lis2_lightning.running.view import TrainerView
+from lis2_lightning.running.view import GlobalConfig, TrainerView
 from lis2_lightning.snapshots import Snapshot, peek
 from lis2_lightning.trackers import Tracker
 from lis2_lightning.training.module import OptimizerCallable, SchedulerCallable
 
 # what shows the default in --help and in a resolved configuration; it is no loss yet
 DEFAULT_LOSS: nn.Module = lazy_instance(nn.BCELoss)
-
-
-class GlobalConfig(dict[str, Any]):
-    """The resolved configuration: every key, plain values, no passwords; it loads back as it is."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """A plain copy (LIS2's name for it)."""
-        return dict(self)
 
 
 class Trainer(TrainerView):
@@ -299,29 +291,39 @@ class Trainer(TrainerView):
         *,
         image: Source | None = None,
         output: str | os.PathLike[str] | None = None,
+        mask: str | os.PathLike[str] | None = None,
+        threshold: float | Literal["auto"] = "auto",
+        stride: int | None = None,
+        dtype: Literal["float32", "uint8"] = "float32",
         overwrite: bool = False,
     ) -> list[Map]:
-        """Map a whole image, and write the map.
+        """Map a whole image; a prediction into a file that was killed goes on when it is repeated.
 
         Args:
             ckpt_path: As for :meth:`validate`.
             image: A path or an array, cut and normalised as in training; by default the image of
                 the test, validation or training set, or each sample where that cuts no image.
-            output: A new file, ``.fits`` or ``.npy``; by default ``prediction`` in the run's
-                folder, where there is none yet, and no file for another image.
-            overwrite: Replace a file that exists.
+            output: A file for the probabilities, in the format of its name; by default
+                ``prediction`` in the run's folder, where there is none yet, and no file for
+                another image.
+            mask: A file for the mask: 1 from the threshold on, else 0, and 255 without data.
+            threshold: In [0, 1]; auto for the one with the best Dice on the validation pixels.
+            stride: Step from one tile to the next, px; that of the data set by default.
+            dtype: What ``output`` holds: probabilities, or bytes from 0 to 254.
+            overwrite: Replace files that exist.
 
         Returns:
-            Probabilities in [0, 1], ``(C, H, W)`` each.
+            Probabilities in [0, 1], ``(C, H, W)`` each: arrays, or what reads ``output`` like one.
 
         Raises:
-            ConfigError: The output cannot or must not be written.
+            ConfigError: A file cannot or must not be written, or there is no threshold.
             DataError: The image cannot be read, or does not fit the network.
             SnapshotError: As for :meth:`validate`.
         """
+        how = {"threshold": threshold, "stride": stride, "dtype": dtype, "overwrite": overwrite}
+        request = MapRequest.of(image=image, output=output, mask=mask, **how)
         run = partial(self._run, "predict", ckpt_path, return_predictions=False)
-        where: dict[str, Any] = {"image": image, "output": output, "overwrite": overwrite}
-        return mapping.predict(self._built, self._settings.run_dir, run, **where)
+        return mapping.predict(self._built, self._settings.run_dir, run, request)
 
     def run_final_evaluation(self, csv_path: str = results.TEST) -> dict[str, float]:
         """Score the best snapshot as :meth:`test` does, or return nothing without a test set.

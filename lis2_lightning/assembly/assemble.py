@@ -35,7 +35,7 @@ from lis2_lightning.data import (
     warn_of_labels,
 )
 from lis2_lightning.errors import ConfigError, one_line
-from lis2_lightning.inference import Segmenter
+from lis2_lightning.inference import Predictions
 from lis2_lightning.models import UNet
 from lis2_lightning.parallel.batchnorm import SharedBatchNorm
 from lis2_lightning.parallel.children import watch_parent
@@ -64,7 +64,7 @@ class Assembly:
     lightning: pl.Trainer
     log: EpochLog
     best: BestSnapshot
-    segmenter: Segmenter
+    predictions: Predictions
     test_results: TestResults
     early_stopper: EarlyStopping | None
     signals: Signals
@@ -83,8 +83,7 @@ def assemble(settings: Settings, config: Mapping[str, Any], *, seed: int) -> Ass
     log, finite, signals, exchange = EpochLog(), StopOnNonFiniteLoss(), Signals(), Exchange()
     snapshots = _snapshots(settings, finite, signals, exchange)
     best = snapshots[0]
-    shown = data.predict
-    segmenter = Segmenter(shown.image if isinstance(shown, TileDataset) else None)
+    predictions = Predictions()
     test_results = TestResults(settings.run_dir / "test_results.csv")
     early_stopper = settings.chosen_stopper()
     tracking = Tracking(
@@ -101,7 +100,7 @@ def assemble(settings: Settings, config: Mapping[str, Any], *, seed: int) -> Ass
         log,
         TilePictures(settings.run_dir),
         test_results,
-        segmenter,
+        predictions,
         *snapshots,
     ]
     callbacks += [early_stopper] if early_stopper is not None else []
@@ -113,7 +112,7 @@ def assemble(settings: Settings, config: Mapping[str, Any], *, seed: int) -> Ass
         lightning=_lightning(settings, config, callbacks, io),
         log=log,
         best=best,
-        segmenter=segmenter,
+        predictions=predictions,
         test_results=test_results,
         early_stopper=early_stopper,
         signals=signals,

@@ -54,15 +54,18 @@ def _locked_file(folder: Path, path: Path) -> IO[bytes]:
         raise ConfigError(
             f"{folder} cannot be locked ({error.strerror}): choose another output_dir or run_name"
         ) from error
-    if _acquire(file):
+    if acquire(file):
         return file
     with file:
         file.seek(0)
         raise _in_use(folder, file.read(1000).decode(errors="replace"))
 
 
-def _acquire(file: IO[bytes]) -> bool:
-    """False where another process holds the lock; true also where there are no locks."""
+def acquire(file: IO[bytes]) -> bool:
+    """Lock an open file for this process, until it closes any descriptor of the file.
+
+    False where another process holds the lock; true also where there are no locks.
+    """
     try:
         fcntl: Any = import_module("fcntl")  # missing on Windows
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -15,10 +15,13 @@ from lightning.pytorch.trainer.states import RunningStage
 from tqdm import tqdm
 
 from lis2_lightning.base.position import epoch_is_whole
+from lis2_lightning.data.datamodule import TileBatches
 
 _log = logging.getLogger("lis2_lightning")
 _RUNNING: Final = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 _DONE: Final = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
+_PX: Final = "px"
+_PIXELS: Final = "{l_bar}{bar}| {n_fmt}/{total_fmt}px [{elapsed}<{remaining}, {rate_fmt}]"
 _REFRESH_S: Final = 0.2  # drawing a bar at each step would double the cost of a small one
 
 
@@ -61,7 +64,9 @@ class ProgressBars(ProgressBar):
         """Show nothing (Lightning calls this in all processes but the main one)."""
         self._is_enabled = False
 
-    def _open(self, title: str, done: int, total: float | None) -> tqdm[Any] | None:
+    def _open(
+        self, title: str, done: int, total: float | None, *, unit: str = "it"
+    ) -> tqdm[Any] | None:
         """A new bar; null where a line in the log takes its place."""
         options: dict[str, Any] = {
             "desc": title,
@@ -71,6 +76,8 @@ class ProgressBars(ProgressBar):
             "mininterval": _REFRESH_S,
             "miniters": 1,
             "bar_format": _RUNNING,
+            "unit": unit,
+            "unit_scale": unit == _PX,
         }
         if self._is_enabled and "ipykernel" in sys.modules:
             above = self._epochs if isinstance(self._epochs, NotebookBar) else None
@@ -103,10 +110,15 @@ class ProgressBars(ProgressBar):
             RunningStage.TESTING: ("test", sum(trainer.num_test_batches)),
             RunningStage.PREDICTING: ("prediction", sum(trainer.num_predict_batches)),
         }[cast("RunningStage", trainer.state.stage)]
-        done, bar = args[2] + 1, self._batches
+        begun, done, unit = args[2], args[2] + 1, "it"
+        mapped = getattr(trainer.predict_dataloaders, "dataset", None)
+        if title == "prediction" and isinstance(mapped, TileBatches):
+            begun, done, total = (_pixels(mapped, num / total) for num in (begun, done, total))
+            unit = _PX
+        bar = self._batches
         if bar is None or bar.desc != f"{title}: " or done < bar.n:  # another loop or epoch
             self._close_batches()
-            bar = self._batches = self._open(title, done - 1, total)
+            bar = self._batches = self._open(title, begun, total, unit=unit)
         if bar is not None:
             _show(bar, done)
 
@@ -134,9 +146,16 @@ class ProgressBars(ProgressBar):
         self._epochs = None
 
 
+def _pixels(mapped: TileBatches, part: float) -> int:
+    """How many pixels of an image are mapped after a part of the batches."""
+    height, width = mapped.tiles.image_shape
+    return round(height * width * (mapped.done + (1 - mapped.done) * part))
+
+
 def _show(bar: tqdm[Any], done: int) -> None:
     """Advance a bar; it is drawn when it is complete, or some time after it was drawn last."""
-    bar.bar_format = _DONE if done == bar.total else _RUNNING
+    running = _PIXELS if bar.unit == _PX else _RUNNING
+    bar.bar_format = _DONE if done == bar.total and bar.unit != _PX else running
     bar.update(done - bar.n)
     if done == bar.total:
         bar.refresh()

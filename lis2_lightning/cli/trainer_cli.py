@@ -22,8 +22,9 @@ from lis2_lightning.config.arguments import HELP
 from lis2_lightning.config.names import KINDS, LIGHTNING_KINDS, class_path
 from lis2_lightning.errors import ConfigError, SnapshotError, did_you_mean
 from lis2_lightning.evaluation.verify_resume import verify_resume
-from lis2_lightning.inference import data_of_image, default_map_path
+from lis2_lightning.inference import data_of_image
 from lis2_lightning.parallel import is_main
+from lis2_lightning.running.mapping import default_map_path
 from lis2_lightning.snapshots.compare import render_differences
 from lis2_lightning.trainer import Trainer
 
@@ -84,10 +85,30 @@ def _predict(config: dict[str, Any], options: Options) -> Answer:
     image, output = options["image"], options["output"]
     if image and not output:
         raise ConfigError("--image needs --output: name the file of the map, such as map.fits")
+    request = {
+        "mask": options["mask"],
+        "threshold": "auto" if (limit := _number(options, "threshold", float)) is None else limit,
+        "stride": _number(options, "stride", int),
+        "dtype": options["dtype"] or "float32",
+        "overwrite": options["overwrite"],
+    }
     trainer, snapshot = _trainer(config, options["ckpt_path"], command="predict", image=image)
     path = Path(output) if output else _own_map(trainer)
-    maps = trainer.predict(snapshot, output=path, overwrite=options["overwrite"])
-    return Answer("", {"output": path, "shapes": [list(probs.shape) for probs in maps]})
+    maps = trainer.predict(snapshot, output=path, **request)
+    shapes = [list(probs.shape) for probs in maps]
+    return Answer("", {"output": path, "mask": request["mask"], "shapes": shapes})
+
+
+def _number(options: Options, name: str, kind: Callable[[str], float]) -> float | None:
+    """A number that was typed or stands in a file; null for ``auto`` and where there is none."""
+    value = options[name]
+    if value in {None, "auto"}:
+        return None
+    try:
+        return kind(str(value))
+    except ValueError:
+        expected = "a whole number" if kind is int else "a number or auto"
+        raise ConfigError(f"{name} must be {expected}, not {value!r}") from None
 
 
 def _own_map(trainer: Trainer) -> Path:

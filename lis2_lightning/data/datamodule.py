@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import random
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence, Sized
-from typing import Any, Literal, cast
+from collections.abc import Callable, Mapping, Sequence, Sized
+from typing import Any, Literal, NamedTuple, cast
 
 import lightning.pytorch as pl
 import numpy as np
@@ -22,6 +22,7 @@ from lis2_lightning.base.signals import leave_to_main_process
 from lis2_lightning.data.batch import AnyDataset, Batch, KeyedDataset
 from lis2_lightning.data.dealing import Key, KeyedSampler
 from lis2_lightning.data.sampling import random_keys
+from lis2_lightning.data.tiles import TileDataset
 from lis2_lightning.errors import DataError
 
 
@@ -93,6 +94,27 @@ def _seed_all(key: int) -> None:
     torch.manual_seed(key)
 
 
+class Deal(NamedTuple):
+    """What a process is to map: tiles by batches, and the part that is done already, in [0, 1]."""
+
+    batches: Sequence[range]
+    done: float
+
+
+class TileBatches(Dataset[dict[str, Tensor]]):
+    """Whole batches of the tiles of an image, without truth; an index is a range of tiles."""
+
+    def __init__(self, tiles: TileDataset, *, done: float) -> None:
+        self.tiles = tiles
+        self.done = done
+
+    def __getitem__(self, indices: range) -> dict[str, Tensor]:
+        return self.tiles.fetch_unlabelled(np.asarray(indices, np.int64))
+
+    def __len__(self) -> int:
+        return len(self.tiles)
+
+
 def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
     """Stack samples to a batch; a :class:`Batch` is stacked already. ``labelled`` becomes bool."""
     batch = samples.tensors if isinstance(samples, Batch) else _stacked(samples)
@@ -150,6 +172,8 @@ class SegmentationData(pl.LightningDataModule):
         self.val = val
         self.test = test if test is not None else val
         self.predict = predict
+        self.batches_to_map: Callable[[], Deal] | None = None
+        """Deals the tiles of ``predict`` to this process; null for all samples, with truth."""
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
@@ -181,8 +205,20 @@ class SegmentationData(pl.LightningDataModule):
         return self.loader(self.test)
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """Every sample to predict once, in order."""
-        return self.loader(self.predict if self.predict is not None else self.test or self.train)
+        """Every sample to predict once, in order; or the batches of tiles that are to be mapped."""
+        dataset = self.predict if self.predict is not None else self.test or self.train
+        if self.batches_to_map is None:
+            return self.loader(dataset)
+        batches, done = self.batches_to_map()
+        workers = self._workers(len(batches) * self.batch_size)
+        return DataLoader(
+            TileBatches(cast("TileDataset", dataset), done=done),
+            batch_size=None,  # what the sampler yields is a batch
+            sampler=batches,
+            num_workers=workers,
+            worker_init_fn=leave_to_main_process,
+            generator=torch.Generator().manual_seed(self.seed),
+        )
 
     def loader(self, dataset: AnyDataset, *, shuffle: bool = False) -> DataLoader[Any]:
         """A loader of this process's share of a data set."""

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from lis2_lightning.data.augment import Augmentation, augment
 from lis2_lightning.data.batch import Batch, KeyedDataset
 from lis2_lightning.data.legend import Labels, Legend, Positive
 from lis2_lightning.data.normalize import Normalization, check_normalization, normalize
 from lis2_lightning.data.open_raster import Raster, Source, open_raster
+from lis2_lightning.data.rasters.padded import padded
 from lis2_lightning.data.truth import Truth, count, has_data
 from lis2_lightning.errors import ConfigError, DataError
 from lis2_lightning.tiling import Areas, Tile, assign_folds
@@ -132,17 +134,39 @@ class TileDataset(KeyedDataset):
         values = self.image.read_many(tops, lefts, self.size)
         target, labelled = self._truth.read_many(tops, lefts, self.size)
         labelled &= has_data(values)
-        patch = normalize(values, self.normalization)  # in place: what is missing becomes 0
+        shown = self._shown(corners, values)
+        arrays = {"patch": shown.pop("patch"), "target": target, "labelled": labelled, **shown}
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        return Batch(augment(tensors, keys, self.data_augmentations))
+
+    def fetch_unlabelled(self, indices: NDArray[np.int64]) -> dict[str, Tensor]:
+        """Cut many tiles for a network that is not trained: the truth is not read.
+
+        Returns:
+            `patch`, `positions` and `corner` of the samples; and `gaps` `(B, 1, H, W)` bool, where
+            the image or `missing` has no data, unless there is none.
+        """
+        corners = self._corners(indices)
+        tops, lefts = np.ascontiguousarray(corners.T)
+        values = self.image.read_many(tops, lefts, self.size)
+        gaps = ~has_data(values)
+        if (missing := self._truth.is_missing(tops, lefts, self.size)) is not None:
+            gaps |= missing
+        arrays = self._shown(corners, values) | ({"gaps": gaps} if gaps.any() else {})
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        keys = np.zeros(len(indices), np.uint64)  # of no effect on what is not random
+        return augment(tensors, keys, self.data_augmentations)
+
+    def _shown(
+        self, corners: NDArray[np.int64], values: NDArray[np.float32]
+    ) -> dict[str, NDArray[Any]]:
+        """What a network is shown of tiles; the values are normalised in place."""
         positions = np.stack((corners, corners + self.size), axis=-1)[..., None]
-        arrays = {
-            "patch": patch,
-            "target": target,
-            "labelled": labelled,
+        return {
+            "patch": normalize(values, self.normalization),  # what is missing becomes 0
             "positions": positions.astype(np.float32),
             "corner": corners,
         }
-        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        return Batch(augment(tensors, keys, self.data_augmentations))
 
     @property
     def image_shape(self) -> tuple[int, int]:
@@ -168,15 +192,15 @@ class TileDataset(KeyedDataset):
         Args:
             stride: Step from one tile to the next, px; that of this data set by default.
             image: Another image, whose tiles are cut and normalised as those of this one; nothing
-                in it is labelled.
+                in it is labelled. One that is smaller than a tile is padded with NaN.
 
         Raises:
             ConfigError: The stride is below 1 or larger than a tile.
-            DataError: The other image cannot be read, or is smaller than a tile.
+            DataError: The other image cannot be read.
         """
         whole = copy.copy(self)
         if image is not None:
-            whole.image = open_raster(image)
+            whole.image = padded(open_raster(image), self.size)
             whole._truth = _no_truth(whole.image)  # noqa: SLF001 - a copy of this object
             whole.num_without_data, whole.has_positive = 0, True
         whole.stride = self.stride if stride is None else stride
@@ -238,7 +262,8 @@ class TileDataset(KeyedDataset):
 class ImageTiles(TileDataset):
     """All tiles of an image without truth, for prediction: no pixel of a sample is labelled.
 
-    Arguments, samples and errors are those of :class:`TileDataset`.
+    Arguments, samples and errors are those of :class:`TileDataset`. An image that is smaller than
+    a tile is padded with NaN.
 
     >>> tiles = ImageTiles(np.ones((65, 64)), size=32)
     >>> len(tiles), bool(tiles[0]["labelled"].any())
@@ -255,7 +280,7 @@ class ImageTiles(TileDataset):
         data_augmentations: Sequence[Augmentation] | None = None,
     ) -> None:
         check_normalization(normalization)
-        self.image = open_raster(image)
+        self.image = padded(open_raster(image), size)
         self.size = size
         self.stride = max(1, size // 2) if stride is None else stride
         self.normalization = normalization

@@ -79,6 +79,16 @@ class Truth:
         others = (r if r is None else r.read_many(tops, lefts, size) for r in self._others)
         return _known(self.legend.decode(self.target.read_many(tops, lefts, size)), *others)
 
+    def is_missing(
+        self, tops: NDArray[np.int64], lefts: NDArray[np.int64], size: int
+    ) -> NDArray[np.bool_] | None:
+        """Where `missing` says so for all channels, `(N, 1, size, size)`; null without this map."""
+        missing = self._others[1]
+        if missing is None:
+            return None
+        values = missing.read_many(tops, lefts, size)
+        return np.logical_and.reduce(~(values > 0), axis=1, keepdims=True)
+
 
 def has_data(image: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Which pixels of `(..., C, h, w)` are finite numbers in all channels, `(..., 1, h, w)`."""

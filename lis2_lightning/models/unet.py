@@ -101,6 +101,11 @@ class UNet(nn.Module):
         encoder = None if self.encoder is None else self.encoder.lis2_config
         return config if encoder is None else {**config, "encoder": encoder}
 
+    @property
+    def least_side(self) -> int:
+        """The least side of an image, px: that of one pixel in the innermost block."""
+        return int(2**self.num_blocks)
+
     def extra_channels(self, place: str) -> int:
         """The channels that the position encoding adds at a place: before, middle or after."""
         if self.encoder is None or place != self.encoder_cat_position:

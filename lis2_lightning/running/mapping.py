@@ -1,21 +1,23 @@
-"""A prediction around Lightning's loop: which image, into which file."""
+"""A prediction around Lightning's loop: which image, into which files."""
 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
+import numpy as np
+
 from lis2_lightning.assembly.assemble import Assembly
-from lis2_lightning.base.files import shown
+from lis2_lightning.base.files import atomic, shown
 from lis2_lightning.callbacks.run_folder import make_folder
 from lis2_lightning.data import AnyDataset, TileDataset, first_batch, tile_parts
-from lis2_lightning.data.open_raster import Source
+from lis2_lightning.data.rasters.padded import unpadded
 from lis2_lightning.errors import ConfigError, DataError, one_line
-from lis2_lightning.inference import Map, check_map_path, default_map_path, write_maps
+from lis2_lightning.inference import Map, MapJob, MapRequest, check_path
 from lis2_lightning.running.around_loop import trial
 from lis2_lightning.training.module import SegmentationModule
 
@@ -23,85 +25,158 @@ _log = logging.getLogger("lis2_lightning")
 
 
 def predict(
-    built: Assembly,
-    folder: Path,
-    run: Callable[[], None],
-    *,
-    image: Source | None,
-    output: str | os.PathLike[str] | None,
-    overwrite: bool,
+    built: Assembly, folder: Path, run: Callable[[], None], request: MapRequest
 ) -> list[Map]:
-    """Map the configured image, or another one, in place of it; see ``Trainer.predict``.
+    """Map the configured image, or another one in place of it; see ``Trainer.predict``.
 
     ``folder`` is that of the run, and ``run`` runs the loop.
     """
-    with _instead(built, image) as dataset:
-        _check_network(built.module, dataset)
-        path = None if output is None else Path(output).expanduser()
-        kept = ""
-        if path is None and image is None:
-            path = default_map_path(dataset, folder)
-            if path.exists() and not overwrite:
-                kept = f"; {shown(path)} stays as it is: overwrite=True replaces it"
-                path = None
-        if path is not None:
-            if path.absolute().parent == folder.absolute():
-                make_folder(folder)
-            check_map_path(path, dataset, overwrite=overwrite)
-        _log.info(
-            "mapping %s%s%s", _described(dataset), f" into {shown(path)}" if path else "", kept
-        )
+    configured = built.data.predict
+    dataset = built.data.predict = _dataset(built, request)
+    try:
+        channels = _check_network(built.module, dataset)
+        request = _with_own_output(request, dataset, folder)
+        if isinstance(dataset, TileDataset):
+            return _map_image(built, dataset, run, request, channels=channels)
+        return _map_samples(built, dataset, run, request)
+    finally:
+        built.data.predict = configured
+
+
+def default_map_path(dataset: AnyDataset | None, folder: Path) -> Path:
+    """The file of a run's own map: FITS where the image is FITS, else ``.npy``."""
+    has_coordinates = getattr(getattr(dataset, "image", None), "cards", None) is not None
+    return folder / ("prediction.fits" if has_coordinates else "prediction.npy")
+
+
+def _map_image(
+    built: Assembly,
+    tiles: TileDataset,
+    run: Callable[[], None],
+    request: MapRequest,
+    *,
+    channels: int,
+) -> list[Map]:
+    batch_size = built.data.batch_size
+    job = MapJob(tiles, request, channels=channels, batch_size=batch_size)
+    _say_begun(tiles, request)
+    with _at_work(built, job):
         run()
-        maps = built.segmenter.maps
-        if path is not None and built.lightning.is_global_zero:
-            write_maps(maps, dataset, path)
+        return built.predictions.maps
+
+
+def _map_samples(
+    built: Assembly, dataset: AnyDataset, run: Callable[[], None], request: MapRequest
+) -> list[Map]:
+    """Map each sample, into one array."""
+    if request != MapRequest(output=request.output, overwrite=request.overwrite):
+        raise ConfigError(
+            f"{type(dataset).__name__} has no image to be mapped, and its samples have neither "
+            "mask nor stride nor dtype: use a TileDataset, or leave these options out"
+        )
+    path = request.output
+    if path is not None:
+        if path.suffix != ".npy":
+            raise ConfigError(f"{path} has no known format for maps of samples: name it .npy")
+        check_path(path, None, channels=1)
+        if path.exists() and not request.overwrite:
+            raise ConfigError(
+                f"{path} exists already: replace it with overwrite=True (--overwrite)"
+            )
+    _say_begun(dataset, request)
+    run()
+    maps = built.predictions.maps
+    if path is not None and built.lightning.is_global_zero:
+        with atomic(path) as file:
+            np.save(file, np.stack([np.asarray(map_) for map_ in maps]))
+        _log.info("the map is in %s", shown(path))
     return maps
 
 
 @contextmanager
-def _instead(built: Assembly, image: Source | None) -> Iterator[AnyDataset]:
+def _at_work(built: Assembly, job: MapJob) -> Iterator[None]:
+    data, predictions = built.data, built.predictions
+    data.batches_to_map, predictions.job = lambda: job.deal(built.lightning), job
+    try:
+        yield
+    finally:
+        data.batches_to_map = predictions.job = None
+        job.rows.close()
+
+
+def _dataset(built: Assembly, request: MapRequest) -> AnyDataset:
     """The data set that is mapped: that of the run, or one of another image cut like it."""
-    data, segmenter = built.data, built.segmenter
-    configured, own = data.predict, segmenter.image
-    shown = cast("AnyDataset", configured)  # a run's data always has it
+    configured = cast("AnyDataset", built.data.predict)  # a run's data always has it
     parts = [part for part, _ in tile_parts(configured)]
-    if image is not None:
-        if not parts:
-            raise ConfigError(
-                f"{type(configured).__name__} does not say how tiles are cut from another image: "
-                "use a TileDataset"
-            )
-        shown = data.predict = parts[0].whole_image(image=image)
-        segmenter.image = shown.image
-    elif parts and not isinstance(configured, TileDataset):
+    if request.image is not None and not parts:
+        raise ConfigError(
+            f"{type(configured).__name__} does not say how tiles are cut from another image: "
+            "use a TileDataset"
+        )
+    if request.image is not None:
+        return parts[0].whole_image(request.stride, image=request.image)
+    if parts and not isinstance(configured, TileDataset):
         sources = ", ".join(dict.fromkeys(part.image.source for part in parts))
         raise ConfigError(
             f"{type(configured).__name__} holds tiles of {sources}, and a map is of one whole "
             "image: name it, as in predict(image=...) or --image"
         )
-    try:
-        yield shown
-    finally:
-        data.predict, segmenter.image = configured, own
+    is_other_stride = isinstance(configured, TileDataset) and request.stride is not None
+    return parts[0].whole_image(request.stride) if is_other_stride else configured
+
+
+def _with_own_output(request: MapRequest, dataset: AnyDataset, folder: Path) -> MapRequest:
+    """The request, with a file in the run's folder where its own image has none yet."""
+    if request.output is None and request.image is None:
+        path = default_map_path(dataset, folder)
+        if not path.exists() or request.overwrite:
+            request = replace(request, output=path)
+        else:
+            _log.info("%s stays as it is: overwrite=True replaces it", shown(path))
+    if any(path.absolute().parent == folder.absolute() for path in request.paths):
+        make_folder(folder)
+    return request
+
+
+def _say_begun(dataset: AnyDataset, request: MapRequest) -> None:
+    files = " and ".join(map(shown, request.paths))
+    _log.info("mapping %s%s", _described(dataset), f" into {files}" if files else "")
 
 
 def _described(dataset: AnyDataset) -> str:
     if not isinstance(dataset, TileDataset):
         return f"the samples of {type(dataset).__name__}"
-    height, width = dataset.image_shape
+    _, height, width = unpadded(dataset.image).shape
     return f"{dataset.image.source} ({height} x {width} px)"
 
 
-def _check_network(module: SegmentationModule, dataset: AnyDataset) -> None:
-    """Try the network on a tile: another number of channels is refused before any work."""
+def _check_network(module: SegmentationModule, dataset: AnyDataset) -> int:
+    """Try the network on a tile before any work, and return the channels of its maps.
+
+    Raises:
+        DataError: It takes other channels, or the image is smaller than its least side.
+    """
+    network = type(module.model).__name__
+    least = getattr(module.model, "least_side", 0)
+    if isinstance(dataset, TileDataset) and min(unpadded(dataset.image).shape[1:]) < least:
+        raise DataError(
+            f"{_described(dataset)} is smaller than {least} px, the least side of an image for "
+            f"{network}: choose a larger image"
+        )
     batch = first_batch(dataset)
+    channels, *sides = batch["patch"].shape[1:]
+    shape = f"{channels} channel{'s' * (channels > 1)} of {' x '.join(map(str, sides))} px"
     try:
         with trial(module):
-            module(batch)
+            output = module(batch)
     except (RuntimeError, TypeError, DataError) as error:
-        channels, *sides = batch["patch"].shape[1:]
         raise DataError(
-            f"{type(module.model).__name__} takes no tiles of {_described(dataset)}, which have "
-            f"{channels} channel{'s' * (channels > 1)} of {' x '.join(map(str, sides))} px: "
+            f"{network} takes no tiles of {_described(dataset)}, which have {shape}: "
             f"{one_line(error)}"
         ) from error
+    if isinstance(dataset, TileDataset) and list(output.shape[2:]) != sides:
+        raise DataError(
+            f"{network} makes maps of shape {tuple(output.shape[1:])} of tiles with {shape}: a "
+            "map must have the height and width of its tile"
+        )
+    return int(output.shape[1])

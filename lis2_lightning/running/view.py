@@ -21,6 +21,14 @@ from lis2_lightning.snapshots import Snapshot
 from lis2_lightning.training.module import SegmentationModule
 
 
+class GlobalConfig(dict[str, Any]):
+    """The resolved configuration: every key, plain values, no passwords; it loads back as it is."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain copy (LIS2's name for it)."""
+        return dict(self)
+
+
 class TrainerView:
     """The read-only attributes of a trainer."""
 

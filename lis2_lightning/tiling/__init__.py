@@ -2,5 +2,6 @@
 
 from lis2_lightning.tiling.folds import Areas, assign_folds, shared_pixel
 from lis2_lightning.tiling.grid import Lattice, Tile
+from lis2_lightning.tiling.shares import Blocks
 
-__all__ = ["Areas", "Lattice", "Tile", "assign_folds", "shared_pixel"]
+__all__ = ["Areas", "Blocks", "Lattice", "Tile", "assign_folds", "shared_pixel"]

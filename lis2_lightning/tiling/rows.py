@@ -108,10 +108,9 @@ class RowStitcher:
     def _add_row(self, lefts: NDArray[np.integer], maps: NDArray[Any]) -> None:
         """Add tiles that begin at the first open row."""
         height, width = maps.shape[2:]
-        more = height - len(self._weights)
-        if more > 0:
-            self._sums = np.pad(self._sums, ((0, 0), (0, more), (0, 0)))
-            self._weights = np.pad(self._weights, ((0, more), (0, 0)))
+        if height > len(self._weights):
+            self._sums = _grown(self._sums, height)
+            self._weights = _grown(self._weights, height)
         rows, columns = _weights(height, self.blend), _weights(width, self.blend)
         window, weighted = np.outer(rows, columns), np.empty(maps.shape[1:])
         along = np.zeros(self.width)
@@ -142,6 +141,13 @@ class RowStitcher:
                 f"a tile of {maps.shape[2]} x {maps.shape[3]} px crosses the sides of an image "
                 f"that is {self.width} px wide"
             )
+
+
+def _grown(held: NDArray[np.float64], num_rows: int) -> NDArray[np.float64]:
+    """Rows, ``(..., rows, W)``, with zeros below them."""
+    grown = np.zeros((*held.shape[:-2], num_rows, held.shape[-1]))
+    grown[..., : held.shape[-2], :] = held
+    return grown
 
 
 def _as_array(probabilities: Tensor | NDArray[Any]) -> NDArray[Any]:

@@ -15,9 +15,10 @@ import torch
 import yaml
 from numpy.typing import NDArray
 
-from lis2_lightning import Trainer
+from lis2_lightning import Segmenter, SnapshotError, Trainer
 from lis2_lightning.data.open_raster import open_raster
-from lis2_lightning.snapshots import read_snapshot
+from lis2_lightning.snapshots import read_snapshot, write_snapshot
+from lis2_lightning.snapshots.describe import summary
 
 fits = pytest.importorskip("astropy.io.fits")
 WCS = pytest.importorskip("astropy.wcs").WCS
@@ -25,6 +26,7 @@ Typed = Callable[..., tuple[int, str, str]]
 Contents = Callable[[Path], dict[str, bytes]]
 Finished = tuple[Path, dict[str, Any]]
 Values = NDArray[np.float32]
+CONFIG = Path(__file__).parents[2] / "configs" / "predict.yaml"
 SIZE, STRIDE, MEAN, STD = 16, 6, 1.5, 0.7
 CARDS = {
     "CTYPE1": "GLON-CAR",
@@ -166,7 +168,92 @@ def test_the_map_is_written_in_the_format_of_its_name(elsewhere: Path, typed: Ty
 def test_json_names_the_file_of_the_map(elsewhere: Path, typed: Typed) -> None:
     words = ["--ckpt_path", elsewhere, "--image", "other.fits", "--output", "map.npy"]
     code, output, _ = typed("predict", *words, "--json")
-    assert (code, json.loads(output)) == (0, {"output": "map.npy", "shapes": [[1, 50, 70]]})
+    assert (code, json.loads(output)) == (
+        0,
+        {"output": "map.npy", "mask": None, "shapes": [[1, 50, 70]]},
+    )
+
+
+def test_the_shipped_configuration_maps_an_image_with_its_mask(
+    elsewhere: Path, typed: Typed
+) -> None:
+    Path("runs/demo").mkdir(parents=True)
+    shutil.copy("best.pt", "runs/demo/best.pt")
+    code, _, error = typed("predict", "--config", CONFIG)
+    assert code == 0, error
+    threshold = summary(elsewhere / "best.pt")["threshold"]
+    probability, mask = fits.getdata("map.fits"), fits.getdata("mask.fits")
+    np.testing.assert_array_equal(mask, probability >= np.float32(threshold))
+    assert 0 < mask.mean() < 1
+    assert fits.getheader("mask.fits")["THRESH"] == pytest.approx(threshold)
+    sky_of = [WCS(fits.getheader(name)) for name in ("other.fits", "mask.fits")]
+    positions = [wcs.wcs_pix2world(np.arange(9), np.arange(9), 0) for wcs in sky_of]
+    np.testing.assert_array_equal(positions[0], positions[1])
+
+
+def test_stride_threshold_and_type_are_those_that_are_typed(elsewhere: Path, typed: Typed) -> None:
+    words = ["--ckpt_path", elsewhere / "best.pt", "--image", "other.fits"]
+    assert typed("predict", *words, "--output", "usual.npy", "--stride", "6")[0] == 0
+    assert typed("predict", *words, "--output", "own.npy")[0] == 0
+    more = ["--mask", "mask.npy", "--threshold", "0.25", "--dtype", "uint8"]
+    assert typed("predict", *words, "--output", "wide.npy", "--stride", "16", *more)[0] == 0
+    usual, own, wide, mask = (np.load(f"{name}.npy") for name in ("usual", "own", "wide", "mask"))
+    np.testing.assert_array_equal(usual, own)
+    assert wide.dtype == mask.dtype == np.uint8
+    assert 0 < np.abs(wide / 254 - own).max() < 0.5
+    assert np.abs((wide / 254 >= 0.25) ^ mask.astype(bool)).mean() < 0.02
+
+
+def test_a_segmenter_needs_nothing_but_the_snapshot(
+    elsewhere: Path, contents: Contents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = contents(elsewhere)
+    segmenter = Segmenter.from_snapshot("best.pt", num_workers=0)
+    image = fits.getdata("other.fits").astype(np.float32)
+    (elsewhere / "other").mkdir()
+    monkeypatch.chdir("other")
+    probability = segmenter.segment(image)
+    assert contents(elsewhere) == before
+    assert isinstance(probability, np.ndarray)
+    np.testing.assert_allclose(probability[0], slow_map(elsewhere / "best.pt", image), atol=1e-6)
+    lazy = segmenter.segment(elsewhere / "other.fits", output="map.fits", mask="mask.fits")
+    assert not isinstance(lazy, np.ndarray)
+    assert lazy.shape == (1, 50, 70)
+    np.testing.assert_array_equal(np.asarray(lazy), probability)
+    np.testing.assert_array_equal(lazy[0, 3:9, ::2], probability[0, 3:9, ::2])
+    np.testing.assert_array_equal(segmenter.segment(image.T.copy()).shape, (1, 70, 50))
+    with pytest.raises(SnapshotError, match=r"other\.fits is no snapshot"):
+        Segmenter.from_snapshot(elsewhere / "other.fits")
+
+
+def test_too_little_space_is_told_with_both_figures(
+    elsewhere: Path, typed: Typed, contents: Contents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = contents(elsewhere)
+    usage = shutil.disk_usage(elsewhere)._replace(free=20_000)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    words = ["--ckpt_path", "best.pt", "--image", "other.fits", "--output", "map.npy"]
+    code, _, error = typed("predict", *words, "--mask", "mask.npy")
+    assert (code, error.count("\n")) == (2, 1)
+    # rows and map of 50 x 70 px in four bytes each, the mask in one
+    assert "the map needs 31." in error
+    assert "where 20 kB are free" in error
+    assert contents(elsewhere) == before
+
+
+def test_a_snapshot_without_a_threshold_says_so_before_the_first_tile(
+    elsewhere: Path, typed: Typed, contents: Contents
+) -> None:
+    snapshot = read_snapshot("best.pt")
+    snapshot["LIGHTNING"]["checkpoint"].pop("threshold")
+    write_snapshot(snapshot, elsewhere / "best.pt")
+    before = contents(elsewhere)
+    words = ["--ckpt_path", "best.pt", "--image", "other.fits", "--output", "map.npy"]
+    code, _, error = typed("predict", *words, "--mask", "mask.npy")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "the snapshot has no threshold" in error
+    assert contents(elsewhere) == before
+    assert typed("predict", *words, "--mask", "mask.npy", "--threshold", "0.5")[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -182,7 +269,7 @@ def test_json_names_the_file_of_the_map(elsewhere: Path, typed: Typed) -> None:
             "--image colour.npy",
             "no tiles of colour.npy (30 x 30 px), which have 2 channels of 16 x 16",
         ),
-        ("--image small.npy", "of 9 x 40 px"),
+        ("--image small.npy", "small.npy (1 x 40 px) is smaller than 2 px, the least side of"),
         ("--image gone.fits", "gone.fits does not exist"),
         ("--image best.pt", "best.pt has no known"),
         ("--ckpt_path gone.pt", "there is no snapshot gone.pt"),
@@ -190,6 +277,17 @@ def test_json_names_the_file_of_the_map(elsewhere: Path, typed: Typed) -> None:
         ("--ckpt_path folder.npy", "the folder folder.npy holds no best.pt"),
         ("--ckpt_path best", "add --config, or --ckpt_path with a snapshot"),
         ("--overwrite=no", "--overwrite takes no value"),
+        ("--mask taken.npy", "taken.npy exists already"),
+        ("--mask mask.xyz", "mask.xyz has no known format of a map"),
+        ("--mask map.fits", "output and mask are both map.fits"),
+        ("--mask no/mask.npy", "the folder of no/mask.npy does not exist"),
+        ("--mask mask.npy --threshold 1.5", "threshold must be auto or in [0, 1], not 1.5"),
+        ("--mask mask.npy --threshold many", "threshold must be a number or auto, not 'many'"),
+        ("--threshold 0.5", "threshold is where a mask is cut: name its file with mask"),
+        ("--stride 0", "stride must be at least 1 px, not 0"),
+        ("--stride 1.5", "stride must be a whole number, not '1.5'"),
+        ("--stride 17", "a stride of 17 px leaves gaps between tiles of 16 px"),
+        ("--dtype int8", "dtype must be float32 or uint8, not 'int8'"),
     ],
 )
 def test_what_cannot_be_mapped_is_one_sentence_and_leaves_nothing_behind(
@@ -198,7 +296,7 @@ def test_what_cannot_be_mapped_is_one_sentence_and_leaves_nothing_behind(
     Path("taken.npy").touch()
     Path("folder.npy").mkdir()
     np.save("colour.npy", np.ones((2, 30, 30), np.float32))
-    np.save("small.npy", np.ones((9, 40), np.float32))
+    np.save("small.npy", np.ones((1, 40), np.float32))
     before, folders = contents(elsewhere), sorted(elsewhere.rglob("*"))
     usual = ["--ckpt_path", "best.pt", "--image", "other.fits", "--output", "map.fits"]
     code, output, error = typed("predict", *usual, *words.split())

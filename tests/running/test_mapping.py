@@ -108,8 +108,8 @@ def test_what_does_not_fit_is_refused_before_any_work(copied: Path, tmp_path: Pa
     trainer = Trainer.from_snapshot(best)
     with pytest.raises(DataError, match=r"an array in memory .* which have 2 channels of 16 x 16"):
         trainer.predict(best, image=np.ones((2, 40, 40), np.float32), output=tmp_path / "map.npy")
-    with pytest.raises(DataError, match="a tile of 16 px does not fit an image of 9 x 40 px"):
-        trainer.predict(best, image=np.ones((9, 40), np.float32), output=tmp_path / "map.npy")
+    with pytest.raises(DataError, match=r"1 x 40 px\) is smaller than 2 px, the least side"):
+        trainer.predict(best, image=np.ones((1, 40), np.float32), output=tmp_path / "map.npy")
     assert not (tmp_path / "map.npy").exists()
     assert trainer.predict(best, output=tmp_path / "map.npy")[0].shape == (1, 128, 128)
 
@@ -153,7 +153,7 @@ def test_a_large_image_has_no_map_and_no_picture_which_is_told(
 def test_a_map_is_nan_where_its_image_has_no_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: pytest.LogCaptureFixture, channels: int
 ) -> None:
-    monkeypatch.setattr("lis2_lightning.inference.segmenter.STRIP", 7)
+    monkeypatch.setattr("lis2_lightning.inference.map_files._STRIP", 7)
     image = np.stack([image_of(40, 70)] * channels)
     gaps = np.zeros((40, 70), bool)
     gaps[3:30, 11:19] = gaps[38, 60] = True

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lis2_lightning.data.rasters.address import Address
 from lis2_lightning.data.rasters.contract import (
+    LazyArray,
     OpenedLate,
     channels_first,
     check_inside,
@@ -25,7 +26,7 @@ from lis2_lightning.errors import DataError
 from lis2_lightning.tiling.grid import Tile
 
 
-class ArrayRaster:
+class ArrayRaster(LazyArray):
     """An array in memory, ``(H, W)`` or ``(C, H, W)``; it is not copied."""
 
     def __init__(self, array: NDArray[Any], *, source: str = "an array in memory") -> None:

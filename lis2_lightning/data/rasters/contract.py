@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +62,42 @@ class Raster(Protocol):
         ...
 
 
+class LazyArray:
+    """What a raster is to NumPy: an index reads what it selects, ``np.asarray`` reads all of it.
+
+    An index has a number or a slice for each axis, as ``[0]`` or ``[:, 5:9, ::2]``; values are
+    float32.
+    """
+
+    shape: tuple[int, int, int]
+
+    def __getitem__(self, index: Any) -> NDArray[np.float32]:
+        axes: list[Any] = list(index) if isinstance(index, tuple) else [index]
+        channels, *sides = axes + [slice(None)] * (3 - len(axes))
+        _, height, width = self.shape
+        rows, columns = np.arange(height)[sides[0]], np.arange(width)[sides[1]]
+        (top, num_rows), (left, num_columns) = _extent(rows), _extent(columns)
+        tile = Tile(top, left, num_rows, num_columns)
+        values = cast("Raster", self).read(tile)[channels]
+        return values[..., rows - top, :][..., columns - left]
+
+    def __array__(
+        self,
+        dtype: np.dtype[Any] | None = None,
+        copy: bool | None = None,  # noqa: FBT001 - NumPy's
+    ) -> NDArray[Any]:
+        if copy is False:
+            raise ValueError("a raster is read from its file, which is always a copy")
+        whole = cast("Raster", self).read(Tile(0, 0, *self.shape[1:]))
+        return whole.astype(dtype or np.float32, copy=False)
+
+
+def _extent(places: NDArray[np.int64]) -> tuple[int, int]:
+    """The first of some rows or columns, and how many lie up to the last; 1 if there are none."""
+    first = int(places.min()) if places.size else 0
+    return first, int(places.max()) - first + 1 if places.size else 1
+
+
 class OpenedLate(ABC):
     """Holds a handle that is opened at the first use in each process and never pickled."""
 
@@ -98,7 +134,7 @@ class OpenedLate(ABC):
         return {**self.__dict__, "_handle": None}
 
 
-class SlicedRaster(OpenedLate):
+class SlicedRaster(OpenedLate, LazyArray):
     """A raster whose file is read slice by slice; each format fills an array from a corner on."""
 
     block = (1, 1)

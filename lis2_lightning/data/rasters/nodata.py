@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from lis2_lightning.data.rasters.arrays import ArrayRaster
-from lis2_lightning.data.rasters.contract import Raster
+from lis2_lightning.data.rasters.contract import LazyArray, Raster
 from lis2_lightning.tiling.grid import Tile
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class MaskedRaster:
+class MaskedRaster(LazyArray):
     """An image that is NaN where a mask, of one channel or as many as the image, is 0."""
 
-    image: Raster
-    mask: Raster
-
-    @property
-    def source(self) -> str:
-        """The name of the image."""
-        return self.image.source
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width."""
-        return self.image.shape
+    def __init__(self, image: Raster, mask: Raster) -> None:
+        self.image, self.mask = image, mask
+        self.source, self.shape = image.source, image.shape
 
     def read(self, tile: Tile) -> NDArray[np.float32]:
         """Read one rectangle, ``(C, height, width)``."""

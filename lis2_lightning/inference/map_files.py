@@ -1,0 +1,226 @@
+"""The files of a map: refused before there is a map, written from its finished rows."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lis2_lightning.base.files import size_text
+from lis2_lightning.data import Raster
+from lis2_lightning.data.open_raster import Source
+from lis2_lightning.data.rasters.address import parse_address
+from lis2_lightning.errors import ConfigError, DataError
+from lis2_lightning.inference.formats import check_format, new_map, num_bytes
+from lis2_lightning.inference.scratch import Rows, RowsOnDisk, Shape
+from lis2_lightning.parallel import is_main
+
+_STRIP: Final = 256  # rows converted at once
+_NO_DATA: Final = 255  # in a file of bytes
+_SCALE: Final = 254  # the byte of probability 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapRequest:
+    """What is asked of a prediction.
+
+    Raises:
+        ConfigError: A value is out of range, or two of them contradict each other.
+    """
+
+    image: Source | None = None
+    """Another image than that of the run."""
+    output: Path | None = None
+    """The file of the probabilities."""
+    mask: Path | None = None
+    """The file of the mask: 1 where the probability is at least the threshold, else 0."""
+    threshold: float | Literal["auto"] = "auto"
+    """Where the mask is cut, in [0, 1]; or the best one on the run's validation pixels."""
+    stride: int | None = None
+    """Step from one tile to the next, px; that of the run by default."""
+    dtype: Literal["float32", "uint8"] = "float32"
+    """What ``output`` holds: probabilities, or bytes."""
+    overwrite: bool = False
+    """Whether files that exist are replaced."""
+
+    def __post_init__(self) -> None:
+        if self.dtype not in {"float32", "uint8"}:
+            raise ConfigError(f"dtype must be float32 or uint8, not {self.dtype!r}")
+        is_number = isinstance(self.threshold, int | float) and not isinstance(self.threshold, bool)
+        if self.threshold != "auto" and not (is_number and 0 <= float(self.threshold) <= 1):
+            raise ConfigError(f"threshold must be auto or in [0, 1], not {self.threshold!r}")
+        if self.threshold != "auto" and self.mask is None:
+            raise ConfigError("threshold is where a mask is cut: name its file with mask")
+        if self.dtype != "float32" and self.output is None:
+            raise ConfigError(f"dtype {self.dtype} is that of a file: name it with output")
+        if self.mask is not None and self.mask == self.output:
+            raise ConfigError(f"output and mask are both {self.mask}: name two files")
+        if self.stride is not None and self.stride < 1:
+            raise ConfigError(f"stride must be at least 1 px, not {self.stride}")
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        output: str | os.PathLike[str] | None,
+        mask: str | os.PathLike[str] | None,
+        **others: Any,
+    ) -> Self:
+        """The request of a caller, whose paths may be text and begin with a tilde."""
+        first, second = (None if p is None else Path(p).expanduser() for p in (output, mask))
+        return cls(output=first, mask=second, **others)
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files that are written."""
+        return [path for path in (self.output, self.mask) if path is not None]
+
+
+class MapFiles:
+    """Writes the files of a map.
+
+    Args:
+        request: Which they are.
+        shape: That of the map, ``(C, H, W)``.
+        like: The image, or null.
+
+    Raises:
+        ConfigError: A format is unknown, a folder is not there or cannot be written, a file is the
+            image itself or exists, or there is too little space.
+    """
+
+    def __init__(self, request: MapRequest, shape: Shape, like: Raster | None) -> None:
+        self.request = request
+        self.shape = shape
+        self.like = like
+        self.rows = None if request.output is None else RowsOnDisk(request.output, shape)
+        for path in request.paths:
+            check_path(path, like, channels=shape[0])
+        if self.rows is not None and is_main():
+            self.rows.tidy()
+        # a prediction that was stopped at its very end may have written some of its files
+        if self.rows is None or not self.rows.is_begun():
+            self.check_new()
+        self._check_space()
+
+    def check_new(self) -> None:
+        """Refuse files that exist, unless they are to be replaced."""
+        existing = [path for path in self.request.paths if path.exists()]
+        if existing and not self.request.overwrite:
+            raise ConfigError(
+                f"{existing[0]} exists already: choose another output, or replace it with "
+                "--overwrite (overwrite=True in Python)"
+            )
+
+    def write(self, rows: Rows, threshold: float | None) -> int:
+        """Write all files, and return the number of pixels without data.
+
+        Raises:
+            DataError: A file cannot be written.
+        """
+        num_gaps = 0
+        try:
+            with ExitStack() as stack:
+                outputs = [
+                    (stack.enter_context(self._open(path, dtype, header)), convert)
+                    for path, dtype, header, convert in self._plan(threshold)
+                ]
+                for top in range(0, self.shape[1], _STRIP):
+                    band = rows.read(top, min(top + _STRIP, self.shape[1]))
+                    num_gaps += int(np.isnan(band[0]).sum())
+                    for write, convert in outputs:
+                        converted = convert(band)
+                        write(top, converted[0] if len(converted) == 1 else converted)
+        except OSError as error:
+            names = " and ".join(map(str, self.request.paths))
+            raise DataError(f"{names} cannot be written: {error.strerror or error}") from error
+        return num_gaps
+
+    def _plan(self, threshold: float | None) -> Iterator[tuple[Path, str, Mapping[str, Any], Any]]:
+        """Path, type, header and conversion of each file."""
+        output, mask = self.request.output, self.request.mask
+        if mask is not None and threshold is not None:
+            header = {
+                "BLANK": _NO_DATA,
+                "THRESH": (threshold, "1 where the probability is at least"),
+            }
+            yield mask, "uint8", header, lambda band: as_mask(band, threshold)
+        if output is not None:
+            if self.request.dtype == "uint8":
+                header = {"BLANK": _NO_DATA, "BSCALE": 1 / _SCALE, "BZERO": 0.0}
+                yield output, "uint8", header, as_bytes
+            else:
+                yield output, "float32", {}, lambda band: band
+
+    def _open(self, path: Path, dtype: str, header: Mapping[str, Any]) -> Any:
+        shape = self.shape[1:] if self.shape[0] == 1 else self.shape
+        return new_map(path, shape=shape, dtype=np.dtype(dtype), like=self.like, header=header)
+
+    def _check_space(self) -> None:
+        """Refuse to begin what would not fit, as long as nothing else is written."""
+        shape = self.shape[1:] if self.shape[0] == 1 else self.shape
+        needed: dict[int, int] = {}
+        folders: dict[int, Path] = {}
+        for path, dtype, _, _ in self._plan(0.5):
+            device = path.parent.stat().st_dev
+            folders[device] = path.parent
+            size = num_bytes(path, shape=shape, dtype=np.dtype(dtype))
+            needed[device] = needed.get(device, 0) + size
+        if self.rows is not None:
+            needed[self.rows.path.parent.stat().st_dev] += self.rows.num_missing_bytes
+        for device, size in needed.items():
+            free = shutil.disk_usage(folders[device]).free
+            if size > free:
+                raise ConfigError(
+                    f"the map needs {size_text(size)} in {folders[device]}, where "
+                    f"{size_text(free)} are free: choose another folder, or dtype uint8"
+                )
+
+
+def check_path(path: Path, like: Raster | None, *, channels: int) -> None:
+    """Refuse a file that cannot be written, or that is the image itself.
+
+    Raises:
+        ConfigError: Its format is unknown, its folder is not there or cannot be written.
+    """
+    check_format(path, channels=channels, like=like)
+    if not path.parent.is_dir():
+        raise ConfigError(f"the folder of {path} does not exist: make it first")
+    if path.is_dir() and path.suffix != ".zarr":
+        raise ConfigError(f"{path} is a folder: name a file inside it")
+    image = None if like is None else parse_address(like.source).path
+    if image is not None and path.exists() and image.exists() and path.samefile(image):
+        raise ConfigError(f"{path} is the image itself: choose another output")
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()  # it has no name: nothing is left behind
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def as_mask(band: NDArray[np.float32], threshold: float) -> NDArray[np.uint8]:
+    """1 where a probability is at least the threshold, 0 below it, 255 without data.
+
+    >>> as_mask(np.array([0.2, 0.4, np.nan], np.float32), 0.4).tolist()
+    [0, 1, 255]
+    """
+    mask = (band >= np.float32(threshold)).astype(np.uint8)
+    mask[np.isnan(band)] = _NO_DATA
+    return mask
+
+
+def as_bytes(band: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Probabilities as whole numbers from 0 to 254, 255 without data.
+
+    >>> as_bytes(np.array([0, 0.5, 1, np.nan], np.float32)).tolist()
+    [0, 127, 254, 255]
+    """
+    scaled = np.rint(band * np.float32(_SCALE))
+    return np.where(np.isnan(scaled), np.float32(_NO_DATA), scaled).astype(np.uint8)
