@@ -8,11 +8,10 @@ from typing import Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from lis2_lightning.data import AnyDataset, TileDataset
 from lis2_lightning.metrics import PixelMetrics, default_metrics
-from lis2_lightning.parallel import is_main
 from lis2_lightning.parallel.exchange import of_all_processes
 from lis2_lightning.tiling.rows import Band, RowStitcher
 
@@ -54,7 +53,7 @@ class MapScores(nn.Module):
         for places, maps in of_all_processes((corners, _with_truth(batch, probabilities))):
             # other tiles cover no labelled pixel; so do fillers, which are out of order
             kept = maps[:, 2].any(axis=(1, 2, 3))
-            if is_main() and kept.any():
+            if _is_main() and kept.any():
                 self._add(places[kept], maps[kept])
 
     def compute(self) -> dict[str, Tensor]:
@@ -90,3 +89,7 @@ def _with_truth(batch: Mapping[str, Tensor], probabilities: Tensor) -> NDArray[n
     stacked = torch.stack([part.float() for part in (probabilities, target, labelled)], dim=1)
     maps: NDArray[np.float32] = stacked.cpu().numpy()
     return maps
+
+
+def _is_main() -> bool:
+    return not distributed.is_initialized() or distributed.get_rank() == 0
