@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Mapping
 from functools import cached_property, partial
@@ -17,10 +16,9 @@ from lightning.pytorch.loggers import Logger
 from torch import nn
 from torchmetrics import Metric
 
-from lis2_lightning.assembly import assemble, plan
+from lis2_lightning.assembly import assemble
 from lis2_lightning.assembly.settings import Settings
 from lis2_lightning.base.redaction import without_secrets
-from lis2_lightning.base.tables import table
 from lis2_lightning.callbacks.run_folder import is_trial, make_folder
 from lis2_lightning.config import CHECKPOINT, Schema, load_config, merge
 from lis2_lightning.config.trusted import trusted
@@ -349,17 +347,6 @@ class Trainer(TrainerView):
         if self._result:
             return dict(self._result)
         return results.final_info(self._settings, self._built, self._test_scores, self._origin)
-
-    def plan(self) -> str:
-        """Print and return which Lightning object, with which arguments, each key became."""
-        text = table(self.planned())
-        sys.stdout.write(f"{text}\n")
-        return text
-
-    def planned(self) -> dict[str, str]:
-        """What :meth:`plan` prints: for each key, what it became."""
-        resume.check_files(self._settings)
-        return plan.planned(self._settings, self.global_config)
 
     @cached_property
     def global_config(self) -> GlobalConfig:
