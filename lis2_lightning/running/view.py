@@ -46,6 +46,7 @@ class TrainerView:
 
     @cached_property
     def global_config(self) -> GlobalConfig:
+        """Every key with its value, plain; it loads back as it is."""
         raise NotImplementedError
 
     def __setattr__(self, name: str, value: Any) -> None:
