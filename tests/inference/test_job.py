@@ -297,7 +297,8 @@ def test_rows_on_disk_begin_anew_without_a_journal_of_their_own(tmp_path: Path) 
 def test_two_predictions_do_not_write_one_file(tmp_path: Path) -> None:
     code = (
         "import sys, pathlib; from lis2_lightning.inference.scratch import RowsOnDisk;"
-        f"RowsOnDisk(pathlib.Path({str(tmp_path / 'map.npy')!r}), (1, 9, 3)).begin('a', (0, 9), 0);"
+        f"rows = RowsOnDisk(pathlib.Path({str(tmp_path / 'map.npy')!r}), (1, 9, 3));"
+        "rows.begin('a', (0, 9), 0);"
         "print(flush=True); sys.stdin.read()"
     )
     other = subprocess.Popen([sys.executable, "-c", code], stdin=PIPE, stdout=PIPE)
@@ -309,7 +310,7 @@ def test_two_predictions_do_not_write_one_file(tmp_path: Path) -> None:
             rows.begin("b", (0, 9), 0)
         rows.close()
     finally:
-        other.communicate(b"")
+        other.communicate(b"", timeout=60)
     assert rows.begin("b", (0, 9), 0) == 0
     rows.close()
 
