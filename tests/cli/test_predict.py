@@ -237,8 +237,8 @@ def test_too_little_space_is_told_with_both_figures(
     words = ["--ckpt_path", "best.pt", "--image", "other.fits", "--output", "map.npy"]
     code, _, error = typed("predict", *words, "--mask", "mask.npy")
     assert (code, error.count("\n")) == (2, 1)
-    sizes = {"map.npy": np.dtype("f4"), "mask.npy": np.dtype("u1")}
-    files = [num_bytes(Path(name), shape=(50, 70), dtype=dtype) for name, dtype in sizes.items()]
+    types = {"map.npy": "f4", "mask.npy": "u1"}
+    files = [num_bytes(Path(n), shape=(50, 70), dtype=np.dtype(t)) for n, t in types.items()]
     assert f"the map needs {size_text(sum(files) + 4 * 50 * 70)} in" in error  # and its rows
     assert "where 20 kB are free" in error
     assert contents(elsewhere) == before
