@@ -37,17 +37,44 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         OSError: The file cannot be written, and an earlier one is untouched; or only the folder
             cannot be synced: the new file is in place, but a power cut may undo it.
     """
-    target = Path(path)
+    with (
+        _placed(Path(path)) as temporary,
+        # not mode "xb", which astropy does not know
+        io.BufferedWriter(io.FileIO(temporary, "wb", opener=_exclusive)) as file,
+    ):
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A free path beside a file or folder, which gets its name when all of it is on the disk.
+
+    For libraries that open files themselves. An earlier folder is moved aside first: between the
+    two renames, nothing has the name. Errors as for :func:`atomic`.
+    """
+    with _placed(Path(path)) as temporary:
+        yield temporary
+        for entry in (temporary, *temporary.rglob("*")):
+            _sync(entry)
+
+
+@contextmanager
+def _placed(target: Path) -> Iterator[Path]:
+    """A temporary path that replaces the target, or is removed after an error."""
     make(target.parent)
     temporary = _beside(target)
     _open.append(temporary)
     try:
-        # not mode "xb", which astropy does not know
-        with io.BufferedWriter(io.FileIO(temporary, "wb", opener=_exclusive)) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
+        yield temporary
+        if target.is_dir():
+            earlier = _beside(target.with_name(f"{target.name}.earlier"))
+            target.replace(earlier)
+            temporary.replace(target)
+            _discard(earlier)
+        else:
+            temporary.replace(target)
     except BaseException:
         _discard(temporary)
         raise
@@ -104,14 +131,17 @@ def _beside(target: Path) -> Path:
 
 
 def _discard(path: Path) -> None:
-    with suppress(OSError):
-        path.unlink()
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
 
 
-def _sync(folder: Path) -> None:
-    """Sync a folder's entries, so that a rename survives a power cut."""
+def _sync(path: Path) -> None:
+    """Sync a file, or a folder's entries, so that a rename survives a power cut."""
     try:
-        descriptor = os.open(folder, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY)
     except PermissionError:
         return  # on Windows, or a folder that is writable and not readable
     try:

@@ -32,10 +32,11 @@ from lis2_lightning.base.files import atomic
 from lis2_lightning.data.rasters.address import Address, parse_address
 from lis2_lightning.data.rasters.arrays import ArrayRaster, open_npy, open_npz
 from lis2_lightning.data.rasters.contract import Raster, readable
-from lis2_lightning.data.rasters.fits import Cards, open_fits, write_fits
+from lis2_lightning.data.rasters.fits import open_fits, write_fits
 from lis2_lightning.data.rasters.hdf5 import open_hdf5
 from lis2_lightning.data.rasters.nodata import MaskedRaster, open_masked_array
 from lis2_lightning.data.rasters.pillow import open_picture
+from lis2_lightning.data.rasters.position_cards import Cards
 from lis2_lightning.data.rasters.tiff import open_tiff
 from lis2_lightning.data.rasters.zarr import open_zarr
 from lis2_lightning.errors import ConfigError, DataError

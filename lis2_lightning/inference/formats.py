@@ -3,40 +3,86 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from io import BytesIO
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lis2_lightning.base.files import atomic
+from lis2_lightning.base.files import atomic_path, sweep
 from lis2_lightning.data import Raster
-from lis2_lightning.data.rasters.fits import BITPIX, quiet
 from lis2_lightning.errors import ConfigError
+from lis2_lightning.inference.write_chunks import write_hdf5, write_zarr
+from lis2_lightning.inference.write_plain import write_fits, write_npy
+from lis2_lightning.inference.write_tiff import georeference, write_geotiff, write_tiff
+from lis2_lightning.inference.written import NewMap, Packing, Shape, Write
 
-Shape = tuple[int, ...]
-Write = Callable[[int, NDArray[Any]], None]
-_BLOCK: Final = 2880  # bytes: a FITS file has whole blocks
+_HEADER_BYTES: Final = 2**18  # more than any header
+_MOST_BANDS: Final = 65_535  # of a TIFF file
+_WRITERS: Final = {
+    ".fits": write_fits,
+    ".npy": write_npy,
+    ".tif": write_tiff,
+    ".tiff": write_tiff,
+    ".zarr": write_zarr,
+    ".h5": write_hdf5,
+    ".hdf5": write_hdf5,
+}
+_NEEDS: Final = {
+    ".tif": (("tifffile", "rasterio", "zarr"), "geo"),
+    ".tiff": (("tifffile", "rasterio", "zarr"), "geo"),
+    ".zarr": (("zarr",), "zarr"),
+}
 
 
 def check_format(path: Path, *, channels: int, like: Raster | None) -> None:  # noqa: ARG001
     """Refuse a format that cannot be written.
 
     Raises:
-        ConfigError: The name ends in no known suffix.
+        ConfigError: The name ends in no known suffix, a package is missing, the format cannot hold
+            so many channels, or a folder is no Zarr map that could be replaced.
     """
-    if path.suffix not in _HEADS:
+    suffix = path.suffix.lower()
+    if suffix not in _WRITERS:
         raise ConfigError(
-            f"{path} has no known format of a map: its name must end in {' or '.join(_HEADS)}"
+            f"{path} has no known format of a map: its name must end in {' or '.join(_WRITERS)}"
         )
+    packages, extra = _NEEDS.get(suffix, ((), ""))
+    for package in packages:
+        if find_spec(package) is None:
+            raise ConfigError(
+                f'writing {path} needs {package}: pip install "lis2-lightning[{extra}]"'
+            )
+    if suffix in {".tif", ".tiff"} and channels > _MOST_BANDS:
+        raise ConfigError(
+            f"{path} would have {channels} bands, a TIFF file has at most {_MOST_BANDS}: choose "
+            "another format, such as .zarr"
+        )
+    if suffix == ".zarr" and path.exists():
+        _check_replaceable(path)
 
 
-def num_bytes(path: Path, *, shape: Shape, dtype: np.dtype[Any]) -> int:  # noqa: ARG001
-    """The room that a map needs, but for its header."""
-    return math.prod(shape) * dtype.itemsize
+def _check_replaceable(path: Path) -> None:
+    if not path.is_dir():
+        raise ConfigError(f"{path} is a file, a Zarr map is a folder: choose another output")
+    if not any((path / name).exists() for name in ("zarr.json", ".zarray", ".zgroup")):
+        raise ConfigError(f"{path} is a folder that holds no Zarr map: choose another output")
+
+
+def num_bytes(path: Path, *, shape: Shape, dtype: np.dtype[Any]) -> int:
+    """The most bytes that a map can take.
+
+    >>> num_bytes(Path("map.npy"), shape=(1000, 1000), dtype=np.dtype("f4"))
+    4262144
+    """
+    sides = list(shape)
+    if path.suffix.lower() not in {".fits", ".npy"}:  # stored in whole chunks
+        sides[-2:] = (-(-shape[-2] // 256) * 256, -(-shape[-1] // 1024) * 1024)
+    stored = math.prod(sides) * dtype.itemsize
+    # what cannot be compressed grows a little, and each chunk has its place in an index
+    return stored + _HEADER_BYTES + (0 if sides == list(shape) else stored // 100)
 
 
 @contextmanager
@@ -50,57 +96,24 @@ def new_map(
 ) -> Iterator[Write]:
     """Write a map, which gets its name when it is whole.
 
+    What dead processes left of maps in the same folder is removed.
+
     Args:
-        path: The file, which is replaced.
+        path: The file or folder, which is replaced.
         shape: ``(H, W)`` or ``(C, H, W)``.
         dtype: Type of the values: float32 or uint8.
-        like: What the map was made from: celestial and beam keywords of FITS are copied.
-        header: More keywords for FITS; other formats have no place for them.
+        like: What the map was made from: where it lies is written into the map.
+        header: Facts for the header: values, or pairs of a value and a comment. ``BLANK`` is the
+            number that stands for no value; ``BSCALE`` and ``BZERO`` scale the others, as in FITS.
 
     Yields:
-        Writes rows, ``(..., rows, W)``, from a row on.
+        Writes rows, ``(..., rows, W)``, from a row on, from top to bottom.
     """
-    cards = {**(getattr(like, "cards", None) or {}), **header}
-    head, stored = _HEADS[path.suffix](shape, dtype, cards)
-    height, width = shape[-2:]
-    with atomic(path) as file:
-        file.write(head)
-
-        def write(top: int, band: NDArray[Any]) -> None:
-            for number, rows in enumerate(band.reshape(-1, *band.shape[-2:])):
-                file.seek(len(head) + (number * height + top) * width * stored.itemsize)
-                file.write(np.ascontiguousarray(rows, dtype=stored).data)
-
+    sweep(path.parent)
+    facts = {key: value for key, value in header.items() if key not in Packing.KEYS}
+    new = NewMap(shape, np.dtype(dtype), like, Packing.of(header), facts)
+    writer = _WRITERS[path.suffix.lower()]
+    if writer is write_tiff and georeference(like):
+        writer = write_geotiff
+    with atomic_path(path) as temporary, writer(temporary, new) as write:
         yield write
-        if path.suffix == ".fits":
-            end = len(head) + math.prod(shape) * stored.itemsize
-            file.truncate(math.ceil(end / _BLOCK) * _BLOCK)  # with zeros
-
-
-def _npy_head(
-    shape: Shape,
-    dtype: np.dtype[Any],
-    cards: Mapping[str, Any],  # noqa: ARG001
-) -> tuple[bytes, np.dtype[Any]]:
-    head = BytesIO()
-    description = {"descr": dtype.str, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(head, description)
-    return head.getvalue(), dtype
-
-
-def _fits_head(
-    shape: Shape, dtype: np.dtype[Any], cards: Mapping[str, Any]
-) -> tuple[bytes, np.dtype[Any]]:
-    from astropy.io import fits
-
-    stored = dtype.newbyteorder(">")
-    bitpix = next(bits for bits, name in BITPIX.items() if np.dtype(name) == stored)
-    header = fits.Header([("SIMPLE", True), ("BITPIX", bitpix), ("NAXIS", len(shape))])
-    for axis, side in enumerate(reversed(shape), start=1):
-        header[f"NAXIS{axis}"] = side
-    with quiet():
-        header.update(cards)
-        return header.tostring().encode("ascii"), stored
-
-
-_HEADS: Final = {".fits": _fits_head, ".npy": _npy_head}

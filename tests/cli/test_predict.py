@@ -16,7 +16,9 @@ import yaml
 from numpy.typing import NDArray
 
 from lis2_lightning import Segmenter, SnapshotError, Trainer
+from lis2_lightning.base.files import size_text
 from lis2_lightning.data.open_raster import open_raster
+from lis2_lightning.inference.formats import num_bytes
 from lis2_lightning.snapshots import read_snapshot, write_snapshot
 from lis2_lightning.snapshots.describe import summary
 
@@ -235,8 +237,9 @@ def test_too_little_space_is_told_with_both_figures(
     words = ["--ckpt_path", "best.pt", "--image", "other.fits", "--output", "map.npy"]
     code, _, error = typed("predict", *words, "--mask", "mask.npy")
     assert (code, error.count("\n")) == (2, 1)
-    # rows and map of 50 x 70 px in four bytes each, the mask in one
-    assert "the map needs 31." in error
+    types = {"map.npy": "f4", "mask.npy": "u1"}
+    files = [num_bytes(Path(n), shape=(50, 70), dtype=np.dtype(t)) for n, t in types.items()]
+    assert f"the map needs {size_text(sum(files) + 4 * 50 * 70)} in" in error  # and its rows
     assert "where 20 kB are free" in error
     assert contents(elsewhere) == before
 

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import pickle  # noqa: TID251 - rasters cross process borders this way
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import h5py
 import numpy as np
@@ -12,6 +12,7 @@ import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from lis2_lightning.data.open_raster import Raster, open_raster
+from lis2_lightning.data.rasters.contract import LazyArray
 from lis2_lightning.data.rasters.hdf5 import Hdf5Raster
 from lis2_lightning.errors import DataError
 from lis2_lightning.tiling.grid import Tile
@@ -204,3 +205,29 @@ def test_a_handle_of_another_process_is_not_used(tmp_path):
     assert not first  # h5py: a closed data set is false
     raster.close()
     assert raster.read(Tile(0, 0, 2, 2)).shape == (1, 2, 2)
+
+
+@pytest.mark.parametrize("name", ["image.npy", "image.h5"])
+def test_an_index_reads_what_it_would_select_of_the_array(name: str, tmp_path: Path) -> None:
+    image = np.random.default_rng(0).random((2, 9, 11), dtype=np.float32)
+    np.save(tmp_path / "image.npy", image)
+    with h5py.File(tmp_path / "image.h5", "w") as file:
+        file["image"] = image
+    raster = cast("LazyArray", open_raster(tmp_path / name))
+    np.testing.assert_array_equal(np.asarray(raster), image)
+    assert np.asarray(raster, dtype=np.float64).dtype == np.float64
+    indices: list[Any] = [
+        0,
+        -1,
+        slice(1, None),
+        (1, 3),
+        (0, 3, -2),
+        (slice(None), slice(2, 7, 2), slice(None, None, -3)),
+        (0, slice(-3, None), 5),
+        (slice(None), slice(4, 4), slice(3)),
+        (Ellipsis,),
+    ]
+    for index in indices:
+        np.testing.assert_array_equal(raster[index], image[index])
+    with pytest.raises(IndexError):
+        raster[0, 9]

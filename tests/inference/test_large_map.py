@@ -16,7 +16,7 @@ NUM_PIXELS = int(float(os.environ.get("LIS2_PIXELS", "1e8")))  # `make soak` ask
 def peak_mb(folder: Path, num_pixels: int) -> float:
     """The peak of a process of its own."""
     folder.mkdir()
-    words = [sys.executable, SCRIPT, folder, str(num_pixels)]
+    words = [sys.executable, str(SCRIPT), str(folder), str(num_pixels)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     for path in folder.glob("*.*"):

@@ -7,7 +7,6 @@ BSCALE * stored, in double precision, NaN where an integer equals BLANK.
 
 from __future__ import annotations
 
-import re
 import warnings
 from pathlib import Path
 from typing import IO, Any
@@ -19,20 +18,15 @@ from lis2_lightning.data.rasters.address import Address
 from lis2_lightning.data.rasters.arrays import MappedRaster
 from lis2_lightning.data.rasters.blocks import BlockRaster
 from lis2_lightning.data.rasters.contract import existing_file, to_float32
+from lis2_lightning.data.rasters.position_cards import Cards, of_two_axes, position_cards
 from lis2_lightning.errors import DataError, one_line
 
-Cards = dict[str, tuple[Any, str]]
 BITPIX = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 IMAGE_HDUS = ("PrimaryHDU", "ImageHDU", "CompImageHDU")
-CELESTIAL = re.compile(
-    r"(WCSAXES|LONPOLE|LATPOLE|RADESYS|EQUINOX|EPOCH|MJD-OBS|DATE-OBS|WCSNAME"
-    r"|(CTYPE|CRVAL|CRPIX|CDELT|CUNIT|CROTA)[12]|(CD|PC)[12]_[12]|(PV|PS)[12]_\d+)[A-Z]?"
-    r"|(A|B|AP|BP)_(ORDER|\d_\d)|BMAJ|BMIN|BPA|BEAM|OBJECT|TELESCOP|INSTRUME"
-)
 
 
 class FitsRaster(MappedRaster):
-    """An uncompressed FITS image, mapped; ``cards`` holds its celestial and beam keywords."""
+    """An uncompressed FITS image, mapped; ``cards`` holds the keywords of its position and beam."""
 
     def __init__(self, address: Address, *, offset: int, header: Any) -> None:
         sides = [int(header[f"NAXIS{axis}"]) for axis in range(header["NAXIS"], 0, -1)]
@@ -45,7 +39,7 @@ class FitsRaster(MappedRaster):
             shape=tuple(sides),
             plane=address.plane,
         )
-        self.cards = celestial_cards(header)
+        self.cards = position_cards(header, sides[:-2], self._leading)
         self._scale = float(header.get("BSCALE", 1.0))
         self._zero = float(header.get("BZERO", 0.0))
         self._blank = _blank(header) if dtype.kind in "iu" else None
@@ -75,7 +69,7 @@ class CompressedFitsRaster(BlockRaster):
             source=address.source,
             plane=address.plane,
         )
-        self.cards = celestial_cards(hdu.header)
+        self.cards = position_cards(hdu.header, hdu.shape[:-2], self.leading)
         self._blank = _blank(hdu.header)
         self._path, self._index = address.path.absolute(), index
 
@@ -105,19 +99,6 @@ def _blank(header: Any) -> int | None:
     return blank if isinstance(blank, int) else None
 
 
-def celestial_cards(header: Any) -> Cards:
-    """Pick the keywords that place the two image axes on the sky, and those of the beam."""
-    cards: Cards = {
-        card.keyword: (card.value, card.comment)
-        for card in header.cards
-        if CELESTIAL.fullmatch(card.keyword)
-    }
-    for keyword in list(cards):
-        if keyword.startswith("WCSAXES"):  # a cube has a third axis, a map does not
-            cards[keyword] = (2, cards[keyword][1])
-    return cards
-
-
 def open_fits(address: Address) -> FitsRaster | CompressedFitsRaster:
     """Open an image by its HDU's number or EXTNAME, or the first."""
     path, which = address.path, address.which
@@ -141,7 +122,7 @@ def write_fits(file: IO[bytes], image: NDArray[np.float32], cards: Cards) -> Non
     from astropy.io import fits
 
     hdu = fits.PrimaryHDU(image)
-    hdu.header.update(cards)
+    hdu.header.update(cards if image.ndim == 2 else of_two_axes(cards))
     with quiet():
         hdu.writeto(file)
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from lis2_lightning.data.rasters.address import Address
 from lis2_lightning.data.rasters.contract import SlicedRaster, existing_file
+from lis2_lightning.data.rasters.nodata import Packing
 from lis2_lightning.errors import DataError, did_you_mean
 
 CHUNK_CACHE_BYTES = 64 * 2**20  # of decompressed chunks; HDF5's own default is 1 MB
@@ -30,6 +31,8 @@ class Hdf5Raster(SlicedRaster):
         path, source = address.path, replace(address, which=name).source
         super().__init__(dataset.shape, dataset.dtype, source=source, plane=address.plane)
         self._path, self._name = path.absolute(), name
+        self.attributes = plain_attributes(dataset.attrs)
+        self._packing = Packing.of(self.attributes)
 
     def open(self) -> Any:
         """Open the data set in this process; it keeps its file open."""
@@ -42,7 +45,20 @@ class Hdf5Raster(SlicedRaster):
     def fill(self, values: NDArray[np.float32], top: int, left: int) -> None:
         """Fill ``(C, h, w)`` with the pixels from a corner on."""
         rows, columns = slice(top, top + values.shape[1]), slice(left, left + values.shape[2])
-        values[...] = self.handle[(*self.leading, ..., rows, columns)]
+        stored = self.handle[(*self.leading, ..., rows, columns)]
+        values[...] = self._packing.unpack(stored)
+
+
+def plain_attributes(attributes: Any) -> dict[str, Any]:
+    """The attributes that are texts or numbers; others are references inside the file."""
+    plain: dict[str, Any] = {}
+    for name in attributes:
+        value = attributes[name]
+        if isinstance(value, str | int | float):
+            plain[name] = value
+        elif isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biuf":
+            plain[name] = value.tolist()
+    return plain
 
 
 def open_h5(path: Path, *, cache_bytes: int = CHUNK_CACHE_BYTES) -> Any:

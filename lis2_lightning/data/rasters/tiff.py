@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +19,12 @@ from lis2_lightning.data.rasters.contract import (
     Raster,
     existing_file,
     optional_module,
-    to_float32,
 )
-from lis2_lightning.data.rasters.nodata import MaskedRaster
+from lis2_lightning.data.rasters.nodata import MaskedRaster, Packing
 from lis2_lightning.errors import DataError, one_line
 
 # what is wrong with a file is said once, by us; without a handler Python prints each line
+ITEM = re.compile(r'<Item name="(\w+)" sample="\d+" role="(scale|offset)">([^<]*)<')
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
@@ -31,9 +32,9 @@ class TiffRaster(BlockRaster):
     """A tiled or compressed TIFF image; in tifffile's axes, `S` last means channels last."""
 
     def __init__(
-        self, address: Address, page: int, *, array: Any, axes: str, nodata: float | None
+        self, address: Address, page: int, *, array: Any, axes: str, packing: Packing
     ) -> None:
-        self._nodata = nodata
+        self._packing = packing
         self._last = axes.endswith("S")
         order = (-1, *range(array.ndim - 1)) if self._last else tuple(range(array.ndim))
         shape, chunks = (
@@ -67,28 +68,17 @@ class TiffRaster(BlockRaster):
             stored = stored[self.leading]
         else:
             stored = np.asarray(pixels[(*self.leading, ..., rows, columns)])
-        return stored if self._nodata is None else without_nodata(stored, self._nodata)
+        return self._packing.unpack(stored)
 
 
 class MappedTiffRaster(MappedRaster):
     """A TIFF image of contiguous pixels."""
 
-    nodata: float | None = None
+    packing = Packing()
 
     def scaled(self, stored: NDArray[Any]) -> NDArray[np.float32]:
         """Copy stored numbers as float32 values, NaN where there is no value."""
-        return without_nodata(stored, self.nodata)
-
-
-def without_nodata(stored: NDArray[Any], nodata: float | None) -> NDArray[np.float32]:
-    """Copy stored numbers as float32 values, NaN where they are the nodata value."""
-    values = to_float32(stored)
-    if nodata is not None:
-        # GDAL writes -3.4028234663852886e+38 with fewer digits: compare in the type of the pixels
-        kind = stored.dtype.type if stored.dtype.kind == "f" else float
-        with np.errstate(over="ignore"):
-            values[stored == kind(nodata)] = np.nan
-    return values
+        return self.packing.unpack(stored)
 
 
 def open_tiff(address: Address) -> Raster:
@@ -109,7 +99,7 @@ def open_tiff(address: Address) -> Raster:
 
 def _series(file: Any, address: Address, page: int) -> MappedTiffRaster | TiffRaster:
     series = file.series[page]
-    nodata = _nodata(series.keyframe)
+    packing = _packing(series.keyframe, address.path)
     if series.dataoffset is not None:
         mapped = MappedTiffRaster(
             address.path,
@@ -120,11 +110,11 @@ def _series(file: Any, address: Address, page: int) -> MappedTiffRaster | TiffRa
             channels="last" if series.axes.endswith("S") else "first",
             plane=address.plane,
         )
-        mapped.nodata = nodata
+        mapped.packing = packing
         return mapped
     zarr = optional_module("zarr", address.path, "zarr")  # tifffile reads single tiles through it
     array = zarr.open(series.aszarr(level=0), mode="r")
-    return TiffRaster(address, page, array=array, axes=series.axes, nodata=nodata)
+    return TiffRaster(address, page, array=array, axes=series.axes, packing=packing)
 
 
 def _mask_of(all_series: Sequence[Any], page: int) -> int | None:
@@ -138,13 +128,31 @@ def _mask_of(all_series: Sequence[Any], page: int) -> int | None:
     return None
 
 
-def _nodata(page: Any) -> float | None:
-    """The number that stands for no value in a GeoTIFF (GDAL_NODATA)."""
-    tag = page.tags.get(42113)
+def _packing(page: Any, path: Path) -> Packing:
+    """The nodata value, scale and offset of a GeoTIFF (GDAL_NODATA and GDAL_METADATA)."""
+    gaps = _float(page.tags.valueof(42113))
+    items: list[tuple[str, str, str]] = ITEM.findall(str(page.tags.valueof(42112) or ""))
+    scales = {_float(value) for _, role, value in items if role == "scale"}
+    offsets = {_float(value) for _, role, value in items if role == "offset"}
+    if len(scales) > 1 or len(offsets) > 1:
+        raise DataError(
+            f"the bands of {path} have scales of their own, an image needs a common one: write "
+            f"it as float32, as with gdal_translate -unscale -ot Float32"
+        )
+    scale, offset = max(scales, default=None), max(offsets, default=None)
+    return Packing(
+        () if gaps is None else (gaps,),
+        1.0 if scale is None else scale,
+        0.0 if offset is None else offset,
+    )
+
+
+def _float(text: object) -> float | None:
+    """A number in a tag, or null; GDAL ignores a text that is none, too."""
     try:
-        return None if tag is None else float(str(tag.value).strip(" \0"))
+        return None if text is None else float(str(text).strip(" \0"))
     except ValueError:
-        return None  # GDAL ignores such a text too
+        return None
 
 
 def _open(path: Path) -> Any:

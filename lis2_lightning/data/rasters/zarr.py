@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from lis2_lightning.data.rasters.address import Address
 from lis2_lightning.data.rasters.blocks import BlockRaster
 from lis2_lightning.data.rasters.contract import optional_module
+from lis2_lightning.data.rasters.nodata import Packing
 from lis2_lightning.errors import DataError, did_you_mean, one_line
 
 
@@ -27,6 +28,8 @@ class ZarrRaster(BlockRaster):
             plane=address.plane,
         )
         self._path, self._name = address.path.absolute(), name
+        self.attributes = dict(array.attrs)
+        self._packing = Packing.of(self.attributes)
 
     def open(self) -> Any:
         """Open the array in this process."""
@@ -35,7 +38,8 @@ class ZarrRaster(BlockRaster):
 
     def read_block(self, rows: slice, columns: slice) -> NDArray[Any]:
         """Read whole chunks."""
-        return np.asarray(self.handle[(*self.leading, ..., rows, columns)])
+        stored = np.asarray(self.handle[(*self.leading, ..., rows, columns)])
+        return self._packing.unpack(stored)
 
 
 def open_zarr(address: Address) -> ZarrRaster:

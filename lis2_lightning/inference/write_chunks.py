@@ -1,0 +1,98 @@
+"""Maps in compressed chunks: Zarr and HDF5, with attributes of the CF conventions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from lis2_lightning.inference.write_tiff import georeference
+from lis2_lightning.inference.written import NewMap, Write
+
+_CHUNK: Final = (1, 256, 1024)
+_CACHE: Final = 64 * 2**20  # bytes of HDF5's chunks, if a row of them fits in
+_OF_VALUES: Final = {
+    "_FillValue", "missing_value", "scale_factor", "add_offset", "valid_min", "valid_max",
+    "valid_range", "units", "long_name", "standard_name", "_ARRAY_DIMENSIONS",
+}  # fmt: skip
+
+
+@contextmanager
+def write_hdf5(path: Path, new: NewMap) -> Iterator[Write]:
+    """Write an HDF5 file with the data set ``map``."""
+    chunk = _chunk(new)
+    row_of_chunks = new.planes[0] * chunk[-2] * (new.shape[-1] + chunk[-1]) * new.dtype.itemsize
+    with h5py.File(path, "w", rdcc_nbytes=max(_CACHE, 2 * row_of_chunks), rdcc_w0=1.0) as file:
+        pixels = file.create_dataset(
+            "map", new.shape, new.dtype, chunks=chunk, compression="gzip", compression_opts=1
+        )
+        pixels.attrs.update(_attributes(new))
+        if new.packing.gap is not None:  # CF: of the very type of the numbers
+            pixels.attrs["_FillValue"] = new.dtype.type(new.packing.gap)
+        yield _writer(pixels)
+
+
+@contextmanager
+def write_zarr(path: Path, new: NewMap) -> Iterator[Write]:
+    """Write a folder that is a Zarr array of format 3."""
+    import zarr
+
+    pixels = zarr.create_array(
+        str(path), shape=new.shape, dtype=new.dtype, chunks=_chunk(new), zarr_format=3,
+        fill_value=math.nan if new.dtype.kind == "f" else new.packing.gap or 0,
+        dimension_names=("class", "y", "x")[-len(new.shape):], attributes=_attributes(new),
+    )  # fmt: skip
+    yield _writer(pixels)
+
+
+def _writer(pixels: Any) -> Write:
+    def write(top: int, band: NDArray[Any]) -> None:
+        pixels[..., top : top + band.shape[-2], :] = np.asarray(band).reshape(
+            *pixels.shape[:-2], *band.shape[-2:]
+        )
+
+    return write
+
+
+def _chunk(new: NewMap) -> tuple[int, ...]:
+    pairs = zip(_CHUNK[-len(new.shape) :], new.shape, strict=True)
+    return tuple(min(most, side) for most, side in pairs)
+
+
+def _attributes(new: NewMap) -> dict[str, Any]:
+    """What the numbers mean, by the CF conventions, facts, and the position of the source."""
+    attributes = _position(new) | new.values
+    if new.packing.gap is not None:
+        attributes["_FillValue"] = new.packing.gap
+    if new.packing.is_scaled:
+        attributes["scale_factor"] = new.packing.scale
+        attributes["add_offset"] = new.packing.offset
+    return attributes
+
+
+def _position(new: NewMap) -> dict[str, Any]:
+    """The source's own attributes, its FITS keywords as text, or its CRS and transform."""
+    cards = getattr(new.like, "cards", None)
+    if cards:
+        from astropy.io import fits
+
+        return {
+            "fits_header": fits.Header([(k, *card) for k, card in cards.items()]).tostring("\n")
+        }
+    position = georeference(new.like)
+    attributes: dict[str, Any] = {
+        key: value
+        for key, value in getattr(new.like, "attributes", {}).items()
+        if key not in _OF_VALUES
+    }
+    if position.get("crs"):
+        attributes["crs_wkt"] = position["crs"].to_wkt()
+    if position.get("transform"):
+        attributes["GeoTransform"] = " ".join(map(repr, position["transform"].to_gdal()))
+    return attributes
