@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 from lis2_lightning.data.augment import Augmentation, augment
 from lis2_lightning.data.batch import Batch, KeyedDataset
+from lis2_lightning.data.census_cache import census_of
 from lis2_lightning.data.legend import Labels, Legend, Positive
-from lis2_lightning.data.normalize import Normalization, check_normalization, normalize
-from lis2_lightning.data.open_raster import Raster, Source, open_raster
-from lis2_lightning.data.truth import Truth, count, has_data
+from lis2_lightning.data.normalize import Normalization, check_normalization
+from lis2_lightning.data.open_raster import Source, open_raster
+from lis2_lightning.data.tiled_image import TiledImage
+from lis2_lightning.data.truth import Truth
 from lis2_lightning.errors import ConfigError, DataError
 from lis2_lightning.tiling import Areas, Tile, assign_folds
 
@@ -71,11 +73,6 @@ class TileDataset(KeyedDataset):
     (12, torch.Size([1, 32, 32]), [33, 32])
     """
 
-    num_without_data = 0
-    """Pixels of the image that the maps label and that do not count: it has no data there."""
-    has_positive = True
-    """Whether a tile has a positive pixel; also true where there is no truth."""
-
     def __init__(
         self,
         image: Source,
@@ -104,7 +101,7 @@ class TileDataset(KeyedDataset):
         self.stride = max(1, size // 2) if stride is None else stride
         self.normalization: Normalization = normalization
         self.data_augmentations = tuple(data_augmentations or ())
-        self._truth = Truth(
+        truth = Truth(
             self.image,
             target=target,
             background=background,
@@ -116,33 +113,28 @@ class TileDataset(KeyedDataset):
         if area_size is None and num_folds > 1:
             area_size = 2 * size
         areas = Areas.cut(self.image_shape, size=area_size, buffer=buffer)
-        self._lattice = areas.lattice(size, self.stride)
-        self._index: NDArray[np.integer] | None = self._kept(
-            areas, num_folds, chosen, fold_seed, keep_unlabelled=keep_unlabelled
-        )
+        self._tiled = TiledImage(self.image, truth, size=size, stride=self.stride, areas=areas)
+        self._keep(num_folds, chosen, fold_seed, keep_unlabelled=keep_unlabelled)
 
     def __len__(self) -> int:
         """The number of tiles."""
-        return len(self._lattice) if self._index is None else len(self._index)
+        return len(self._tiled)
 
     def fetch(self, indices: NDArray[np.int64], keys: NDArray[np.uint64]) -> Batch:
         """Cut many tiles at once; see :meth:`KeyedDataset.fetch`."""
-        corners = self._corners(indices)
-        tops, lefts = np.ascontiguousarray(corners.T)
-        values = self.image.read_many(tops, lefts, self.size)
-        target, labelled = self._truth.read_many(tops, lefts, self.size)
-        labelled &= has_data(values)
-        patch = normalize(values, self.normalization)  # in place: what is missing becomes 0
-        positions = np.stack((corners, corners + self.size), axis=-1)[..., None]
-        arrays = {
-            "patch": patch,
-            "target": target,
-            "labelled": labelled,
-            "positions": positions.astype(np.float32),
-            "corner": corners,
-        }
+        arrays = self._tiled.read(indices, self.normalization)
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         return Batch(augment(tensors, keys, self.data_augmentations))
+
+    @property
+    def num_without_data(self) -> int:
+        """Pixels of the image that the maps label and that do not count: it has no data there."""
+        return self._tiled.num_without_data
+
+    @property
+    def has_positive(self) -> bool:
+        """Whether a tile has a positive pixel; also true where there is no truth."""
+        return self._tiled.has_positive
 
     @property
     def image_shape(self) -> tuple[int, int]:
@@ -152,7 +144,7 @@ class TileDataset(KeyedDataset):
     @property
     def corners(self) -> NDArray[np.int64]:
         """First row and column of each tile, px, in the order of the samples, `(N, 2)`."""
-        return self._corners(np.arange(len(self), dtype=np.int64))
+        return self._tiled.corners()
 
     @property
     def tiles(self) -> list[Tile]:
@@ -175,10 +167,6 @@ class TileDataset(KeyedDataset):
             DataError: The other image cannot be read, or is smaller than a tile.
         """
         whole = copy.copy(self)
-        if image is not None:
-            whole.image = open_raster(image)
-            whole._truth = _no_truth(whole.image)  # noqa: SLF001 - a copy of this object
-            whole.num_without_data, whole.has_positive = 0, True
         whole.stride = self.stride if stride is None else stride
         if whole.stride > self.size:
             raise ConfigError(
@@ -186,53 +174,35 @@ class TileDataset(KeyedDataset):
                 f"use at most {self.size}"
             )
         whole.data_augmentations = tuple(a for a in self.data_augmentations if not a.random)
-        lattice = Areas.cut(whole.image_shape, size=None).lattice(self.size, whole.stride)
-        whole._lattice, whole._index = lattice, None  # noqa: SLF001 - a copy of this object
+        whole.image = self.image if image is None else open_raster(image)
+        truth = self._tiled.truth if image is None else None
+
+        whole._tiled = TiledImage(whole.image, truth, size=self.size, stride=whole.stride)  # noqa: SLF001
         return whole
 
     def read_maps(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
         """Read the whole image, target (0 where unknown) and labelled, `(C, H, W)` each."""
         whole = Tile(0, 0, *self.image_shape)
-        return (self.image.read(whole), *self._truth.read(whole))
+        return (self.image.read(whole), *self._tiled.truth.read(whole))
 
-    def _corners(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
-        if len(indices) and not 0 <= indices.min() <= indices.max() < len(self):
-            raise IndexError(f"tile indices range from 0 to {len(self) - 1}")
-        return self._lattice.corners(indices if self._index is None else self._index[indices])
-
-    def _kept(
-        self,
-        areas: Areas,
-        num_folds: int,
-        chosen: list[int],
-        seed: int,
-        *,
-        keep_unlabelled: bool,
-    ) -> NDArray[np.integer]:
-        """The tiles of the chosen folds, as indices into the lattice."""
-        census = count(self._truth, areas, self._lattice)
-        self.num_without_data = census.without_data
+    def _keep(self, num_folds: int, chosen: list[int], seed: int, *, keep_unlabelled: bool) -> None:
+        """Keep the tiles of the chosen folds."""
+        tiled = self._tiled
+        census = census_of(tiled.truth, tiled.areas, tiled.lattice)
         if not census.areas.any():
             raise DataError(
-                f"no pixel of {self._truth.target.source} is labelled: a labelled pixel is 1 in "
+                f"no pixel of {tiled.truth.target.source} is labelled: a labelled pixel is 1 in "
                 f"target or background (or in labelled), 1 in missing, and a number in the image"
             )
         of_area = assign_folds(census.areas.reshape(-1, 2), num_folds=num_folds, seed=seed)
-        rows, columns = areas.of(self._lattice)
-        of_tile = of_area.reshape(areas.shape)[np.ix_(rows, columns)]
-        kept = np.isin(of_tile, chosen)
-        if not keep_unlabelled:
-            kept &= census.tiles[..., 0]
-        self.has_positive = bool((kept & census.tiles[..., 1]).any())
-        sizes = np.bincount(of_tile[kept], minlength=num_folds)
+        of_area = of_area.reshape(tiled.areas.shape)
+        sizes = tiled.keep(census, of_area, chosen, keep_unlabelled=keep_unlabelled)
         for fold in chosen:
             if sizes[fold] == 0:
                 raise DataError(
                     f"fold {fold} of {num_folds} has no tile with a labelled pixel of "
-                    f"{self._truth.target.source}: use fewer folds or another area_size"
+                    f"{tiled.truth.target.source}: use fewer folds or another area_size"
                 )
-        index = np.flatnonzero(kept)
-        return index.astype(np.int32) if kept.size < 2**31 else index
 
 
 class ImageTiles(TileDataset):
@@ -260,14 +230,7 @@ class ImageTiles(TileDataset):
         self.stride = max(1, size // 2) if stride is None else stride
         self.normalization = normalization
         self.data_augmentations = tuple(data_augmentations or ())
-        self._truth = _no_truth(self.image)
-        self._lattice = Areas.cut(self.image_shape, size=None).lattice(size, self.stride)
-        self._index = None
-
-
-def _no_truth(image: Raster) -> Truth:
-    nothing = np.broadcast_to(np.float32(0), image.shape[1:])  # which takes no memory
-    return Truth(image, target=nothing, labelled=nothing)
+        self._tiled = TiledImage(self.image, size=size, stride=self.stride)
 
 
 def _chosen_folds(folds: Sequence[int] | None, num_folds: int) -> list[int]:

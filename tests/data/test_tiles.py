@@ -70,16 +70,17 @@ def test_scanning_in_small_blocks_changes_nothing(monkeypatch):
         "folds": [1],
     }
     expected = TileDataset(**maps(), **options).corners
-    monkeypatch.setattr("lis2_lightning.data.truth.BLOCK", (7, 11))
+    monkeypatch.setattr("lis2_lightning.data.census.BLOCK", (7, 11))
     assert (TileDataset(**maps(), **options).corners == expected).all()
 
 
 def test_areas_are_counted_pixel_by_pixel(monkeypatch):
+    from lis2_lightning.data.census import count
     from lis2_lightning.data.open_raster import open_raster
-    from lis2_lightning.data.truth import Truth, count
+    from lis2_lightning.data.truth import Truth
     from lis2_lightning.tiling import Areas
 
-    monkeypatch.setattr("lis2_lightning.data.truth.BLOCK", (13, 31))
+    monkeypatch.setattr("lis2_lightning.data.census.BLOCK", (13, 31))
     fields: dict[str, Any] = {name: open_raster(values) for name, values in maps().items()}
     areas = Areas.cut(SHAPE, size=15)
     census = count(Truth(fields.pop("image"), **fields), areas, areas.lattice(8, 4))
