@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from lis2_lightning.data.open_raster import Raster
 from lis2_lightning.data.truth import Truth, has_data
 from lis2_lightning.parallel import is_main
 from lis2_lightning.tiling import Areas, Lattice, Tile
@@ -105,11 +106,9 @@ class _Band:
         target, labelled = truth.read_labels(tile)
         if not labelled.any():
             return
-        data = has_data(truth.image.read(tile))
-        if not data.all():
-            lost = (labelled & ~data)[:, : self.bottom - self.top, : right - left]
-            self.census.without_data += int(np.count_nonzero(lost.any(axis=0)))
-            labelled &= data
+        lost = _without_data(truth.image, tile, labelled)
+        lost = lost[: self.bottom - self.top, : right - left]
+        self.census.without_data += int(np.count_nonzero(lost))
         area_columns, firsts, lasts = _parts(self.areas.column_edges, left, right)
         for number, pixels in enumerate((labelled, labelled & (target > 0))):
             if pixels.any():
@@ -155,6 +154,26 @@ class _Counts:
         strips = self._table[below] - self._table[above]
         inside: NDArray[np.int32] = strips[:, rights] - strips[:, lefts]
         return inside
+
+
+def _without_data(image: Raster, tile: Tile, labelled: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which labelled pixels of a tile, `(h, w)`, the image has no data at; they lose their label.
+
+    Only the smallest rectangle around what is labelled, `(C, h, w)`, is read.
+    """
+    lost = np.zeros(labelled.shape[1:], dtype=np.bool_)
+    rows, columns = (np.flatnonzero(labelled.any(axis=axes)) for axes in ((0, 2), (0, 1)))
+    top, left = int(rows[0]), int(columns[0])
+    box = Tile(
+        tile.top + top, tile.left + left, int(rows[-1]) + 1 - top, int(columns[-1]) + 1 - left
+    )
+    data = has_data(image.read(box))
+    if not data.all():
+        inside = np.s_[top : top + box.height, left : left + box.width]
+        here = labelled[:, *inside]
+        lost[inside] = (here & ~data).any(axis=0)
+        here &= data
+    return lost
 
 
 def _tiles_from(

@@ -60,12 +60,12 @@ def _from_file(digest: str, truth: Truth, areas: Areas, lattice: Lattice) -> Cen
         return count(truth, areas, lattice)
     path = folder / f"{digest}.npz"
     expected = Census.empty(areas, lattice)
-    with suppress(DataError), readable(path), np.load(path) as file:
+    with suppress(DataError), readable(path), path.open("rb") as opened, np.load(opened) as file:
         census = Census(file["bits"], file["areas"], int(file["without_data"]))
         if str(file["digest"]) == digest and census.is_like(expected):
             return census
     census = count(truth, areas, lattice)
-    with suppress(OSError), atomic(path) as file:  # a folder that cannot be written costs time only
+    with suppress(OSError, ValueError), atomic(path) as file:  # else it only takes longer next time
         np.savez_compressed(
             file,
             digest=digest,

@@ -169,7 +169,7 @@ def same_image(first: Raster, second: Raster) -> bool:
         return False
     if Path(first.source).resolve() != Path(second.source).resolve():
         return False
-    if isinstance(first, ArrayRaster) and isinstance(second, ArrayRaster):
+    if type(first) is type(second) is ArrayRaster:  # those of files are read through a map
         return np.array_equal(first.handle, second.handle, equal_nan=True)
     return True
 

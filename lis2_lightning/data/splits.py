@@ -14,7 +14,7 @@ from lis2_lightning.data.batch import AnyDataset
 from lis2_lightning.data.open_raster import same_image
 from lis2_lightning.data.tiles import TileDataset
 from lis2_lightning.errors import DataError
-from lis2_lightning.tiling import shared_pixel
+from lis2_lightning.tiling import areas_meet, shared_pixel
 
 Splits = Mapping[str, AnyDataset | None]
 Part = tuple[TileDataset, NDArray[np.int64] | None]
@@ -47,6 +47,10 @@ def _corners(dataset: TileDataset, indices: NDArray[np.int64] | None) -> NDArray
     return dataset.corners if indices is None else dataset.corners[indices]
 
 
+def _meet(first: TileDataset, second: TileDataset) -> bool:
+    return areas_meet(first.areas, first.used_areas, second.areas, second.used_areas)
+
+
 def check_no_shared_pixels(datasets: Splits) -> None:
     """Check that no two splits share a pixel of the same image.
 
@@ -63,8 +67,11 @@ def check_no_shared_pixels(datasets: Splits) -> None:
     for (name, first, chosen), (other, second, others) in combinations(parts, 2):
         if name == other or not same_image(first.image, second.image):
             continue
-        corners = _corners(first, chosen), _corners(second, others)
-        pixel = shared_pixel(corners[0], first.size, corners[1], second.size)
+        # areas first: folds of one cut share none, and there may be millions of tiles
+        pixel = None
+        if _meet(first, second):
+            corners = _corners(first, chosen), _corners(second, others)
+            pixel = shared_pixel(corners[0], first.size, corners[1], second.size)
         if pixel is not None:
             raise DataError(
                 f"{name} and {other} share pixels of {first.image.source}, such as row {pixel[0]}, "

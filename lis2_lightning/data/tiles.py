@@ -127,6 +127,16 @@ class TileDataset(KeyedDataset):
         return Batch(augment(tensors, keys, self.data_augmentations))
 
     @property
+    def areas(self) -> Areas:
+        """How the image is divided into areas."""
+        return self._tiled.areas
+
+    @property
+    def used_areas(self) -> NDArray[np.bool_]:
+        """Which of the areas belong to the chosen folds, `(rows, columns)`."""
+        return self._tiled.used
+
+    @property
     def num_without_data(self) -> int:
         """Pixels of the image that the maps label and that do not count: it has no data there."""
         return self._tiled.num_without_data

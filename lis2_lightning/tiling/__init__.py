@@ -1,6 +1,6 @@
 """Where tiles lie in the large image, and which fold each belongs to."""
 
-from lis2_lightning.tiling.folds import Areas, assign_folds, shared_pixel
+from lis2_lightning.tiling.folds import Areas, areas_meet, assign_folds, shared_pixel
 from lis2_lightning.tiling.grid import Lattice, Tile
 
-__all__ = ["Areas", "Lattice", "Tile", "assign_folds", "shared_pixel"]
+__all__ = ["Areas", "Lattice", "Tile", "areas_meet", "assign_folds", "shared_pixel"]
