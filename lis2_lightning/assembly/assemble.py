@@ -30,8 +30,8 @@ from lis2_lightning.callbacks.tracking import Tracking
 from lis2_lightning.config import as_list, to_lis2
 from lis2_lightning.data import (
     SegmentationData,
-    TileDataset,
     check_no_shared_pixels,
+    is_one_image,
     warn_of_labels,
 )
 from lis2_lightning.errors import ConfigError, one_line
@@ -83,7 +83,7 @@ def assemble(settings: Settings, config: Mapping[str, Any], *, seed: int) -> Ass
     snapshots = _snapshots(settings, finite, signals, exchange)
     best = snapshots[0]
     shown = data.predict
-    segmenter = Segmenter(shown.image if isinstance(shown, TileDataset) else None)
+    segmenter = Segmenter(shown.image if is_one_image(shown) else None)
     test_results = TestResults(settings.run_dir / "test_results.csv")
     early_stopper = settings.chosen_stopper()
     tracking = Tracking(
@@ -143,7 +143,7 @@ def _data(settings: Settings, seed: int) -> SegmentationData:
         train=train,
         val=val,
         test=test,
-        predict=shown.whole_image() if isinstance(shown, TileDataset) else shown,
+        predict=shown.whole_image() if is_one_image(shown) else shown,
         batch_size=settings.batch_size,
         num_workers=settings.num_workers,
         seed=seed,

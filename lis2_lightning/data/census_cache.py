@@ -21,6 +21,7 @@ from lis2_lightning.errors import DataError
 from lis2_lightning.tiling import Areas, Lattice
 
 LEAST_PIXELS = 10_000_000  # smaller images are scanned in less than a second
+MOST_RECENT = 16  # censuses in memory, of a few megabytes each
 VERSION = 1  # of the files, and of what is counted how
 _OURS = "lis2_lightning.data.rasters."
 _folder: ContextVar[Path | None] = ContextVar("folder of censuses", default=None)
@@ -48,7 +49,7 @@ def census_of(truth: Truth, areas: Areas, lattice: Lattice) -> Census:
     if digest is None:
         return count(truth, areas, lattice)
     if digest not in _recent:
-        if len(_recent) > 1:
+        if len(_recent) >= MOST_RECENT:
             del _recent[next(iter(_recent))]
         _recent[digest] = _from_file(digest, truth, areas, lattice)
     return _recent[digest]

@@ -99,8 +99,8 @@ def _no_image(source: object) -> ConfigError | DataError:
 
 def _several(got: str) -> ConfigError:
     return ConfigError(
-        f"image must be a single one, got {got}: cut a data set from each image, and join them "
-        "with torch.utils.data.ConcatDataset"
+        f"image must be a single one here, got {got}: name one; a TileDataset takes a list of "
+        "images with a list of targets"
     )
 
 

@@ -1,10 +1,10 @@
-"""A data set of tiles that are cut from one large image on demand."""
+"""A data set of tiles that are cut from one or several large images on demand."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from typing import Self
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Self, TypeGuard, get_args
 
 import numpy as np
 import torch
@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 
 from lis2_lightning.data.augment import Augmentation, augment
 from lis2_lightning.data.batch import Batch, KeyedDataset
-from lis2_lightning.data.census_cache import census_of
 from lis2_lightning.data.legend import Labels, Legend, Positive
 from lis2_lightning.data.normalize import Normalization, check_normalization
-from lis2_lightning.data.open_raster import Source, open_raster
+from lis2_lightning.data.open_raster import Raster, Source, open_raster
+from lis2_lightning.data.several import FoldBy, Sources, keep_folds, open_all
 from lis2_lightning.data.tiled_image import TiledImage
 from lis2_lightning.data.truth import Truth
-from lis2_lightning.errors import ConfigError, DataError
-from lis2_lightning.tiling import Areas, Tile, assign_folds
+from lis2_lightning.errors import ConfigError
+from lis2_lightning.tiling import Areas, Tile
 
 
 class TileDataset(KeyedDataset):
-    """Square tiles of one large, partly labelled image.
+    """Square tiles of one large, partly labelled image, or of several.
 
     A sample holds `patch` `(C, H, W)` float32, normalised; `target` `(C, H, W)` float32, 0 or 1;
     `labelled` `(C, H, W)` bool, true where the target is known; `positions` `(2, 2, 1)` float32,
@@ -37,7 +37,8 @@ class TileDataset(KeyedDataset):
 
     Args:
         image: The image: a path (FITS, .npy, HDF5, TIFF, Zarr) or an array, `(H, W)` or
-            `(C, H, W)`.
+            `(C, H, W)`. Or a list of several, with as many channels each; then `target`,
+            `background`, `missing` and `labelled` are lists of as many, or left out.
         target: 1 on objects and 0 elsewhere; NaN where unknown. Other values are said by
             `positive`, `negative` and `ignore`.
         background: 1 on known background. A pixel is labelled where (target +
@@ -55,6 +56,7 @@ class TileDataset(KeyedDataset):
             if there is one fold.
         num_folds: Number of folds.
         folds: Folds to use, counted from 0; all by default.
+        fold_by: What belongs to a fold: an `area`, of all images together, or a whole `image`.
         buffer: Minimum distance between tiles of different areas, px.
         fold_seed: Decides between equally good assignments of areas.
         normalization: How each tile is scaled to [0, 1]: `direct`, `log` or `none`.
@@ -64,7 +66,7 @@ class TileDataset(KeyedDataset):
     Raises:
         DataError: A file cannot be read; maps differ in shape; the target or another map holds a
             value without a meaning; a tile is larger than the image; no pixel is labelled; a fold
-            has no tile.
+            has no tile; images differ in channels.
         ConfigError: A number is out of range, or two arguments contradict each other.
 
     >>> image = np.arange(1, 65 * 64 + 1, dtype=float).reshape(65, 64)
@@ -75,12 +77,12 @@ class TileDataset(KeyedDataset):
 
     def __init__(
         self,
-        image: Source,
+        image: Sources,
         *,
-        target: Source,
-        background: Source | None = None,
-        missing: Source | None = None,
-        labelled: Source | None = None,
+        target: Sources,
+        background: Sources | None = None,
+        missing: Sources | None = None,
+        labelled: Sources | None = None,
         positive: Positive | None = None,
         negative: Labels | None = None,
         ignore: Labels | None = None,
@@ -89,6 +91,7 @@ class TileDataset(KeyedDataset):
         area_size: int | None = None,
         num_folds: int = 1,
         folds: Sequence[int] | None = None,
+        fold_by: FoldBy = "area",
         buffer: int = 0,
         fold_seed: int = 0,
         normalization: Normalization = "direct",
@@ -96,65 +99,116 @@ class TileDataset(KeyedDataset):
         keep_unlabelled: bool = False,
     ) -> None:
         check_normalization(normalization)
-        self.image = open_raster(image)
         self.size = size
         self.stride = max(1, size // 2) if stride is None else stride
         self.normalization: Normalization = normalization
         self.data_augmentations = tuple(data_augmentations or ())
-        truth = Truth(
-            self.image,
-            target=target,
-            background=background,
-            missing=missing,
-            labelled=labelled,
-            legend=Legend.of(positive, negative, ignore),
-        )
+        maps = {
+            "target": target,
+            "background": background,
+            "missing": missing,
+            "labelled": labelled,
+        }
+        truths = open_all(image, maps, Legend.of(positive, negative, ignore))
         chosen = _chosen_folds(folds, num_folds)
-        if area_size is None and num_folds > 1:
+        if fold_by not in get_args(FoldBy):
+            raise ConfigError(f"fold_by must be area or image, not {fold_by!r}")
+        if area_size is None and num_folds > 1 and fold_by == "area":
             area_size = 2 * size
-        areas = Areas.cut(self.image_shape, size=area_size, buffer=buffer)
-        self._tiled = TiledImage(self.image, truth, size=size, stride=self.stride, areas=areas)
-        self._keep(num_folds, chosen, fold_seed, keep_unlabelled=keep_unlabelled)
+        self._use(
+            TiledImage(
+                truth.image,
+                truth,
+                size=size,
+                stride=self.stride,
+                areas=Areas.cut(truth.image.shape[1:], size=area_size, buffer=buffer),
+            )
+            for truth in truths
+        )
+        keep_folds(
+            self.tiled_images,
+            num_folds,
+            chosen,
+            seed=fold_seed,
+            fold_by=fold_by,
+            keep_unlabelled=keep_unlabelled,
+        )
+        self._ends = np.cumsum([len(tiled) for tiled in self.tiled_images])
+
+    def _use(self, images: Iterable[TiledImage]) -> None:
+        self.tiled_images = tuple(images)
+        self._ends = np.cumsum([len(tiled) for tiled in self.tiled_images])
 
     def __len__(self) -> int:
-        """The number of tiles."""
-        return len(self._tiled)
+        """The number of tiles, of all images."""
+        return int(self._ends[-1])
 
     def fetch(self, indices: NDArray[np.int64], keys: NDArray[np.uint64]) -> Batch:
         """Cut many tiles at once; see :meth:`KeyedDataset.fetch`."""
-        arrays = self._tiled.read(indices, self.normalization)
+        parts = [
+            (chosen, tiled.read(inside, self.normalization))
+            for tiled, chosen, inside in self.of_images(indices)
+        ]
+        arrays = parts[0][1] if len(parts) == 1 else _in_order(parts, len(indices))
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         return Batch(augment(tensors, keys, self.data_augmentations))
 
-    @property
-    def areas(self) -> Areas:
-        """How the image is divided into areas."""
-        return self._tiled.areas
+    def of_images(
+        self, indices: NDArray[np.int64]
+    ) -> Iterator[tuple[TiledImage, NDArray[np.intp], NDArray[np.int64]]]:
+        """Each image that samples are cut from, which of them, and their numbers inside it."""
+        if len(self.tiled_images) == 1:
+            yield self.tiled_images[0], np.arange(len(indices)), indices
+            return
+        if len(indices) and not 0 <= indices.min() <= indices.max() < len(self):
+            raise IndexError(f"tile indices range from 0 to {len(self) - 1}")
+        numbers = np.searchsorted(self._ends, indices, side="right")
+        for number in np.unique(numbers).tolist():
+            tiled, chosen = self.tiled_images[number], np.flatnonzero(numbers == number)
+            yield tiled, chosen, indices[chosen] - (self._ends[number] - len(tiled))
 
     @property
-    def used_areas(self) -> NDArray[np.bool_]:
-        """Which of the areas belong to the chosen folds, `(rows, columns)`."""
-        return self._tiled.used
+    def images(self) -> list[Raster]:
+        """All images, in the order of the configuration."""
+        return [tiled.image for tiled in self.tiled_images]
+
+    @property
+    def image(self) -> Raster:
+        """The image, where there is a single one.
+
+        Raises:
+            ConfigError: There are several.
+        """
+        return self._only.image
+
+    @property
+    def _only(self) -> TiledImage:
+        if len(self.tiled_images) > 1:
+            raise ConfigError(
+                f"the tiles are of {len(self.tiled_images)} images, and this is about a single "
+                "one: use images, or one of whole_images()"
+            )
+        return self.tiled_images[0]
 
     @property
     def num_without_data(self) -> int:
-        """Pixels of the image that the maps label and that do not count: it has no data there."""
-        return self._tiled.num_without_data
+        """Pixels of the images that the maps label and that do not count: there are no data."""
+        return sum(tiled.num_without_data for tiled in self.tiled_images)
 
     @property
     def has_positive(self) -> bool:
         """Whether a tile has a positive pixel; also true where there is no truth."""
-        return self._tiled.has_positive
+        return any(tiled.has_positive for tiled in self.tiled_images)
 
     @property
     def image_shape(self) -> tuple[int, int]:
-        """Height and width of the image, px."""
+        """Height and width of the image, px; as for :attr:`image`, of a single one."""
         return self.image.shape[1], self.image.shape[2]
 
     @property
     def corners(self) -> NDArray[np.int64]:
         """First row and column of each tile, px, in the order of the samples, `(N, 2)`."""
-        return self._tiled.corners()
+        return np.concatenate([tiled.corners() for tiled in self.tiled_images])
 
     @property
     def tiles(self) -> list[Tile]:
@@ -173,9 +227,18 @@ class TileDataset(KeyedDataset):
                 in it is labelled.
 
         Raises:
-            ConfigError: The stride is below 1 or larger than a tile.
+            ConfigError: The stride is below 1 or larger than a tile, or there are several images.
             DataError: The other image cannot be read, or is smaller than a tile.
         """
+        if image is not None:
+            return self._whole(open_raster(image), None, stride)
+        return self._whole(self._only.image, self._only.truth, stride)
+
+    def whole_images(self, stride: int | None = None) -> list[Self]:
+        """For each image, a data set of all its tiles, as :meth:`whole_image` makes it."""
+        return [self._whole(tiled.image, tiled.truth, stride) for tiled in self.tiled_images]
+
+    def _whole(self, image: Raster, truth: Truth | None, stride: int | None) -> Self:
         whole = copy.copy(self)
         whole.stride = self.stride if stride is None else stride
         if whole.stride > self.size:
@@ -184,35 +247,14 @@ class TileDataset(KeyedDataset):
                 f"use at most {self.size}"
             )
         whole.data_augmentations = tuple(a for a in self.data_augmentations if not a.random)
-        whole.image = self.image if image is None else open_raster(image)
-        truth = self._tiled.truth if image is None else None
-
-        whole._tiled = TiledImage(whole.image, truth, size=self.size, stride=whole.stride)  # noqa: SLF001
+        tiled = TiledImage(image, truth, size=self.size, stride=whole.stride)
+        whole._use([tiled])  # noqa: SLF001 - a copy of this object
         return whole
 
     def read_maps(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
         """Read the whole image, target (0 where unknown) and labelled, `(C, H, W)` each."""
         whole = Tile(0, 0, *self.image_shape)
-        return (self.image.read(whole), *self._tiled.truth.read(whole))
-
-    def _keep(self, num_folds: int, chosen: list[int], seed: int, *, keep_unlabelled: bool) -> None:
-        """Keep the tiles of the chosen folds."""
-        tiled = self._tiled
-        census = census_of(tiled.truth, tiled.areas, tiled.lattice)
-        if not census.areas.any():
-            raise DataError(
-                f"no pixel of {tiled.truth.target.source} is labelled: a labelled pixel is 1 in "
-                f"target or background (or in labelled), 1 in missing, and a number in the image"
-            )
-        of_area = assign_folds(census.areas.reshape(-1, 2), num_folds=num_folds, seed=seed)
-        of_area = of_area.reshape(tiled.areas.shape)
-        sizes = tiled.keep(census, of_area, chosen, keep_unlabelled=keep_unlabelled)
-        for fold in chosen:
-            if sizes[fold] == 0:
-                raise DataError(
-                    f"fold {fold} of {num_folds} has no tile with a labelled pixel of "
-                    f"{tiled.truth.target.source}: use fewer folds or another area_size"
-                )
+        return (self.image.read(whole), *self._only.truth.read(whole))
 
 
 class ImageTiles(TileDataset):
@@ -235,12 +277,30 @@ class ImageTiles(TileDataset):
         data_augmentations: Sequence[Augmentation] | None = None,
     ) -> None:
         check_normalization(normalization)
-        self.image = open_raster(image)
         self.size = size
         self.stride = max(1, size // 2) if stride is None else stride
         self.normalization = normalization
         self.data_augmentations = tuple(data_augmentations or ())
-        self._tiled = TiledImage(self.image, size=size, stride=self.stride)
+        self._use([TiledImage(open_raster(image), size=size, stride=self.stride)])
+
+
+def is_one_image(dataset: object) -> TypeGuard[TileDataset]:
+    """Whether a data set is cut from a single image, of which there can be a map."""
+    return isinstance(dataset, TileDataset) and len(dataset.images) == 1
+
+
+def _in_order(
+    parts: Sequence[tuple[NDArray[np.intp], Mapping[str, NDArray[Any]]]], num: int
+) -> dict[str, NDArray[Any]]:
+    """The samples of several images, in the order in which they were asked for."""
+    arrays = {
+        name: np.empty((num, *values.shape[1:]), values.dtype)
+        for name, values in parts[0][1].items()
+    }
+    for chosen, part in parts:
+        for name, values in part.items():
+            arrays[name][chosen] = values
+    return arrays
 
 
 def _chosen_folds(folds: Sequence[int] | None, num_folds: int) -> list[int]:

@@ -12,7 +12,7 @@ from typing import cast
 from lis2_lightning.assembly.assemble import Assembly
 from lis2_lightning.base.files import shown
 from lis2_lightning.callbacks.run_folder import make_folder
-from lis2_lightning.data import AnyDataset, TileDataset, first_batch, tile_parts
+from lis2_lightning.data import AnyDataset, first_batch, is_one_image, tile_parts
 from lis2_lightning.data.open_raster import Source
 from lis2_lightning.errors import ConfigError, DataError, one_line
 from lis2_lightning.inference import Map, check_map_path, default_map_path, write_maps
@@ -73,8 +73,8 @@ def _instead(built: Assembly, image: Source | None) -> Iterator[AnyDataset]:
             )
         shown = data.predict = parts[0].whole_image(image=image)
         segmenter.image = shown.image
-    elif parts and not isinstance(configured, TileDataset):
-        sources = ", ".join(dict.fromkeys(part.image.source for part in parts))
+    elif parts and not is_one_image(configured):
+        sources = ", ".join(dict.fromkeys(i.source for part in parts for i in part.images))
         raise ConfigError(
             f"{type(configured).__name__} holds tiles of {sources}, and a map is of one whole "
             "image: name it, as in predict(image=...) or --image"
@@ -86,7 +86,7 @@ def _instead(built: Assembly, image: Source | None) -> Iterator[AnyDataset]:
 
 
 def _described(dataset: AnyDataset) -> str:
-    if not isinstance(dataset, TileDataset):
+    if not is_one_image(dataset):
         return f"the samples of {type(dataset).__name__}"
     height, width = dataset.image_shape
     return f"{dataset.image.source} ({height} x {width} px)"

@@ -199,7 +199,7 @@ def test_joined_data_sets_are_mapped_image_by_image(
     told = [text for text in said.messages if "no data at" in text]
     assert len(told) == 1
     assert told[0].startswith(f"{tmp_path}/b.npy has no data at 1 of its labelled pixels")
-    assert "no map or picture of joined data sets: lis2 predict" in said.messages[-1]
+    assert "no map or picture of several images: lis2 predict" in said.messages[-1]
     with pytest.raises(ConfigError, match=r"holds tiles of .*a.npy, .*b.npy, and a map is of one"):
         trainer.predict()
     best, path = tmp_path / "runs/tiny/best.pt", tmp_path / "b.npy"
