@@ -43,7 +43,7 @@ def test_samples_are_those_of_the_images_one_after_the_other():
     joined = TileDataset(**lists([0, 1, 2]), size=8)
     parts = [TileDataset(**maps(SHAPES[seed], seed), size=8) for seed in range(3)]
     assert [image.shape[1:] for image in joined.images] == SHAPES
-    expected = ConcatDataset(parts)
+    expected: ConcatDataset[Any] = ConcatDataset(parts)
     assert len(joined) == len(expected)
     order = np.random.default_rng(0).permutation(len(joined)).tolist()
     batch = joined.__getitems__(order).tensors
