@@ -146,7 +146,7 @@ class Trainer(TrainerView):
         if checkpoint := config.pop(CHECKPOINT, None):
             config["resume"] = checkpoint
         parsed = Schema(cls).parse(config)
-        with around_loop.seeded(parsed.config["seed"]):
+        with around_loop.building(parsed.config):
             trainer = cls(**parsed.build())
         trainer.config = config
         trainer.global_config = GlobalConfig(without_secrets(parsed.config))

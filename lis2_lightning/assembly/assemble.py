@@ -30,8 +30,8 @@ from lis2_lightning.callbacks.tracking import Tracking
 from lis2_lightning.config import as_list, to_lis2
 from lis2_lightning.data import (
     SegmentationData,
-    TileDataset,
     check_no_shared_pixels,
+    is_one_image,
     warn_of_labels,
 )
 from lis2_lightning.errors import ConfigError, one_line
@@ -136,7 +136,7 @@ def _module(settings: Settings, exchange: Exchange, data: SegmentationData) -> S
         module.val_scores.map = MapScores.of(data.val)
         if module.val_scores.map is None:
             raise ConfigError(
-                "validate_on: map needs a val_dataset of the tiles of one image, got "
+                "validate_on: map needs a val_dataset of tiles, got "
                 f"{'none' if data.val is None else type(data.val).__name__}: use a TileDataset, or "
                 "validate_on: tiles"
             )
@@ -153,7 +153,7 @@ def _data(settings: Settings, seed: int) -> SegmentationData:
         train=train,
         val=val,
         test=test,
-        predict=shown.whole_image() if isinstance(shown, TileDataset) else shown,
+        predict=shown.whole_image() if is_one_image(shown) else shown,
         batch_size=settings.batch_size,
         num_workers=settings.num_workers,
         seed=seed,

@@ -96,7 +96,8 @@ def _predict(config: dict[str, Any], options: Options) -> Answer:
     path = Path(output) if output else _own_map(trainer)
     maps = trainer.predict(snapshot, output=path, **request)
     shapes = [list(probs.shape) for probs in maps]
-    return Answer("", {"output": path, "mask": request["mask"], "shapes": shapes})
+    files = [getattr(map_, "source", None) for map_ in maps] if len(maps) > 1 else path
+    return Answer("", {"output": files, "mask": request["mask"], "shapes": shapes})
 
 
 def _number(options: Options, name: str, kind: Callable[[str], float]) -> float | None:

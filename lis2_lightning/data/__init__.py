@@ -17,7 +17,7 @@ from lis2_lightning.data.open_raster import Raster, open_raster, write_map
 from lis2_lightning.data.patches import PatchDataset
 from lis2_lightning.data.splits import check_no_shared_pixels, tile_parts, warn_of_labels
 from lis2_lightning.data.synthetic import SyntheticDataset, synthetic_maps
-from lis2_lightning.data.tiles import ImageTiles, TileDataset
+from lis2_lightning.data.tiles import ImageTiles, TileDataset, is_one_image
 from lis2_lightning.data.truth import has_data
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ __all__ = [
     "check_no_shared_pixels",
     "first_batch",
     "has_data",
+    "is_one_image",
     "open_raster",
     "synthetic_maps",
     "tile_parts",

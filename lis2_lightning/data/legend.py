@@ -75,6 +75,8 @@ class Legend:
             DataError: One has none.
         """
         named = self._is_positive(target) | _among(target, self.negative + self.ignore)
+        if named.all():
+            return
         wrong = ~(named | np.isnan(target))
         if not wrong.any():
             return

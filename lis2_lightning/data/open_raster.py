@@ -100,8 +100,8 @@ def _no_image(source: object) -> ConfigError | DataError:
 
 def _several(got: str) -> ConfigError:
     return ConfigError(
-        f"image must be a single one, got {got}: cut a data set from each image, and join them "
-        "with torch.utils.data.ConcatDataset"
+        f"image must be a single one here, got {got}: name one; a TileDataset takes a list of "
+        "images with a list of targets"
     )
 
 
@@ -170,7 +170,7 @@ def same_image(first: Raster, second: Raster) -> bool:
         return False
     if Path(first.source).resolve() != Path(second.source).resolve():
         return False
-    if isinstance(first, ArrayRaster) and isinstance(second, ArrayRaster):
+    if type(first) is type(second) is ArrayRaster:  # those of files are read through a map
         return np.array_equal(first.handle, second.handle, equal_nan=True)
     return True
 

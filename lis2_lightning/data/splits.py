@@ -12,9 +12,10 @@ from torch.utils.data import ConcatDataset, Subset
 
 from lis2_lightning.data.batch import AnyDataset
 from lis2_lightning.data.open_raster import same_image
+from lis2_lightning.data.tiled_image import TiledImage
 from lis2_lightning.data.tiles import TileDataset
 from lis2_lightning.errors import DataError
-from lis2_lightning.tiling import shared_pixel
+from lis2_lightning.tiling import areas_meet, shared_pixel
 
 Splits = Mapping[str, AnyDataset | None]
 Part = tuple[TileDataset, NDArray[np.int64] | None]
@@ -43,8 +44,28 @@ def tile_parts(
             begin = end
 
 
-def _corners(dataset: TileDataset, indices: NDArray[np.int64] | None) -> NDArray[np.int64]:
-    return dataset.corners if indices is None else dataset.corners[indices]
+def _images(
+    dataset: TileDataset, indices: NDArray[np.int64] | None
+) -> Iterator[tuple[TiledImage, NDArray[np.int64] | None]]:
+    """The images that samples of a data set are cut from, with their numbers inside them."""
+    if indices is None:
+        yield from ((tiled, None) for tiled in dataset.tiled_images)
+    else:
+        yield from ((tiled, inside) for tiled, _, inside in dataset.of_images(indices))
+
+
+def _shared(
+    first: TiledImage,
+    chosen: NDArray[np.int64] | None,
+    second: TiledImage,
+    others: NDArray[np.int64] | None,
+) -> tuple[int, int] | None:
+    """A pixel that tiles of both hold."""
+    # areas first: folds of one cut share none, and there may be millions of tiles
+    if not areas_meet(first.areas, first.used, second.areas, second.used):
+        return None
+    corners = first.corners(chosen), second.corners(others)
+    return shared_pixel(corners[0], first.lattice.size, corners[1], second.lattice.size)
 
 
 def check_no_shared_pixels(datasets: Splits) -> None:
@@ -59,17 +80,21 @@ def check_no_shared_pixels(datasets: Splits) -> None:
     Raises:
         DataError: Two splits share a pixel.
     """
-    parts = [(name, *part) for name, dataset in datasets.items() for part in tile_parts(dataset)]
+    parts = [
+        (name, tiled, inside)
+        for name, dataset in datasets.items()
+        for part, indices in tile_parts(dataset)
+        for tiled, inside in _images(part, indices)
+    ]
     for (name, first, chosen), (other, second, others) in combinations(parts, 2):
         if name == other or not same_image(first.image, second.image):
             continue
-        corners = _corners(first, chosen), _corners(second, others)
-        pixel = shared_pixel(corners[0], first.size, corners[1], second.size)
+        pixel = _shared(first, chosen, second, others)
         if pixel is not None:
             raise DataError(
                 f"{name} and {other} share pixels of {first.image.source}, such as row {pixel[0]}, "
-                f"column {pixel[1]}: give both the same area_size, num_folds and fold_seed, and "
-                f"different folds"
+                f"column {pixel[1]}: give both the same images, area_size, num_folds and "
+                "fold_seed, and different folds"
             )
 
 
@@ -78,7 +103,7 @@ def warn_of_labels(datasets: Splits) -> None:
     lost: dict[str, int] = {}
     for name, dataset in datasets.items():
         parts = [part for part, _ in tile_parts(dataset)]
-        lost |= {part.image.source: part.num_without_data for part in parts}
+        lost |= {t.image.source: t.num_without_data for part in parts for t in part.tiled_images}
         if parts and not any(part.has_positive for part in parts):
             _log.warning(
                 "%s has no positive pixel: its Dice, average precision and ROC AUC mean nothing; "

@@ -1,10 +1,10 @@
-"""A data set of tiles that are cut from one large image on demand."""
+"""A data set of tiles that are cut from one or several large images on demand."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from typing import Any, Self
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Self, TypeGuard, get_args
 
 import numpy as np
 import torch
@@ -14,21 +14,24 @@ from torch import Tensor
 from lis2_lightning.data.augment import Augmentation, augment
 from lis2_lightning.data.batch import Batch, KeyedDataset
 from lis2_lightning.data.legend import Labels, Legend, Positive
-from lis2_lightning.data.normalize import Normalization, check_normalization, normalize
+from lis2_lightning.data.normalize import Normalization, check_normalization
 from lis2_lightning.data.open_raster import Raster, Source, open_raster
 from lis2_lightning.data.rasters.padded import padded
-from lis2_lightning.data.truth import Truth, count, has_data
-from lis2_lightning.errors import ConfigError, DataError
-from lis2_lightning.tiling import Areas, Tile, assign_folds
+from lis2_lightning.data.several import FoldBy, Sources, keep_folds, open_all
+from lis2_lightning.data.tiled_image import TiledImage
+from lis2_lightning.data.truth import Truth
+from lis2_lightning.errors import ConfigError
+from lis2_lightning.tiling import Areas, Tile
 
 
 class TileDataset(KeyedDataset):
-    """Square tiles of one large, partly labelled image.
+    """Square tiles of one large, partly labelled image, or of several.
 
     A sample holds `patch` `(C, H, W)` float32, normalised; `target` `(C, H, W)` float32, 0 or 1;
     `labelled` `(C, H, W)` bool, true where the target is known; `positions` `(2, 2, 1)` float32,
     first and last row + 1, then first and last column + 1 of the tile, px, as in LIS²'s
-    `patches.h5`; and `corner` `(2,)` int64, its first row and column, px.
+    `patches.h5`; and `corner` `(2,)` int64, its first row and column, px. Where there are several
+    images, `image`, int64, is the number of the one it is cut from.
 
     The image is divided into areas, the areas are assigned to folds so that labelled and positive
     pixels are balanced, and each tile lies inside one area: data sets of different folds share no
@@ -37,7 +40,8 @@ class TileDataset(KeyedDataset):
 
     Args:
         image: The image: a path (FITS, .npy, HDF5, TIFF, Zarr) or an array, `(H, W)` or
-            `(C, H, W)`.
+            `(C, H, W)`. Or a list of several, with as many channels each; then `target`,
+            `background`, `missing` and `labelled` are lists of as many, or left out.
         target: 1 on objects and 0 elsewhere; NaN where unknown. Other values are said by
             `positive`, `negative` and `ignore`.
         background: 1 on known background. A pixel is labelled where (target +
@@ -55,6 +59,7 @@ class TileDataset(KeyedDataset):
             if there is one fold.
         num_folds: Number of folds.
         folds: Folds to use, counted from 0; all by default.
+        fold_by: What belongs to a fold: an `area`, of all images together, or a whole `image`.
         buffer: Minimum distance between tiles of different areas, px.
         fold_seed: Decides between equally good assignments of areas.
         normalization: How each tile is scaled to [0, 1]: `direct`, `log` or `none`.
@@ -64,7 +69,7 @@ class TileDataset(KeyedDataset):
     Raises:
         DataError: A file cannot be read; maps differ in shape; the target or another map holds a
             value without a meaning; a tile is larger than the image; no pixel is labelled; a fold
-            has no tile.
+            has no tile; images differ in channels.
         ConfigError: A number is out of range, or two arguments contradict each other.
 
     >>> image = np.arange(1, 65 * 64 + 1, dtype=float).reshape(65, 64)
@@ -73,19 +78,14 @@ class TileDataset(KeyedDataset):
     (12, torch.Size([1, 32, 32]), [33, 32])
     """
 
-    num_without_data = 0
-    """Pixels of the image that the maps label and that do not count: it has no data there."""
-    has_positive = True
-    """Whether a tile has a positive pixel; also true where there is no truth."""
-
     def __init__(
         self,
-        image: Source,
+        image: Sources,
         *,
-        target: Source,
-        background: Source | None = None,
-        missing: Source | None = None,
-        labelled: Source | None = None,
+        target: Sources,
+        background: Sources | None = None,
+        missing: Sources | None = None,
+        labelled: Sources | None = None,
         positive: Positive | None = None,
         negative: Labels | None = None,
         ignore: Labels | None = None,
@@ -94,6 +94,7 @@ class TileDataset(KeyedDataset):
         area_size: int | None = None,
         num_folds: int = 1,
         folds: Sequence[int] | None = None,
+        fold_by: FoldBy = "area",
         buffer: int = 0,
         fold_seed: int = 0,
         normalization: Normalization = "direct",
@@ -101,82 +102,130 @@ class TileDataset(KeyedDataset):
         keep_unlabelled: bool = False,
     ) -> None:
         check_normalization(normalization)
-        self.image = open_raster(image)
         self.size = size
         self.stride = max(1, size // 2) if stride is None else stride
         self.normalization: Normalization = normalization
         self.data_augmentations = tuple(data_augmentations or ())
-        self._truth = Truth(
-            self.image,
-            target=target,
-            background=background,
-            missing=missing,
-            labelled=labelled,
-            legend=Legend.of(positive, negative, ignore),
-        )
+        maps = {
+            "target": target,
+            "background": background,
+            "missing": missing,
+            "labelled": labelled,
+        }
+        truths = open_all(image, maps, Legend.of(positive, negative, ignore))
         chosen = _chosen_folds(folds, num_folds)
-        if area_size is None and num_folds > 1:
+        if fold_by not in get_args(FoldBy):
+            raise ConfigError(f"fold_by must be area or image, not {fold_by!r}")
+        if area_size is None and num_folds > 1 and fold_by == "area":
             area_size = 2 * size
-        areas = Areas.cut(self.image_shape, size=area_size, buffer=buffer)
-        self._lattice = areas.lattice(size, self.stride)
-        self._index: NDArray[np.integer] | None = self._kept(
-            areas, num_folds, chosen, fold_seed, keep_unlabelled=keep_unlabelled
+        self._use(
+            TiledImage(
+                truth.image,
+                truth,
+                size=size,
+                stride=self.stride,
+                areas=Areas.cut(truth.image.shape[1:], size=area_size, buffer=buffer),
+            )
+            for truth in truths
         )
+        keep_folds(
+            self.tiled_images,
+            num_folds,
+            chosen,
+            seed=fold_seed,
+            fold_by=fold_by,
+            keep_unlabelled=keep_unlabelled,
+        )
+        self._ends = np.cumsum([len(tiled) for tiled in self.tiled_images])
+
+    def _use(self, images: Iterable[TiledImage]) -> None:
+        self.tiled_images = tuple(images)
+        self._ends = np.cumsum([len(tiled) for tiled in self.tiled_images])
 
     def __len__(self) -> int:
-        """The number of tiles."""
-        return len(self._lattice) if self._index is None else len(self._index)
+        """The number of tiles, of all images."""
+        return int(self._ends[-1])
 
     def fetch(self, indices: NDArray[np.int64], keys: NDArray[np.uint64]) -> Batch:
         """Cut many tiles at once; see :meth:`KeyedDataset.fetch`."""
-        corners = self._corners(indices)
-        tops, lefts = np.ascontiguousarray(corners.T)
-        values = self.image.read_many(tops, lefts, self.size)
-        target, labelled = self._truth.read_many(tops, lefts, self.size)
-        labelled &= has_data(values)
-        shown = self._shown(corners, values)
-        arrays = {"patch": shown.pop("patch"), "target": target, "labelled": labelled, **shown}
+        parts = [
+            (chosen, tiled.read(inside, self.normalization))
+            for tiled, chosen, inside in self.of_images(indices)
+        ]
+        arrays = parts[0][1] if len(parts) == 1 else _in_order(parts, len(indices))
+        if len(self.tiled_images) > 1:
+            arrays["image"] = np.searchsorted(self._ends, indices, side="right").astype(np.int64)
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         return Batch(augment(tensors, keys, self.data_augmentations))
 
     def fetch_unlabelled(self, indices: NDArray[np.int64]) -> dict[str, Tensor]:
-        """Cut many tiles for a network that is not trained: the truth is not read.
+        """Cut many tiles of a single image for a network that is not trained, without its truth.
 
         Returns:
             `patch`, `positions` and `corner` of the samples; and `gaps` `(B, 1, H, W)` bool, where
             the image or `missing` has no data, unless there is none.
         """
-        corners = self._corners(indices)
-        tops, lefts = np.ascontiguousarray(corners.T)
-        values = self.image.read_many(tops, lefts, self.size)
-        gaps = ~has_data(values)
-        if (missing := self._truth.is_missing(tops, lefts, self.size)) is not None:
-            gaps |= missing
-        arrays = self._shown(corners, values) | ({"gaps": gaps} if gaps.any() else {})
+        arrays = self._only.read_unlabelled(indices, self.normalization)
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         keys = np.zeros(len(indices), np.uint64)  # of no effect on what is not random
         return augment(tensors, keys, self.data_augmentations)
 
-    def _shown(
-        self, corners: NDArray[np.int64], values: NDArray[np.float32]
-    ) -> dict[str, NDArray[Any]]:
-        """What a network is shown of tiles; the values are normalised in place."""
-        positions = np.stack((corners, corners + self.size), axis=-1)[..., None]
-        return {
-            "patch": normalize(values, self.normalization),  # what is missing becomes 0
-            "positions": positions.astype(np.float32),
-            "corner": corners,
-        }
+    def of_images(
+        self, indices: NDArray[np.int64]
+    ) -> Iterator[tuple[TiledImage, NDArray[np.intp], NDArray[np.int64]]]:
+        """Each image that samples are cut from, which of them, and their numbers inside it."""
+        if len(self.tiled_images) == 1:
+            yield self.tiled_images[0], np.arange(len(indices)), indices
+            return
+        if len(indices) and not 0 <= indices.min() <= indices.max() < len(self):
+            raise IndexError(f"tile indices range from 0 to {len(self) - 1}")
+        numbers = np.searchsorted(self._ends, indices, side="right")
+        for number in np.unique(numbers).tolist():
+            tiled, chosen = self.tiled_images[number], np.flatnonzero(numbers == number)
+            yield tiled, chosen, indices[chosen] - (self._ends[number] - len(tiled))
+
+    @property
+    def images(self) -> list[Raster]:
+        """All images, in the order of the configuration."""
+        return [tiled.image for tiled in self.tiled_images]
+
+    @property
+    def image(self) -> Raster:
+        """The image, where there is a single one.
+
+        Raises:
+            ConfigError: There are several.
+        """
+        return self._only.image
+
+    @property
+    def _only(self) -> TiledImage:
+        if len(self.tiled_images) > 1:
+            raise ConfigError(
+                f"the tiles are of {len(self.tiled_images)} images, and this is about a single "
+                "one: use images, or one of whole_images()"
+            )
+        return self.tiled_images[0]
+
+    @property
+    def num_without_data(self) -> int:
+        """Pixels of the images that the maps label and that do not count: there are no data."""
+        return sum(tiled.num_without_data for tiled in self.tiled_images)
+
+    @property
+    def has_positive(self) -> bool:
+        """Whether a tile has a positive pixel; also true where there is no truth."""
+        return any(tiled.has_positive for tiled in self.tiled_images)
 
     @property
     def image_shape(self) -> tuple[int, int]:
-        """Height and width of the image, px."""
+        """Height and width of the image, px; as for :attr:`image`, of a single one."""
         return self.image.shape[1], self.image.shape[2]
 
     @property
     def corners(self) -> NDArray[np.int64]:
         """First row and column of each tile, px, in the order of the samples, `(N, 2)`."""
-        return self._corners(np.arange(len(self), dtype=np.int64))
+        return np.concatenate([tiled.corners() for tiled in self.tiled_images])
 
     @property
     def tiles(self) -> list[Tile]:
@@ -195,14 +244,19 @@ class TileDataset(KeyedDataset):
                 in it is labelled. One that is smaller than a tile is padded with NaN.
 
         Raises:
-            ConfigError: The stride is below 1 or larger than a tile.
+            ConfigError: The stride is below 1 or larger than a tile, or there are several images.
             DataError: The other image cannot be read.
         """
-        whole = copy.copy(self)
         if image is not None:
-            whole.image = padded(open_raster(image), self.size)
-            whole._truth = _no_truth(whole.image)  # noqa: SLF001 - a copy of this object
-            whole.num_without_data, whole.has_positive = 0, True
+            return self._whole(padded(open_raster(image), self.size), None, stride)
+        return self._whole(self._only.image, self._only.truth, stride)
+
+    def whole_images(self, stride: int | None = None) -> list[Self]:
+        """For each image, a data set of all its tiles, as :meth:`whole_image` makes it."""
+        return [self._whole(tiled.image, tiled.truth, stride) for tiled in self.tiled_images]
+
+    def _whole(self, image: Raster, truth: Truth | None, stride: int | None) -> Self:
+        whole = copy.copy(self)
         whole.stride = self.stride if stride is None else stride
         if whole.stride > self.size:
             raise ConfigError(
@@ -210,53 +264,14 @@ class TileDataset(KeyedDataset):
                 f"use at most {self.size}"
             )
         whole.data_augmentations = tuple(a for a in self.data_augmentations if not a.random)
-        lattice = Areas.cut(whole.image_shape, size=None).lattice(self.size, whole.stride)
-        whole._lattice, whole._index = lattice, None  # noqa: SLF001 - a copy of this object
+        tiled = TiledImage(image, truth, size=self.size, stride=whole.stride)
+        whole._use([tiled])  # noqa: SLF001 - a copy of this object
         return whole
 
     def read_maps(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
         """Read the whole image, target (0 where unknown) and labelled, `(C, H, W)` each."""
         whole = Tile(0, 0, *self.image_shape)
-        return (self.image.read(whole), *self._truth.read(whole))
-
-    def _corners(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
-        if len(indices) and not 0 <= indices.min() <= indices.max() < len(self):
-            raise IndexError(f"tile indices range from 0 to {len(self) - 1}")
-        return self._lattice.corners(indices if self._index is None else self._index[indices])
-
-    def _kept(
-        self,
-        areas: Areas,
-        num_folds: int,
-        chosen: list[int],
-        seed: int,
-        *,
-        keep_unlabelled: bool,
-    ) -> NDArray[np.integer]:
-        """The tiles of the chosen folds, as indices into the lattice."""
-        census = count(self._truth, areas, self._lattice)
-        self.num_without_data = census.without_data
-        if not census.areas.any():
-            raise DataError(
-                f"no pixel of {self._truth.target.source} is labelled: a labelled pixel is 1 in "
-                f"target or background (or in labelled), 1 in missing, and a number in the image"
-            )
-        of_area = assign_folds(census.areas.reshape(-1, 2), num_folds=num_folds, seed=seed)
-        rows, columns = areas.of(self._lattice)
-        of_tile = of_area.reshape(areas.shape)[np.ix_(rows, columns)]
-        kept = np.isin(of_tile, chosen)
-        if not keep_unlabelled:
-            kept &= census.tiles[..., 0]
-        self.has_positive = bool((kept & census.tiles[..., 1]).any())
-        sizes = np.bincount(of_tile[kept], minlength=num_folds)
-        for fold in chosen:
-            if sizes[fold] == 0:
-                raise DataError(
-                    f"fold {fold} of {num_folds} has no tile with a labelled pixel of "
-                    f"{self._truth.target.source}: use fewer folds or another area_size"
-                )
-        index = np.flatnonzero(kept)
-        return index.astype(np.int32) if kept.size < 2**31 else index
+        return (self.image.read(whole), *self._only.truth.read(whole))
 
 
 class ImageTiles(TileDataset):
@@ -280,19 +295,31 @@ class ImageTiles(TileDataset):
         data_augmentations: Sequence[Augmentation] | None = None,
     ) -> None:
         check_normalization(normalization)
-        self.image = padded(open_raster(image), size)
         self.size = size
         self.stride = max(1, size // 2) if stride is None else stride
         self.normalization = normalization
         self.data_augmentations = tuple(data_augmentations or ())
-        self._truth = _no_truth(self.image)
-        self._lattice = Areas.cut(self.image_shape, size=None).lattice(size, self.stride)
-        self._index = None
+        whole = padded(open_raster(image), size)
+        self._use([TiledImage(whole, size=size, stride=self.stride)])
 
 
-def _no_truth(image: Raster) -> Truth:
-    nothing = np.broadcast_to(np.float32(0), image.shape[1:])  # which takes no memory
-    return Truth(image, target=nothing, labelled=nothing)
+def is_one_image(dataset: object) -> TypeGuard[TileDataset]:
+    """Whether a data set is cut from a single image, of which there can be a map."""
+    return isinstance(dataset, TileDataset) and len(dataset.images) == 1
+
+
+def _in_order(
+    parts: Sequence[tuple[NDArray[np.intp], Mapping[str, NDArray[Any]]]], num: int
+) -> dict[str, NDArray[Any]]:
+    """The samples of several images, in the order in which they were asked for."""
+    arrays = {
+        name: np.empty((num, *values.shape[1:]), values.dtype)
+        for name, values in parts[0][1].items()
+    }
+    for chosen, part in parts:
+        for name, values in part.items():
+            arrays[name][chosen] = values
+    return arrays
 
 
 def _chosen_folds(folds: Sequence[int] | None, num_folds: int) -> list[int]:

@@ -1,9 +1,6 @@
-"""Where the truth of an image is known, what it is, and how many labelled pixels lie where."""
+"""Where the truth of an image is known, and what it is."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +9,7 @@ from lis2_lightning.base.labelled import known_where
 from lis2_lightning.data.legend import Legend
 from lis2_lightning.data.open_raster import Raster, Source, open_raster
 from lis2_lightning.errors import ConfigError, DataError
-from lis2_lightning.tiling import Areas, Lattice, Tile
-
-BLOCK = (256, 2048)
-"""Height and width of the blocks in which maps are scanned, px."""
+from lis2_lightning.tiling import Tile
 
 Known = tuple[NDArray[np.float32], NDArray[np.bool_]]
 
@@ -52,6 +46,11 @@ class Truth:
         for raster in (self.target, *self._others):
             if raster is not None:
                 _check_shape(raster, image, self.target)
+
+    @property
+    def rasters(self) -> list[Raster | None]:
+        """The image, the target, and the other maps."""
+        return [self.image, self.target, *self._others]
 
     def read(self, tile: Tile) -> Known:
         """The target, 0 where unknown, and whether a pixel is labelled, `(C, h, w)` each.
@@ -95,80 +94,6 @@ def has_data(image: NDArray[np.float32]) -> NDArray[np.bool_]:
     return np.logical_and.reduce(np.isfinite(image), axis=-3, keepdims=True)
 
 
-@dataclass(slots=True, eq=False)
-class Census:
-    """The labelled pixels of an image, counted."""
-
-    tiles: NDArray[np.bool_]
-    """Whether each tile of a lattice has a labelled pixel, and a positive one,
-    `(rows, columns, 2)`."""
-    areas: NDArray[np.int64]
-    """Labelled pixels of each area, and those of them that are positive, `(rows, columns, 2)`."""
-    without_data: int = 0
-    """Pixels that the maps label and that do not count, because the image has no data there."""
-
-
-def count(truth: Truth, areas: Areas, lattice: Lattice) -> Census:
-    """Scan all maps once, block by block, in constant memory."""
-    census = Census(
-        np.zeros((len(lattice.tops), len(lattice.lefts), 2), dtype=np.bool_),
-        np.zeros((*areas.shape, 2), dtype=np.int64),
-    )
-    for block in _blocks(areas.image_shape):
-        # a tile belongs to the block of its first pixel; the rest of it is read too
-        rows, tops, bottoms = _tiles_from(lattice.tops, lattice.size, block.top, block.bottom)
-        columns, lefts, rights = _tiles_from(lattice.lefts, lattice.size, block.left, block.right)
-        height, width = max([block.height, *bottoms[-1:]]), max([block.width, *rights[-1:]])
-        tile = Tile(block.top, block.left, int(height), int(width))
-        target, labelled = truth.read_labels(tile)
-        if labelled.any():
-            lost = labelled & ~has_data(truth.image.read(tile))
-            labelled &= ~lost
-            here = lost[:, : block.height, : block.width].any(axis=0)
-            census.without_data += int(np.count_nonzero(here))
-        area_rows, begins, ends = _parts(areas.row_edges, block.top, block.bottom)
-        area_columns, firsts, lasts = _parts(areas.column_edges, block.left, block.right)
-        breaks = np.unique(np.concatenate(([0], tops, bottoms, begins, ends)))
-        for number, pixels in enumerate((labelled, labelled & (target > 0))):
-            counts = _Counts(pixels, breaks)
-            of_tiles = counts.between(tops, bottoms, lefts, rights)
-            census.tiles[rows, columns, number] = of_tiles > 0
-            of_areas = counts.between(begins, ends, firsts, lasts)
-            census.areas[area_rows, area_columns, number] += of_areas
-    return census
-
-
-class _Counts:
-    """Counts of true pixels in rectangles, from a summed-area table (Crow, SIGGRAPH 1984).
-
-    The table holds only the rows at which rectangles begin or end (the breaks: increasing, from 0),
-    which is five times as fast. Channels of `(C, h, w)` are added.
-    """
-
-    def __init__(self, pixels: NDArray[np.bool_], breaks: NDArray[np.int64]) -> None:
-        counts = pixels[0] if len(pixels) == 1 else pixels.sum(axis=0)
-        height, width = counts.shape
-        inside = breaks[breaks < height]
-        self._breaks = np.append(inside, height)
-        self._table = np.zeros((len(self._breaks), width + 1), dtype=np.int64)
-        strips = np.add.reduceat(counts, inside, axis=0, dtype=np.int64)
-        np.cumsum(strips, axis=1, out=strips)
-        np.cumsum(strips, axis=0, out=self._table[1:, 1:])
-
-    def between(
-        self,
-        tops: NDArray[np.int64],
-        bottoms: NDArray[np.int64],
-        lefts: NDArray[np.int64],
-        rights: NDArray[np.int64],
-    ) -> NDArray[np.int64]:
-        """The count in each rectangle of R ranges of rows and K of columns, `(R, K)`."""
-        above, below = (np.searchsorted(self._breaks, rows) for rows in (tops, bottoms))
-        strips = self._table[below] - self._table[above]
-        inside: NDArray[np.int64] = strips[:, rights] - strips[:, lefts]
-        return inside
-
-
 def _zeros_and_ones(raster: Raster, tile: Tile) -> NDArray[np.float32]:
     values = raster.read(tile)
     known_where(values, raster.source)  # which refuses anything else
@@ -195,12 +120,15 @@ def _known(
     labelled: NDArray[np.float32] | None,
 ) -> Known:
     """Combine the maps; see :class:`Truth`."""
+    if labelled is None and background is not None:
+        labelled = target + background
     if labelled is None:
-        labelled = np.ones_like(target) if background is None else target + background
-    if missing is not None:
+        known = np.ones(target.shape, np.bool_) if missing is None else missing > 0
+    elif missing is None:
+        known = labelled > 0
+    else:
         with np.errstate(invalid="ignore"):  # infinity times 0 is NaN, which is not above 0
-            labelled = labelled * missing
-    known = labelled > 0
+            known = labelled * missing > 0
     if np.isnan(target.min()):  # a minimum is NaN where any value is
         unknown = np.isnan(target)
         target = np.where(unknown, np.float32(0), target)
@@ -208,29 +136,3 @@ def _known(
     if known.shape != target.shape:  # one map for all channels of the target
         known = np.repeat(known, target.shape[-3], axis=-3)
     return target, known
-
-
-def _blocks(shape: tuple[int, int]) -> Iterator[Tile]:
-    height, width = BLOCK
-    for top in range(0, shape[0], height):
-        for left in range(0, shape[1], width):
-            yield Tile(top, left, min(height, shape[0] - top), min(width, shape[1] - left))
-
-
-def _tiles_from(
-    starts: NDArray[np.int64], size: int, begin: int, end: int
-) -> tuple[slice, NDArray[np.int64], NDArray[np.int64]]:
-    """The tiles that begin in a range, and where they begin and end relative to it."""
-    first, last = np.searchsorted(starts, (begin, end))
-    begins = starts[first:last] - begin
-    return slice(first, last), begins, begins + size
-
-
-def _parts(
-    edges: NDArray[np.int64], begin: int, end: int
-) -> tuple[slice, NDArray[np.int64], NDArray[np.int64]]:
-    """The areas that a range touches, and where they begin and end within it."""
-    first = int(np.searchsorted(edges, begin, side="right")) - 1
-    last = int(np.searchsorted(edges, end))
-    cut = np.clip(edges[first : last + 1], begin, end) - begin
-    return slice(first, last), cut[:-1], cut[1:]

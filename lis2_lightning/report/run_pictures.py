@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from lis2_lightning.base.files import shown
-from lis2_lightning.data import AnyDataset, TileDataset, tile_parts
+from lis2_lightning.data import AnyDataset, is_one_image, tile_parts
 from lis2_lightning.inference import Map
 from lis2_lightning.report.pictures import draw_curves, draw_prediction
 from lis2_lightning.trackers.csv_rows import read_rows
@@ -27,7 +27,7 @@ def draw_log(folder: Path) -> None:
 
 def draw_map(dataset: AnyDataset | None, maps: Sequence[Map], folder: Path) -> None:
     """Draw image, truth and probability of a tiled image as ``prediction.png``."""
-    if not isinstance(dataset, TileDataset) or not maps:
+    if not is_one_image(dataset) or not maps:
         return
     image, target, labelled = (channels[0] for channels in dataset.read_maps())
     draw_prediction(image, target, labelled, maps[0][0], folder / "prediction.png")
@@ -35,21 +35,20 @@ def draw_map(dataset: AnyDataset | None, maps: Sequence[Map], folder: Path) -> N
 
 def is_drawn(dataset: AnyDataset | None) -> bool:
     """Whether the image is small enough to be mapped for its picture."""
-    return isinstance(dataset, TileDataset) and int(np.prod(dataset.image_shape)) <= DRAWN_PIXELS
+    return is_one_image(dataset) and int(np.prod(dataset.image_shape)) <= DRAWN_PIXELS
 
 
 def say_how_to_map(dataset: AnyDataset | None, folder: Path) -> None:
     """Tell that a large image, or several, have no map and no picture yet, and how to map them."""
-    if isinstance(dataset, TileDataset) and not is_drawn(dataset):
+    if is_one_image(dataset) and not is_drawn(dataset):
         _log.info(
             "no map or picture of an image above 4 million pixels: lis2 predict --ckpt_path %s "
             "maps it",
             shown(folder),
         )
-    elif not isinstance(dataset, TileDataset) and any(tile_parts(dataset)):
+    elif not is_one_image(dataset) and any(tile_parts(dataset)):
         _log.info(
-            "no map or picture of joined data sets: lis2 predict --ckpt_path %s --image IMAGE "
-            "--output MAP maps one image",
+            "no map or picture of several images: lis2 predict --ckpt_path %s maps them",
             shown(folder),
         )
 

@@ -6,8 +6,9 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from signal import SIGINT, raise_signal
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from lis2_lightning.base.files import sweep
 from lis2_lightning.base.lock import lock
 from lis2_lightning.base.signals import Signals, requeue
 from lis2_lightning.callbacks.run_folder import is_trial, make_folder
+from lis2_lightning.data.census_cache import censuses_in
 from lis2_lightning.errors import (
     Interrupted,
     SnapshotError,
@@ -45,6 +47,7 @@ _WARNINGS: Final = (
     ".*`precision=.*` is supported for historical reasons.*",
     ".*but AMP with fp16 is not supported on CPU.*",  # assemble says so, too
 )
+CENSUSES: Final = ".census"  # beside the runs, which share it
 _SEED_VARIABLES: Final = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")  # which seed_everything sets
 _CHATTY: Final = (
     "lightning.pytorch.utilities.rank_zero",
@@ -95,8 +98,16 @@ def speak() -> None:
 
 
 @contextmanager
+def building(config: Mapping[str, Any]) -> Iterator[None]:
+    """While components are built: seeds, and where censuses of large images are kept."""
+    folder = Path(config["output_dir"]).absolute() / CENSUSES
+    with seeded(config["seed"]), censuses_in(folder):
+        yield
+
+
+@contextmanager
 def seeded(value: Any) -> Iterator[None]:
-    """Seed every global generator where there is a seed, while components are built.
+    """Seed every global generator where there is a seed.
 
     Generators and environment are then those of the program again.
     """

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from lis2_lightning.assembly.assemble import Assembly
 from lis2_lightning.base.files import atomic, shown
 from lis2_lightning.callbacks.run_folder import make_folder
 from lis2_lightning.data import AnyDataset, TileDataset, first_batch, tile_parts
+from lis2_lightning.data.open_raster import same_image
 from lis2_lightning.data.rasters.padded import unpadded
 from lis2_lightning.errors import ConfigError, DataError, one_line
 from lis2_lightning.inference import Map, MapJob, MapRequest, check_path
@@ -22,23 +23,31 @@ from lis2_lightning.running.around_loop import trial
 from lis2_lightning.training.module import SegmentationModule
 
 _log = logging.getLogger("lis2_lightning")
+PathOrNone = TypeVar("PathOrNone", Path, Path | None)
 
 
 def predict(
     built: Assembly, folder: Path, run: Callable[[], None], request: MapRequest
 ) -> list[Map]:
-    """Map the configured image, or another one in place of it; see ``Trainer.predict``.
+    """Map each configured image, or another one in place of them; see ``Trainer.predict``.
 
     ``folder`` is that of the run, and ``run`` runs the loop.
     """
     configured = built.data.predict
-    dataset = built.data.predict = _dataset(built, request)
+    datasets = _datasets(built, request)
+    channels = [_check_network(built.module, dataset) for dataset in datasets]
+    requests = [
+        _with_own_output(request, dataset, folder, None if len(datasets) == 1 else number)
+        for number, dataset in enumerate(datasets)
+    ]
     try:
-        channels = _check_network(built.module, dataset)
-        request = _with_own_output(request, dataset, folder)
-        if isinstance(dataset, TileDataset):
-            return _map_image(built, dataset, run, request, channels=channels)
-        return _map_samples(built, dataset, run, request)
+        if not isinstance(datasets[0], TileDataset):
+            return _map_samples(built, datasets[0], run, requests[0])
+        jobs = [
+            MapJob(cast("TileDataset", tiles), own, channels=num, batch_size=built.data.batch_size)
+            for tiles, own, num in zip(datasets, requests, channels, strict=True)
+        ]
+        return [_map_image(built, job, run) for job in jobs]
     finally:
         built.data.predict = configured
 
@@ -49,20 +58,12 @@ def default_map_path(dataset: AnyDataset | None, folder: Path) -> Path:
     return folder / ("prediction.fits" if has_coordinates else "prediction.npy")
 
 
-def _map_image(
-    built: Assembly,
-    tiles: TileDataset,
-    run: Callable[[], None],
-    request: MapRequest,
-    *,
-    channels: int,
-) -> list[Map]:
-    batch_size = built.data.batch_size
-    job = MapJob(tiles, request, channels=channels, batch_size=batch_size)
-    _say_begun(tiles, request)
+def _map_image(built: Assembly, job: MapJob, run: Callable[[], None]) -> Map:
+    built.data.predict = job.tiles
+    _say_begun(job.tiles, job.request)
     with _at_work(built, job):
         run()
-        return built.predictions.maps
+        return job.result()
 
 
 def _map_samples(
@@ -104,31 +105,35 @@ def _at_work(built: Assembly, job: MapJob) -> Iterator[None]:
         job.rows.close()
 
 
-def _dataset(built: Assembly, request: MapRequest) -> AnyDataset:
-    """The data set that is mapped: that of the run, or one of another image cut like it."""
+def _datasets(built: Assembly, request: MapRequest) -> list[AnyDataset]:
+    """What is mapped: each image of the run, or another one cut like it; or samples of no image."""
     configured = cast("AnyDataset", built.data.predict)  # a run's data always has it
     parts = [part for part, _ in tile_parts(configured)]
-    if request.image is not None and not parts:
-        raise ConfigError(
-            f"{type(configured).__name__} does not say how tiles are cut from another image: "
-            "use a TileDataset"
-        )
     if request.image is not None:
-        return parts[0].whole_image(request.stride, image=request.image)
-    if parts and not isinstance(configured, TileDataset):
-        sources = ", ".join(dict.fromkeys(part.image.source for part in parts))
-        raise ConfigError(
-            f"{type(configured).__name__} holds tiles of {sources}, and a map is of one whole "
-            "image: name it, as in predict(image=...) or --image"
-        )
-    is_other_stride = isinstance(configured, TileDataset) and request.stride is not None
-    return parts[0].whole_image(request.stride) if is_other_stride else configured
+        if not parts:
+            raise ConfigError(
+                f"{type(configured).__name__} does not say how tiles are cut from another image: "
+                "use a TileDataset"
+            )
+        return [parts[0].whole_image(request.stride, image=request.image)]
+    images: list[TileDataset] = []
+    for whole in (whole for part in parts for whole in part.whole_images(request.stride)):
+        if not any(same_image(whole.image, other.image) for other in images):
+            images.append(whole)
+    return [*images] or [configured]
 
 
-def _with_own_output(request: MapRequest, dataset: AnyDataset, folder: Path) -> MapRequest:
-    """The request, with a file in the run's folder where its own image has none yet."""
+def _with_own_output(
+    request: MapRequest, dataset: AnyDataset, folder: Path, number: int | None
+) -> MapRequest:
+    """The request, with a file in the run's folder where its own image has none yet.
+
+    The files of one of several images have its ``number`` in their names.
+    """
+    output, mask = (_numbered(path, number) for path in (request.output, request.mask))
+    request = replace(request, output=output, mask=mask)
     if request.output is None and request.image is None:
-        path = default_map_path(dataset, folder)
+        path = _numbered(default_map_path(dataset, folder), number)
         if not path.exists() or request.overwrite:
             request = replace(request, output=path)
         else:
@@ -136,6 +141,10 @@ def _with_own_output(request: MapRequest, dataset: AnyDataset, folder: Path) -> 
     if any(path.absolute().parent == folder.absolute() for path in request.paths):
         make_folder(folder)
     return request
+
+
+def _numbered(path: PathOrNone, number: int | None) -> PathOrNone:
+    return path if path is None or number is None else path.with_stem(f"{path.stem}_{number}")
 
 
 def _say_begun(dataset: AnyDataset, request: MapRequest) -> None:

@@ -71,6 +71,17 @@ class Areas:
         lefts = _starts_in(self.column_edges, size, stride, self.buffer)
         return Lattice(tops, lefts, size)
 
+    def spread(
+        self,
+        values: NDArray[np.bool_],
+        rows: NDArray[np.int64],
+        columns: NDArray[np.int64],
+    ) -> NDArray[np.bool_]:
+        """The value of the area, of `(R, K)` values, that each pixel of a grid lies in."""
+        row = np.searchsorted(self.row_edges, rows, side="right") - 1
+        column = np.searchsorted(self.column_edges, columns, side="right") - 1
+        return values[np.ix_(row, column)]
+
     def of(self, lattice: Lattice) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """The row of areas of each row of tiles, and the same for columns."""
         return (
@@ -125,6 +136,25 @@ def assign_folds(weights: NDArray[np.number], *, num_folds: int, seed: int = 0) 
     turn = np.argsort(sizes, kind="stable")
     folds[order[num_filled:]] = turn[np.arange(len(order) - num_filled) % num_folds]
     return folds
+
+
+def areas_meet(
+    first: Areas, first_used: NDArray[np.bool_], second: Areas, second_used: NDArray[np.bool_]
+) -> bool:
+    """Whether two choices of areas of one image, `(R, K)` each, share a pixel.
+
+    Where they do not, tiles inside them share none either, however many there are.
+
+    >>> halves, thirds = Areas.cut((6, 6), size=3), Areas.cut((6, 6), size=2)
+    >>> left = np.array([[True, False], [False, False]])
+    >>> last = np.eye(3, dtype=bool)
+    >>> areas_meet(halves, left, thirds, last), areas_meet(halves, ~left, halves, left)
+    (True, False)
+    """
+    rows = np.union1d(first.row_edges, second.row_edges)[:-1]
+    columns = np.union1d(first.column_edges, second.column_edges)[:-1]
+    both = first.spread(first_used, rows, columns) & second.spread(second_used, rows, columns)
+    return bool(both.any())
 
 
 def shared_pixel(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -21,25 +21,28 @@ OF_MAP: Final = "map_"
 class MapScores(nn.Module):
     """Average precision, Dice and ROC AUC of the map that overlapping tiles are blended to.
 
-    The tiles of the image come in the order of its rows, from one process or in turn from several,
+    The tiles of each image come in the order of its rows, from one process or in turn from several,
     whose tiles are stitched in the main one. Only the open rows are in memory. The truth is
     stitched along, so that no file is read a second time.
 
     Args:
-        shape: Height and width of the image, px.
+        shapes: Height and width of each image, px.
     """
 
-    def __init__(self, shape: tuple[int, int]) -> None:
+    def __init__(self, shapes: Sequence[tuple[int, int]]) -> None:
         super().__init__()
-        self._height, self._width = shape
+        self._shapes = shapes
+        self._image = 0  # the number of the one that is stitched
         self._metrics = PixelMetrics(default_metrics())
         self._stitcher: RowStitcher | None = None
         self._device = torch.device("cpu")
 
     @classmethod
     def of(cls, dataset: AnyDataset | None) -> MapScores | None:
-        """Those of a data set, or None where its samples are not the tiles of one image."""
-        return cls(dataset.image_shape) if isinstance(dataset, TileDataset) else None
+        """Those of a data set, or None where its samples are not the tiles of images in order."""
+        if not isinstance(dataset, TileDataset):
+            return None
+        return cls([image.shape[1:] for image in dataset.images])
 
     @property
     def names(self) -> list[str]:
@@ -49,18 +52,19 @@ class MapScores(nn.Module):
     def update(self, batch: Mapping[str, Tensor], probabilities: Tensor) -> None:
         """Add a batch, of which every process must have one."""
         self._device = probabilities.device
-        corners = batch["corner"].cpu().numpy()
-        for places, maps in of_all_processes((corners, _with_truth(batch, probabilities))):
+        corners = batch["corner"]
+        images = batch.get("image", torch.zeros_like(corners[:, 0]))
+        own = images.cpu().numpy(), corners.cpu().numpy(), _with_truth(batch, probabilities)
+        for numbers, places, maps in of_all_processes(own):
             # other tiles cover no labelled pixel; so do fillers, which are out of order
-            kept = maps[:, 2].any(axis=(1, 2, 3))
-            if _is_main() and kept.any():
-                self._add(places[kept], maps[kept])
+            labelled = maps[:, 2].any(axis=(1, 2, 3)) & _is_main()
+            for image in np.unique(numbers[labelled]).tolist():
+                chosen = labelled & (numbers == image)
+                self._add(image, places[chosen], maps[chosen])
 
     def compute(self) -> dict[str, Tensor]:
         """Each figure, a scalar, by ``map_<metric>``; every process must call it."""
-        if self._stitcher is not None:
-            self._count(self._stitcher.finish(self._height))
-            self._stitcher = None
+        self._finish()
         return {f"{OF_MAP}{name}": value for name, value in self._metrics.compute().items()}
 
     def reset(self) -> None:
@@ -68,10 +72,20 @@ class MapScores(nn.Module):
         self._metrics.reset()
         self._stitcher = None
 
-    def _add(self, places: NDArray[np.integer], maps: NDArray[np.float32]) -> None:
+    def _finish(self) -> None:
+        """Count the rows of the image that are still open."""
+        if self._stitcher is not None:
+            height, _ = self._shapes[self._image]
+            self._count(self._stitcher.finish(height))
+            self._stitcher = None
+
+    def _add(self, image: int, places: NDArray[np.integer], maps: NDArray[np.float32]) -> None:
         flat = maps.reshape(len(maps), -1, *maps.shape[3:])
+        if image != self._image:
+            self._finish()
         if self._stitcher is None:
-            self._stitcher = RowStitcher(self._width, channels=flat.shape[1])
+            _, width = self._shapes[image]
+            self._image, self._stitcher = image, RowStitcher(width, channels=flat.shape[1])
         self._count(self._stitcher.add(places, flat))
 
     def _count(self, bands: Iterable[Band]) -> None:

@@ -255,13 +255,16 @@ def test_probabilities_that_are_none(complain: Refuse, tiny: Make) -> None:
     assert "BCEWithLogitsLoss" in complain(tiny(model=logits, loss="BCELoss"))
 
 
-def test_a_list_of_images_says_what_joins_them(complain: Refuse, tiny: Make) -> None:
-    several = {"type": "TileDataset", "image": ["a.npy", "b.npy"], "target": ["t.npy", "t.npy"]}
+def test_lists_of_images_and_targets_that_differ_in_length(complain: Refuse, tiny: Make) -> None:
+    several = {"type": "TileDataset", "image": ["a.npy", "b.npy"], "target": ["t.npy"]}
     output = complain(tiny(train_dataset=several))
-    assert output.startswith(
-        "train_dataset.image must be a single one, got the list ['a.npy', 'b.npy']: cut a data set"
-    )
-    assert output.endswith("torch.utils.data.ConcatDataset")
+    assert "target has 1 entry for 2 entries of image" in output
+
+
+def test_a_list_of_images_where_one_is_mapped(complain: Refuse, tiny: Make) -> None:
+    several = {"class_path": "lis2_lightning.data.ImageTiles", "init_args": {"image": ["a.npy"]}}
+    output = complain(tiny(train_dataset=several))
+    assert "image must be a single one here" in output
 
 
 def test_a_network_with_nothing_to_train(complain: Refuse, tiny: Make) -> None:

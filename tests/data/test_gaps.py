@@ -37,7 +37,7 @@ def labelled_in(dataset: TileDataset) -> np.ndarray:
 @pytest.mark.parametrize("normalization", ["direct", "log", "none"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_pixel_without_data_in_any_channel_is_not_labelled(value, normalization, monkeypatch):
-    monkeypatch.setattr("lis2_lightning.data.truth.BLOCK", (13, 31))
+    monkeypatch.setattr("lis2_lightning.data.census.BLOCK", (13, 31))
     image = np.random.default_rng(0).random((3, *SHAPE)) + 1
     gaps = np.random.default_rng(1).random(SHAPE) < 0.1
     image[1, gaps] = value

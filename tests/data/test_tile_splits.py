@@ -50,6 +50,13 @@ def test_folds_do_not_depend_on_the_stride():
     assert (coarse & ~fine).sum() == 0
 
 
+def test_splits_of_one_cut_are_told_apart_without_a_look_at_their_tiles(monkeypatch):
+    options: dict[str, Any] = {"area_size": 32, "num_folds": 2}
+    splits = [TileDataset(**maps(), **options, size=8 + fold, folds=[fold]) for fold in (0, 1)]
+    monkeypatch.setattr("lis2_lightning.data.splits.shared_pixel", None)
+    check_no_shared_pixels(dict(zip(("train", "val"), splits, strict=True)))
+
+
 def test_a_leak_names_both_splits_and_a_shared_pixel():
     first = TileDataset(**maps(), size=16, area_size=32, num_folds=2, folds=[0])
     second = TileDataset(**maps(), size=16, stride=16)
@@ -82,6 +89,17 @@ def test_one_file_under_two_spellings_of_its_path_is_one_image(tmp_path, monkeyp
         "train": TileDataset("one.npy", target=maps()["target"]),
         "val": TileDataset(str(tmp_path / "one.npy"), target=maps()["target"]),
     }
+    with pytest.raises(DataError, match="train and val share pixels"):
+        check_no_shared_pixels(splits)
+
+
+def test_a_file_is_known_by_its_path_and_not_read(tmp_path, monkeypatch):
+    np.save(tmp_path / "one.npy", maps()["image"])
+    splits = {
+        name: TileDataset(tmp_path / "one.npy", target=maps()["target"])
+        for name in ("train", "val")
+    }
+    monkeypatch.setattr("numpy.array_equal", None)
     with pytest.raises(DataError, match="train and val share pixels"):
         check_no_shared_pixels(splits)
 

@@ -70,27 +70,8 @@ def test_scanning_in_small_blocks_changes_nothing(monkeypatch):
         "folds": [1],
     }
     expected = TileDataset(**maps(), **options).corners
-    monkeypatch.setattr("lis2_lightning.data.truth.BLOCK", (7, 11))
+    monkeypatch.setattr("lis2_lightning.data.census.BLOCK", (7, 11))
     assert (TileDataset(**maps(), **options).corners == expected).all()
-
-
-def test_areas_are_counted_pixel_by_pixel(monkeypatch):
-    from lis2_lightning.data.open_raster import open_raster
-    from lis2_lightning.data.truth import Truth, count
-    from lis2_lightning.tiling import Areas
-
-    monkeypatch.setattr("lis2_lightning.data.truth.BLOCK", (13, 31))
-    fields: dict[str, Any] = {name: open_raster(values) for name, values in maps().items()}
-    areas = Areas.cut(SHAPE, size=15)
-    census = count(Truth(fields.pop("image"), **fields), areas, areas.lattice(8, 4))
-    known = (maps()["target"] + maps()["background"]) * maps()["missing"] > 0
-    for row, column in np.ndindex(areas.shape):
-        here = np.s_[
-            areas.row_edges[row] : areas.row_edges[row + 1],
-            areas.column_edges[column] : areas.column_edges[column + 1],
-        ]
-        assert census.areas[row, column, 0] == known[here].sum()
-        assert census.areas[row, column, 1] == (known & (maps()["target"] > 0))[here].sum()
 
 
 def test_unlabelled_tiles_are_dropped_unless_they_are_requested():

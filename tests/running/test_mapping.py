@@ -199,10 +199,11 @@ def test_joined_data_sets_are_mapped_image_by_image(
     told = [text for text in said.messages if "no data at" in text]
     assert len(told) == 1
     assert told[0].startswith(f"{tmp_path}/b.npy has no data at 1 of its labelled pixels")
-    assert "no map or picture of joined data sets: lis2 predict" in said.messages[-1]
-    with pytest.raises(ConfigError, match=r"holds tiles of .*a.npy, .*b.npy, and a map is of one"):
-        trainer.predict()
+    assert "no map or picture of several images: lis2 predict" in said.messages[-1]
     best, path = tmp_path / "runs/tiny/best.pt", tmp_path / "b.npy"
+    first, second = trainer.predict()
+    np.testing.assert_array_equal(np.load(tmp_path / "runs/tiny/prediction_0.npy"), first[0])
+    np.testing.assert_array_equal(second, trainer.predict(best, image=path)[0])
     (probability,) = trainer.predict(best, image=path)
     assert probability.shape == (1, 48, 64)
     (alone,) = Trainer.from_snapshot(best, image=path).predict(best)
@@ -211,3 +212,20 @@ def test_joined_data_sets_are_mapped_image_by_image(
 
     with pytest.raises(DataError, match=r"train_dataset and val_dataset share pixels of .*a.npy"):
         Trainer.from_config({**config, "val_dataset": joined(0)}).data  # noqa: B018 - which is built when it is used
+
+
+def test_the_files_of_several_images_are_numbered(tiny: Make, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = [rng.random(shape) for shape in ((40, 40), (20, 60))]
+    field = {"type": "TileDataset", "size": 16, "image": images}
+    trainer = Trainer.from_config(
+        tiny(train_dataset=field | {"target": [image > 0.5 for image in images]}),
+        val_dataset=None,
+        test_dataset=None,
+    )
+    maps = trainer.predict(output=tmp_path / "map.npy", mask=tmp_path / "mask.npy", threshold=0.5)
+    assert [map_.shape for map_ in maps] == [(1, 40, 40), (1, 20, 60)]
+    names = ["map_0.npy", "map_1.npy", "mask_0.npy", "mask_1.npy"]
+    assert sorted(path.name for path in tmp_path.glob("ma*.npy")) == names
+    with pytest.raises(ConfigError, match=r"map_0\.npy exists already"):
+        trainer.predict(output=tmp_path / "map.npy")

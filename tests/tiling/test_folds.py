@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lis2_lightning.errors import ConfigError, DataError
-from lis2_lightning.tiling import Areas, assign_folds, shared_pixel
+from lis2_lightning.tiling import Areas, areas_meet, assign_folds, shared_pixel
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (100, 300), (129, 65), (10, 200)])
@@ -145,3 +145,18 @@ def test_a_leak_is_looked_for_in_little_memory():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 150e6  # a map of the pixels alone would take 400 MB
+
+
+def test_areas_meet_exactly_where_boolean_maps_share_a_pixel():
+    generator = np.random.default_rng(2)
+    for _ in range(50):
+        shape = tuple(generator.integers(10, 40, size=2).tolist())
+        cuts = [Areas.cut(shape, size=int(size)) for size in generator.integers(3, 12, size=2)]
+        used = [generator.random(cut.shape) < 0.15 for cut in cuts]
+        images = [np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)]
+        for cut, chosen, image in zip(cuts, used, images, strict=True):
+            for row, column in np.argwhere(chosen):
+                rows = slice(*cut.row_edges[row : row + 2])
+                image[rows, slice(*cut.column_edges[column : column + 2])] = True
+        expected = bool((images[0] & images[1]).any())
+        assert areas_meet(cuts[0], used[0], cuts[1], used[1]) is expected

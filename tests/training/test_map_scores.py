@@ -12,7 +12,7 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from lis2_lightning import ConfigError, Trainer
-from lis2_lightning.data import SyntheticDataset
+from lis2_lightning.data import SyntheticDataset, TileDataset
 from lis2_lightning.data.datamodule import collate
 from lis2_lightning.metrics.histogram import score_codes
 from lis2_lightning.training.map_scores import MapScores
@@ -57,7 +57,7 @@ def test_each_labelled_pixel_of_the_blended_map_counts_once(
 ) -> None:
     shape = (len(overlapping), 1, overlapping.size, overlapping.size)
     probabilities = torch.rand(shape, generator=torch.Generator().manual_seed(0))
-    scores = MapScores(overlapping.image_shape)
+    scores = MapScores([overlapping.image_shape])
     for _ in range(2):  # the second time after a reset
         scores.reset()
         for first in range(0, len(overlapping), batch_size):
@@ -118,3 +118,32 @@ def test_samples_that_are_no_tiles_of_an_image_have_no_map(tiny: Make) -> None:
     config = tiny(validate_on="map", val_dataset=None)
     with pytest.raises(ConfigError, match=r"validate_on: map needs a val_dataset .* got none"):
         Trainer.from_config(config).check()
+
+
+def test_each_of_several_images_has_a_map_of_its_own() -> None:
+    rng = np.random.default_rng(0)
+    shapes = [(40, 60), (24, 24), (50, 30)]
+    images = [rng.random(shape) for shape in shapes]
+    targets = [rng.random(shape) > 0.6 for shape in shapes]
+    several = TileDataset(images, target=targets, size=16, stride=8)
+    probabilities = torch.rand(
+        (len(several), 1, 16, 16), generator=torch.Generator().manual_seed(0)
+    )
+    scores = MapScores.of(several)
+    assert scores is not None
+    for first in range(0, len(several), 13):  # batches that cross from one image to the next
+        batch = collate(several.__getitems__(list(range(first, min(first + 13, len(several))))))
+        scores.update(batch, probabilities[first : first + 13])
+    dice = float(scores.compute()["map_dice"])
+
+    positive, predicted, both, begin = 0, 0, 0, 0
+    for whole in several.whole_images():
+        sums, weights = np.zeros(whole.image_shape), np.zeros(whole.image_shape)
+        for tile, values in zip(whole.tiles, probabilities[begin:].numpy(), strict=False):
+            sums[tile.rows, tile.columns] += hann(16) * values[0]
+            weights[tile.rows, tile.columns] += hann(16)
+        begin += len(whole)
+        mask, truth = (sums / weights).astype(np.float32) >= 0.5, whole.read_maps()[1][0] > 0
+        positive, predicted = positive + truth.sum(), predicted + mask.sum()
+        both += (mask & truth).sum()
+    assert dice == pytest.approx(2 * both / (positive + predicted), abs=1e-12)
