@@ -216,6 +216,26 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch):
         check_format(Path("map.zarr"), channels=1, like=None)
 
 
+def anonymous_bytes():
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return 1024 * int(next(line.split()[1] for line in lines if line.startswith("RssAnon")))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is measured on Linux")
+@pytest.mark.parametrize("suffix", [".fits", ".tif", ".zarr", ".h5", ".npy"])
+def test_a_large_map_is_never_in_memory(tmp_path, suffix):
+    source = open_raster(geotiff(tmp_path / "source.tif"))
+    shape, band = (8192, 32768), np.random.default_rng(2).random((256, 32768), dtype=np.float32)
+    before, most = anonymous_bytes(), 0
+    path = tmp_path / f"map{suffix}"
+    with new_map(path, shape=shape, dtype=band.dtype, like=source, header={}) as add:
+        for top in range(0, shape[0], 256):
+            add(top, band)
+            most = max(most, anonymous_bytes())
+    assert most - before < 300e6  # the map has 1074 MB
+
+
 def test_the_real_map_keeps_its_position(tmp_path, lis2_sample):
     source = lis2_sample / "sample_image.fits"
     write(tmp_path / "map.fits", np.zeros((500, 500), np.float32), like=open_raster(source))
