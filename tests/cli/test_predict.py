@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from lis2_lightning import Segmenter, SnapshotError, Trainer
 from lis2_lightning.base.files import size_text
 from lis2_lightning.data.open_raster import open_raster
-from lis2_lightning.inference.formats import num_bytes
+from lis2_lightning.inference.map_formats import num_bytes
 from lis2_lightning.snapshots import read_snapshot, write_snapshot
 from lis2_lightning.snapshots.describe import summary
 

@@ -10,8 +10,8 @@ from astropy.wcs import WCS  # noqa: TID253 - the reference
 
 from lis2_lightning.data import open_raster
 from lis2_lightning.errors import ConfigError
-from lis2_lightning.inference.formats import check_format, new_map, num_bytes
 from lis2_lightning.inference.map_files import as_bytes
+from lis2_lightning.inference.map_formats import check_format, new_map, num_bytes
 from lis2_lightning.tiling import Tile
 
 HEIGHT, WIDTH = 300, 1100
@@ -211,7 +211,7 @@ def test_what_cannot_be_written_is_refused(tmp_path, name, message):
 
 
 def test_a_missing_package_is_named_with_its_extra(monkeypatch):
-    monkeypatch.setattr("lis2_lightning.inference.formats.find_spec", lambda _: None)
+    monkeypatch.setattr("lis2_lightning.inference.map_formats.find_spec", lambda _: None)
     with pytest.raises(ConfigError, match=r'needs zarr: pip install "lis2-lightning\[zarr\]"'):
         check_format(Path("map.zarr"), channels=1, like=None)
 
