@@ -19,7 +19,7 @@ from lis2_lightning.data import Raster
 from lis2_lightning.data.open_raster import Source
 from lis2_lightning.data.rasters.address import parse_address
 from lis2_lightning.errors import ConfigError, DataError
-from lis2_lightning.inference.formats import check_format, new_map, num_bytes
+from lis2_lightning.inference.map_formats import check_format, new_map, num_bytes
 from lis2_lightning.inference.scratch import Rows, RowsOnDisk, Shape
 from lis2_lightning.parallel import is_main
 

@@ -74,4 +74,4 @@ def _fits_header(new: NewMap) -> bytes:
     with quiet():
         header.update(cards if len(new.shape) == 2 else of_two_axes(cards))
         header.update(new.facts)
-        return header.tostring().encode("ascii")
+        return str(header.tostring()).encode("ascii")

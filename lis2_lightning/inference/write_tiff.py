@@ -106,7 +106,7 @@ def write_tiff(path: Path, new: NewMap) -> Iterator[Write]:
     if metadata := _metadata(new):
         tags.append((_METADATA, "s", 0, metadata, True))
     # bands of one page, because GDAL reads the first page only
-    bands = {"planarconfig": "separate"} if len(new.shape) > 2 else {}
+    bands: dict[str, Any] = {"planarconfig": "separate"} if len(new.shape) > 2 else {}
     pixels = tifffile.memmap(
         path, shape=new.shape, dtype=new.dtype, photometric="minisblack", metadata=None,
         extratags=tags, **bands,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from lis2_lightning import Segmenter, SnapshotError, Trainer
 from lis2_lightning.base.files import size_text
 from lis2_lightning.data.open_raster import open_raster
-from lis2_lightning.inference.formats import num_bytes
+from lis2_lightning.inference.map_formats import num_bytes
 from lis2_lightning.snapshots import read_snapshot, write_snapshot
 from lis2_lightning.snapshots.describe import summary
 
@@ -262,7 +262,7 @@ def test_a_snapshot_without_a_threshold_says_so_before_the_first_tile(
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ("--output map.tif", "map.tif has no known format of a map: its name must end in .fits or"),
+        ("--output map.xyz", "map.xyz has no known format of a map: its name must end in .fits or"),
         ("--output map", "map has no known format of a map"),
         ("--output no/map.npy", "the folder of no/map.npy does not exist"),
         ("--output taken.npy", "taken.npy exists already"),

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lis2_lightning import ConfigError, TileDataset, Trainer
+from lis2_lightning import ConfigError, TileDataset, Trainer, open_raster
 from lis2_lightning.inference.scratch import RowsOnDisk
 from lis2_lightning.tiling import Areas
 from lis2_lightning.tiling.rows import RowStitcher
@@ -330,3 +330,23 @@ def test_prediction_says_how_many_pixels_are_mapped(
     )
     trainer.predict(None, image=image_of(32, 64))
     assert shown == [(512, 2048, "px"), (1024, 2048, "px"), (1536, 2048, "px"), (2048, 2048, "px")]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+@pytest.mark.parametrize("suffix", [".fits", ".tif", ".zarr", ".h5"])
+def test_a_file_of_each_format_reads_as_the_map(suffix: str, dtype: Any, tmp_path: Path) -> None:
+    image = image_of(40, 50)
+    image[3:9, 30:44] = np.nan
+    trainer = trainer_of(tmp_path, nn.Identity(), size=16, stride=7)
+    output, mask = tmp_path / f"map{suffix}", tmp_path / f"mask{suffix}"
+    (lazy,) = trainer.predict(
+        None, image=image, output=output, mask=mask, threshold=0.4, dtype=dtype
+    )
+    atol = 1e-6 if dtype == "float32" else 0.5 / 254 + 1e-6
+    np.testing.assert_allclose(lazy[0], image, atol=atol)
+    expected = np.where(np.isnan(image), np.nan, image >= np.float32(0.4))
+    np.testing.assert_array_equal(np.asarray(open_raster(mask))[0], expected)
+    assert {path.name for path in tmp_path.iterdir()} == {output.name, mask.name}
+    with pytest.raises(ConfigError, match="exists already"):
+        trainer.predict(None, image=image, output=output)
+    trainer.predict(None, image=image, output=output, overwrite=True)

@@ -132,18 +132,19 @@ def _packing(page: Any, path: Path) -> Packing:
     """The nodata value, scale and offset of a GeoTIFF (GDAL_NODATA and GDAL_METADATA)."""
     gaps = _float(page.tags.valueof(42113))
     items: list[tuple[str, str, str]] = ITEM.findall(str(page.tags.valueof(42112) or ""))
-    scales = {_float(value) for _, role, value in items if role == "scale"}
-    offsets = {_float(value) for _, role, value in items if role == "offset"}
+    scales, offsets = (
+        {number for _, role, value in items if role == kind and (number := _float(value))}
+        for kind in ("scale", "offset")
+    )
     if len(scales) > 1 or len(offsets) > 1:
         raise DataError(
             f"the bands of {path} have scales of their own, an image needs a common one: write "
             f"it as float32, as with gdal_translate -unscale -ot Float32"
         )
-    scale, offset = max(scales, default=None), max(offsets, default=None)
     return Packing(
         () if gaps is None else (gaps,),
-        1.0 if scale is None else scale,
-        0.0 if offset is None else offset,
+        max(scales, default=1.0),
+        max(offsets, default=0.0),
     )
 
 

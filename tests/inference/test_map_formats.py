@@ -10,8 +10,8 @@ from astropy.wcs import WCS  # noqa: TID253 - the reference
 
 from lis2_lightning.data import open_raster
 from lis2_lightning.errors import ConfigError
-from lis2_lightning.inference.formats import check_format, new_map, num_bytes
 from lis2_lightning.inference.map_files import as_bytes
+from lis2_lightning.inference.map_formats import check_format, new_map, num_bytes
 from lis2_lightning.tiling import Tile
 
 HEIGHT, WIDTH = 300, 1100
@@ -211,9 +211,29 @@ def test_what_cannot_be_written_is_refused(tmp_path, name, message):
 
 
 def test_a_missing_package_is_named_with_its_extra(monkeypatch):
-    monkeypatch.setattr("lis2_lightning.inference.formats.find_spec", lambda _: None)
+    monkeypatch.setattr("lis2_lightning.inference.map_formats.find_spec", lambda _: None)
     with pytest.raises(ConfigError, match=r'needs zarr: pip install "lis2-lightning\[zarr\]"'):
         check_format(Path("map.zarr"), channels=1, like=None)
+
+
+def anonymous_bytes():
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return 1024 * int(next(line.split()[1] for line in lines if line.startswith("RssAnon")))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is measured on Linux")
+@pytest.mark.parametrize("suffix", [".fits", ".tif", ".zarr", ".h5", ".npy"])
+def test_a_large_map_is_never_in_memory(tmp_path, suffix):
+    source = open_raster(geotiff(tmp_path / "source.tif"))
+    shape, band = (8192, 32768), np.random.default_rng(2).random((256, 32768), dtype=np.float32)
+    before, most = anonymous_bytes(), 0
+    path = tmp_path / f"map{suffix}"
+    with new_map(path, shape=shape, dtype=band.dtype, like=source, header={}) as add:
+        for top in range(0, shape[0], 256):
+            add(top, band)
+            most = max(most, anonymous_bytes())
+    assert most - before < 300e6  # the map has 1074 MB
 
 
 def test_the_real_map_keeps_its_position(tmp_path, lis2_sample):
