@@ -22,7 +22,7 @@ from lis2_lightning.base.redaction import without_secrets
 from lis2_lightning.callbacks.run_folder import is_trial, make_folder
 from lis2_lightning.config import CHECKPOINT, Schema, load_config, merge
 from lis2_lightning.config.trusted import trusted
-from lis2_lightning.data import AnyDataset
+from lis2_lightning.data import AnyDataset, BalancedSampler
 from lis2_lightning.data.open_raster import Source
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.inference import Map, MapRequest, for_image
@@ -52,6 +52,7 @@ class Trainer(TrainerView):
             ``target`` and optionally ``labelled``, each (C, H, W).
         val_dataset: What is validated on after each epoch; without it no validation runs.
         test_dataset: What the best snapshot is scored on; without it, ``val_dataset``.
+        sampler: Draws training tiles with and without positive pixels in a given proportion.
         optimizer: Builds the optimizer from parameters; Adam by default.
         scheduler: Builds the learning rate scheduler from an optimizer.
         scheduler_interval: Whether the scheduler steps after each epoch or each optimizer step.
@@ -90,6 +91,7 @@ class Trainer(TrainerView):
         train_dataset: AnyDataset,
         val_dataset: AnyDataset | None = None,
         test_dataset: AnyDataset | None = None,
+        sampler: BalancedSampler | None = None,
         optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=1e-3),
         scheduler: SchedulerCallable | None = None,
         scheduler_interval: Literal["epoch", "step"] = "epoch",

@@ -157,6 +157,7 @@ def _data(settings: Settings, seed: int) -> SegmentationData:
         batch_size=settings.batch_size,
         num_workers=settings.num_workers,
         seed=seed,
+        sampler=settings.sampler,
     )
 
 

@@ -31,6 +31,7 @@ _PLAN: Final[Mapping[str, str]] = {
     "scheduler": "SegmentationModule.configure_optimizers() -> {}",
     "scheduler_interval": "lr_scheduler interval={}",
     "loss": "MaskedLoss({})",
+    "sampler": "SegmentationData(sampler={})",
     "early_stopper": "callbacks.LossEarlyStopping if true, or the callback: {}",
     "batch_size": "torch.utils.data.DataLoader(batch_size={})",
     "num_workers": "torch.utils.data.DataLoader(num_workers={})",
@@ -140,6 +141,7 @@ def lightning_yaml(config: Mapping[str, Any], callbacks: Iterable[pl.Callback] =
                 "batch_size": config["batch_size"],
                 "num_workers": config["num_workers"],
                 "seed": seed,
+                "sampler": config["sampler"],
             },
         },
     }

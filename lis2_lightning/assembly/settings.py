@@ -15,7 +15,7 @@ from torch import nn
 from torchmetrics import Metric
 
 from lis2_lightning.callbacks import LossEarlyStopping
-from lis2_lightning.data import AnyDataset
+from lis2_lightning.data import AnyDataset, BalancedSampler
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.metrics import default_metrics
 from lis2_lightning.metrics.collection import metric_name
@@ -85,6 +85,7 @@ class Settings:
     train_dataset: AnyDataset
     val_dataset: AnyDataset | None
     test_dataset: AnyDataset | None
+    sampler: BalancedSampler | None
     optimizer: OptimizerCallable
     scheduler: SchedulerCallable | None
     scheduler_interval: Literal["epoch", "step"]

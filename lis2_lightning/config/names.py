@@ -34,6 +34,7 @@ _CLASSES: Final[Mapping[str, Mapping[str, str]]] = {
             *("RandomRotation", "NoiseDataAugmentation", "Normalize"),
         )
     },
+    "sampler": {"data.BalancedSampler": "balanced"},
     "optimizer": {},
     "scheduler": {},
     "loss": {
@@ -102,6 +103,7 @@ KINDS: Final[Mapping[str, str]] = {
     "metrics": "metric",
     "trackers": "tracker",
     "early_stopper": "early_stopper",
+    "sampler": "sampler",
 }
 # The same for arguments of the Lightning trainer.
 LIGHTNING_KINDS: Final = {

@@ -11,6 +11,7 @@ from lis2_lightning.data.augment import (
     RandomVerticalFlip,
     ToTensor,
 )
+from lis2_lightning.data.balanced import BalancedSampler
 from lis2_lightning.data.batch import AnyDataset, Batch
 from lis2_lightning.data.dealing import batch_number
 from lis2_lightning.data.open_raster import Raster, open_raster, write_map
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AnyDataset",
+    "BalancedSampler",
     "Batch",
     "ImageTiles",
     "NoiseDataAugmentation",

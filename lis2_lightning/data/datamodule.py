@@ -19,6 +19,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, default
 from lis2_lightning.base.labelled import as_mask
 from lis2_lightning.base.position import batches_done, epochs_done, goes_on_inside_epoch
 from lis2_lightning.base.signals import leave_to_main_process
+from lis2_lightning.data.balanced import BalancedSampler
 from lis2_lightning.data.batch import AnyDataset, Batch, KeyedDataset
 from lis2_lightning.data.dealing import Key, KeyedSampler
 from lis2_lightning.data.sampling import random_keys
@@ -42,7 +43,10 @@ class Keyed(Dataset[Any]):
             return _unlabelled(self.__getitems__([(epoch, -1 - index) for epoch, index in keys]))
         epochs, indices = zip(*keys, strict=True)
         random = random_keys(self.seed, epochs[0], np.asarray(indices, np.int64))
-        leaves, within = zip(*(_leaf(self.dataset, index) for index in indices), strict=True)
+        length = len(self)  # beyond it are samples that a sampler has drawn again
+        leaves, within = zip(
+            *(_leaf(self.dataset, index % length) for index in indices), strict=True
+        )
         if all(leaf is leaves[0] for leaf in leaves):
             return _read(leaves[0], within, random)
         parts = zip(leaves, within, random[:, None], strict=True)
@@ -154,6 +158,7 @@ class SegmentationData(pl.LightningDataModule):
         batch_size: Samples per batch and process.
         num_workers: Worker processes per loader, or ``auto`` for one less than the cores.
         seed: Decides order and augmentation.
+        sampler: How training samples are drawn; each once an epoch where it is null.
     """
 
     def __init__(
@@ -166,8 +171,10 @@ class SegmentationData(pl.LightningDataModule):
         batch_size: int = 256,
         num_workers: int | Literal["auto"] = "auto",
         seed: int = 0,
+        sampler: BalancedSampler | None = None,
     ) -> None:
         super().__init__()
+        self._pools = None if sampler is None else sampler.pools(train)
         self.train = train
         self.val = val
         self.test = test if test is not None else val
@@ -229,6 +236,7 @@ class SegmentationData(pl.LightningDataModule):
             shuffle=shuffle,
             rank=self.trainer.global_rank if self.trainer is not None else 0,
             world_size=self.trainer.world_size if self.trainer is not None else 1,
+            pools=self._pools if shuffle else None,
         )
         workers = self._workers(len(sampler))
         return DataLoader(

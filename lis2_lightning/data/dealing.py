@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Sampler
 
+from lis2_lightning.data.balanced import Pools
 from lis2_lightning.data.sampling import KeyedPermutation, random_keys
 
 Key = tuple[int, int]
@@ -27,7 +28,8 @@ class KeyedSampler(Sampler[Key]):
     index)``: samples of another process, without labels. So all processes have the same number of
     batches, and none waits for one that has finished.
 
-    The order is computed, not stored: memory does not grow with the number of samples.
+    The order is computed, not stored: memory does not grow with the number of samples. Shuffled
+    samples may be drawn from pools, in place of each once.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class KeyedSampler(Sampler[Key]):
         shuffle: bool,
         rank: int = 0,
         world_size: int = 1,
+        pools: Pools | None = None,
     ) -> None:
         self.num_samples = num_samples
         self.batch_size = batch_size
@@ -46,6 +49,7 @@ class KeyedSampler(Sampler[Key]):
         self.shuffle = shuffle
         self.rank = rank
         self.world_size = world_size
+        self.pools = pools
         self.epoch = 0
         self._begun = -1, 0
 
@@ -97,6 +101,8 @@ class KeyedSampler(Sampler[Key]):
             places = np.arange(begin, min(begin + BLOCK, mine), dtype=np.int64)
             indices = self._positions(places)
             indices = order(indices) if self.shuffle else indices
+            if self.pools is not None:
+                indices = self.pools.draw(indices, self.seed, self.epoch)
             yield from ((self.epoch, index) for index in indices.tolist())
         for place in range(self._num_fillers):
             yield self.epoch, -1 - place % self.num_samples

@@ -52,6 +52,7 @@ class TiledImage:
         self.lattice = self.areas.lattice(size, stride)
         self.used = np.ones(self.areas.shape, dtype=np.bool_)  # the areas of the chosen folds
         self._index: NDArray[np.integer] | None = None
+        self._positive: NDArray[np.uint8] | None = None  # a bit for each kept tile
 
     def __len__(self) -> int:
         """The number of tiles."""
@@ -128,11 +129,20 @@ class TiledImage:
         kind = np.int32 if len(self.lattice) < 2**31 else np.int64
         # counted first, so that the index is never in memory twice
         self._index, begin, first = np.empty(sizes.sum(), dtype=kind), 0, 0
-        for kept, *_ in self._rows(census, of_area, keep_unlabelled=keep_unlabelled):
+        is_positive = np.empty(sizes.sum(), dtype=np.bool_)
+        for kept, positive, _ in self._rows(census, of_area, keep_unlabelled=keep_unlabelled):
             numbers = np.flatnonzero(kept)
             self._index[begin : begin + len(numbers)] = numbers + first
+            is_positive[begin : begin + len(numbers)] = positive[kept]
             begin, first = begin + len(numbers), first + kept.size
+        self._positive = np.packbits(is_positive)
         return sizes
+
+    def with_positive(self) -> NDArray[np.bool_] | None:
+        """Which kept tiles hold a positive pixel, `(N,)`; null where no truth was counted."""
+        if self._positive is None:
+            return None
+        return np.unpackbits(self._positive, count=len(self)).view(np.bool_)
 
     def _rows(
         self, census: Census, of_area: NDArray[np.intp], *, keep_unlabelled: bool

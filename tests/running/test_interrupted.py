@@ -77,6 +77,7 @@ PAIRS: list[tuple[Place, dict[str, Any]]] = [
     ),
     (("on_train_batch_end", 2, 2), {"save_every_n_steps": 4}),
     (("on_validation_batch_start", 2, 3), CASES["early stopper"]),
+    (("on_train_batch_end", 1, 2), {"sampler": {"type": "balanced", "positive_share": 0.4}}),
 ]
 
 
