@@ -151,7 +151,7 @@ class TileDataset(KeyedDataset):
         values = self.image.read_many(tops, lefts, self.size)
         # a sum is finite only if every value is, and takes a third of the time
         with np.errstate(over="ignore", invalid="ignore"):
-            gaps = np.bool_(False) if np.isfinite(values.sum()) else ~has_data(values)
+            gaps = np.zeros(1, np.bool_) if np.isfinite(values.sum()) else ~has_data(values)
         if (missing := self._truth.is_missing(tops, lefts, self.size)) is not None:
             gaps = gaps | missing
         arrays = self._shown(corners, values) | ({"gaps": gaps} if gaps.any() else {})
