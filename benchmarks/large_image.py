@@ -83,13 +83,20 @@ def build(folder: Path, num_pixels: int) -> dict[str, float]:
 
 
 def read(folder: Path, num_pixels: int) -> dict[str, float]:
-    """Random small tiles, normalised, in batches."""
+    """Random small tiles in batches: their pixels alone, and normalised as a network gets them."""
     tiles = ImageTiles(make(folder / "image.npy", num_pixels, "f4"), size=SMALL)
     chosen = np.random.default_rng(0).integers(0, len(tiles), (NUM_READS, 256))
+    corners = tiles.corners
     with measured() as figures:
         for indices in chosen:
-            tiles.fetch_unlabelled(indices)
-    return {**figures, "tiles_per_s": chosen.size / figures["seconds"]}
+            tops, lefts = np.ascontiguousarray(corners[indices].T)
+            tiles.image.read_many(tops, lefts, SMALL)
+    begun = time.perf_counter()
+    for indices in chosen:
+        tiles.fetch_unlabelled(indices)
+    normalised = chosen.size / (time.perf_counter() - begun)
+    per_second = chosen.size / figures["seconds"]
+    return {**figures, "tiles_per_s": per_second, "normalised_per_s": normalised}
 
 
 def read_h5py(folder: Path, num_pixels: int) -> dict[str, float]:

@@ -49,13 +49,11 @@ OWN_KEYS: Final[Mapping[str, Mapping[str, str]]] = {
     "predict": {
         **_CKPT_PATH,
         "image": "Another image to map, in place of the configured one; it needs output.",
-        "output": "File of the map; its name says the format. By default prediction in the run's "
-        "folder.",
-        "mask": "File of the mask: 1 where the probability is at least the threshold.",
-        "threshold": "Where the mask is cut, in [0, 1]; auto, the default, for the one with the "
-        "best Dice on the validation pixels.",
-        "stride": "Step from one tile to the next, px; that of the data set by default.",
-        "dtype": "float32, the default, or uint8: bytes from 0 to 254, 255 without data.",
+        "output": "File of the map; by default prediction in the run's folder.",
+        "mask": "File of the mask: 1 from the threshold on.",
+        "threshold": "In [0, 1]; auto: the best on validation pixels.",
+        "stride": "Pixels from one tile to the next.",
+        "dtype": "float32, or uint8: 0 to 254, 255 without data.",
     },
     "plan": {"lightning_yaml": "File to write: the equivalent configuration for LightningCLI."},
     "verify-resume": {"batches": "Batches in an epoch; 4 by default."},
