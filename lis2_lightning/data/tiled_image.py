@@ -77,10 +77,12 @@ class TiledImage:
         target, labelled = self.truth.read_many(tops, lefts, size)
         labelled &= has_data(values)
         positions = np.stack((corners, corners + size), axis=-1)[..., None]
+        weight = self.truth.read_weights(tops, lefts, size)
         return {
             "patch": normalize(values, normalization),  # in place: what is missing becomes 0
             "target": target,
             "labelled": labelled,
+            **({} if weight is None else {"weight": weight}),
             "positions": positions.astype(np.float32),
             "corner": corners,
         }
