@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Self, TypeGuard, get_args
+from typing import Any, Literal, Self, TypeGuard, get_args
 
 import numpy as np
 import torch
@@ -94,7 +94,7 @@ class TileDataset(KeyedDataset):
         area_size: int | None = None,
         num_folds: int = 1,
         folds: Sequence[int] | None = None,
-        fold_by: FoldBy = "area",
+        fold_by: Literal["area", "image"] = "area",
         buffer: int = 0,
         fold_seed: int = 0,
         normalization: Normalization = "direct",
