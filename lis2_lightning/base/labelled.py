@@ -36,7 +36,7 @@ def known_where(values: NDArray[np.generic], source: str) -> NDArray[np.bool_]:
     if wrong.any():
         raise DataError(
             f"{source} holds {values[wrong][0]:g}, it must be 1 (or 255) on pixels that count and "
-            f"0 elsewhere: pixels have no weights, so choose those that count, as by weight > 0.5"
+            f"0 elsewhere: weights of pixels are a map of their own, `weight` of a TileDataset"
         )
     return known
 
@@ -86,6 +86,23 @@ def num_labelled(target: Tensor, labelled: Tensor | None) -> Tensor:
     if labelled is None:
         return torch.full((), target.numel(), dtype=torch.int64, device=target.device)
     return as_mask(labelled).count_nonzero()
+
+
+def total_weight(target: Tensor, labelled: Tensor | None, weight: Tensor | None) -> Tensor:
+    """The summed weight of the pixels that count, a ``float64`` scalar; their number without one.
+
+    Raises:
+        DataError: The weights have another shape than the target.
+    """
+    if weight is None:
+        return num_labelled(target, labelled)
+    if weight.shape != target.shape:
+        raise DataError(
+            f"weight must have the shape of the target {tuple(target.shape)}, got "
+            f"{tuple(weight.shape)}: the data set must give one value per target pixel"
+        )
+    kept = weight.double()
+    return (kept if labelled is None else kept.where(as_mask(labelled), 0.0)).sum()
 
 
 def labelled_pixels(

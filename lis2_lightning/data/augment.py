@@ -21,7 +21,7 @@ from lis2_lightning.data.sampling import fork, normal, uniform
 from lis2_lightning.errors import ConfigError, did_you_mean
 
 Tensors = dict[str, Tensor]
-SPATIAL = ("patch", "target", "labelled")
+SPATIAL = ("patch", "target", "labelled", "weight")
 SPELLINGS = {"patch": "patch", "target": "target", "spines": "target", "labelled": "labelled"}
 """The values of `keys_to_augment`, and the key of a sample that each stands for."""
 
@@ -245,7 +245,7 @@ def augment(
 
 
 def present(tensors: Tensors) -> list[str]:
-    """Which of `patch`, `target` and `labelled` a batch has, in this order."""
+    """Which of `patch`, `target`, `labelled` and `weight` a batch has, in this order."""
     return [key for key in SPATIAL if key in tensors]
 
 

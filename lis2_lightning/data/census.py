@@ -109,6 +109,7 @@ class _Band:
         lost = _without_data(truth.image, tile, labelled)
         lost = lost[: self.bottom - self.top, : right - left]
         self.census.without_data += int(np.count_nonzero(lost))
+        truth.check_weights(tile, labelled)
         area_columns, firsts, lasts = _parts(self.areas.column_edges, left, right)
         for number, pixels in enumerate((labelled, labelled & (target > 0))):
             if pixels.any():

@@ -120,6 +120,7 @@ class SyntheticDataset(TileDataset):
             background=rasters["background"],
             missing=rasters["missing"],
             labelled=None,
+            weight=None,
             **kwargs,
         )
         self.maps = synthetic_maps(height, width, seed, noise=noise)

@@ -74,8 +74,11 @@ class TiledImage:
         tops, lefts = np.ascontiguousarray(corners.T)
         target, labelled = self.truth.read_many(tops, lefts, self.lattice.size)
         labelled &= has_data(values)
+        weight = self.truth.read_weights(tops, lefts, self.lattice.size)
+        weights = {} if weight is None else {"weight": weight}
         shown = self._shown(corners, values, normalization)
-        return {"patch": shown.pop("patch"), "target": target, "labelled": labelled, **shown}
+        truth = {"target": target, "labelled": labelled, **weights}
+        return {"patch": shown.pop("patch"), **truth, **shown}
 
     def read_unlabelled(
         self, indices: NDArray[np.int64], normalization: Normalization

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Self, TypeGuard, get_args
+from typing import Any, Literal, Self, TypeGuard, get_args
 
 import numpy as np
 import torch
@@ -41,7 +41,7 @@ class TileDataset(KeyedDataset):
     Args:
         image: The image: a path (FITS, .npy, HDF5, TIFF, Zarr) or an array, `(H, W)` or
             `(C, H, W)`. Or a list of several, with as many channels each; then `target`,
-            `background`, `missing` and `labelled` are lists of as many, or left out.
+            `background`, `missing`, `labelled` and `weight` are lists of as many, or left out.
         target: 1 on objects and 0 elsewhere; NaN where unknown. Other values are said by
             `positive`, `negative` and `ignore`.
         background: 1 on known background. A pixel is labelled where (target +
@@ -50,6 +50,8 @@ class TileDataset(KeyedDataset):
         labelled: 1 where the target is known, instead of `background`. Without either, every
             pixel that is not missing is labelled. No pixel is labelled where the image, in any
             channel, is NaN, infinite or masked.
+        weight: How much each labelled pixel counts in the loss, at least 0; 1 without it. A sample
+            then holds `weight` `(C, H, W)` float32 too.
         positive: The values of the target on objects, such as `[255]`, or `nonzero`; 1 by default.
         negative: Its values elsewhere, beside 0.
         ignore: Its values where the truth is unknown.
@@ -86,6 +88,7 @@ class TileDataset(KeyedDataset):
         background: Sources | None = None,
         missing: Sources | None = None,
         labelled: Sources | None = None,
+        weight: Sources | None = None,
         positive: Positive | None = None,
         negative: Labels | None = None,
         ignore: Labels | None = None,
@@ -94,7 +97,7 @@ class TileDataset(KeyedDataset):
         area_size: int | None = None,
         num_folds: int = 1,
         folds: Sequence[int] | None = None,
-        fold_by: FoldBy = "area",
+        fold_by: Literal["area", "image"] = "area",
         buffer: int = 0,
         fold_seed: int = 0,
         normalization: Normalization = "direct",
@@ -111,6 +114,7 @@ class TileDataset(KeyedDataset):
             "background": background,
             "missing": missing,
             "labelled": labelled,
+            "weight": weight,
         }
         truths = open_all(image, maps, Legend.of(positive, negative, ignore))
         chosen = _chosen_folds(folds, num_folds)

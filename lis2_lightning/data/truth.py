@@ -30,6 +30,7 @@ class Truth:
         background: Source | None = None,
         missing: Source | None = None,
         labelled: Source | None = None,
+        weight: Source | None = None,
         legend: Legend | None = None,
     ) -> None:
         if background is not None and labelled is not None:
@@ -43,14 +44,15 @@ class Truth:
             None if source is None else open_raster(source)
             for source in (background, missing, labelled)
         ]
-        for raster in (self.target, *self._others):
+        self.weight = None if weight is None else open_raster(weight)
+        for raster in (self.target, *self._others, self.weight):
             if raster is not None:
                 _check_shape(raster, image, self.target)
 
     @property
     def rasters(self) -> list[Raster | None]:
         """The image, the target, and the other maps."""
-        return [self.image, self.target, *self._others]
+        return [self.image, self.target, *self._others, self.weight]
 
     def read(self, tile: Tile) -> Known:
         """The target, 0 where unknown, and whether a pixel is labelled, `(C, h, w)` each.
@@ -87,6 +89,34 @@ class Truth:
             return None
         values = missing.read_many(tops, lefts, size)
         return np.logical_and.reduce(~(values > 0), axis=1, keepdims=True)
+
+    def check_weights(self, tile: Tile, labelled: NDArray[np.bool_]) -> None:
+        """Check that labelled pixels of a tile, ``(C, h, w)``, have weights of at least 0.
+
+        Raises:
+            DataError: One is negative, NaN or infinite.
+        """
+        if self.weight is None:
+            return
+        values = self.weight.read(tile)
+        wrong = labelled & ~((values >= 0) & (values < np.inf))
+        if wrong.any():
+            values = np.broadcast_to(values, wrong.shape)
+            channel, row, column = np.unravel_index(int(wrong.argmax()), wrong.shape)
+            raise DataError(
+                f"{self.weight.source} holds {values[channel, row, column]:g} at the labelled "
+                f"pixel of row {tile.top + row}, column {tile.left + column}: a weight must be a "
+                "finite number of at least 0"
+            )
+
+    def read_weights(
+        self, tops: NDArray[np.int64], lefts: NDArray[np.int64], size: int
+    ) -> NDArray[np.float32] | None:
+        """The weights of many squares, as many channels as the target; null where it has none."""
+        if self.weight is None:
+            return None
+        values = self.weight.read_many(tops, lefts, size)
+        return np.repeat(values, self.target.shape[0] // values.shape[1], axis=1)
 
 
 def has_data(image: NDArray[np.float32]) -> NDArray[np.bool_]:

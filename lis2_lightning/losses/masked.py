@@ -13,8 +13,8 @@ from lis2_lightning.base.labelled import (
     as_mask,
     checked_mask,
     labelled_pixels,
-    num_labelled,
     only_labelled,
+    total_weight,
 )
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.losses.entropy import NEUTRAL, binary_cross_entropy, check_probabilities
@@ -83,29 +83,40 @@ class MaskedLoss(nn.Module):
         self.is_declared = declared is not None
         self.expects_logits = self._behaves_as_of_logits() if declared is None else declared
 
-    def forward(self, output: Tensor, target: Tensor, labelled: Tensor | None = None) -> Sums:
+    def forward(
+        self,
+        output: Tensor,
+        target: Tensor,
+        labelled: Tensor | None = None,
+        weight: Tensor | None = None,
+    ) -> Sums:
         """The number of labelled pixels of one batch, then their sums; all 0 without any.
 
-        Output, target and ``labelled`` (true = counts) have one shape. The ``num_sums``
+        With weights, a pixel of weight 2 counts as two pixels in all of them. Output, target,
+        ``labelled`` (true = counts) and ``weight`` (at least 0) have one shape. The ``num_sums``
         scalars are ``float64`` on the device.
 
         Raises:
             ConfigError: Output and target differ in shape; under ``BCELoss`` an output is outside
-                [0, 1] (on a GPU the sum is NaN instead, see :meth:`check`); or a loss with a
-                ``reduction`` does not return one value per pixel.
+                [0, 1] (on a GPU the sum is NaN instead, see :meth:`check`); a loss with a
+                ``reduction`` does not return one value per pixel; or the loss takes no weights.
             DataError: ``labelled`` and target differ in shape, ``labelled`` holds something else
                 than zeros and ones, or under ``BCELoss`` a target lies outside [0, 1].
         """
         labelled = checked_mask(output, target, labelled)
-        count = num_labelled(target, labelled)
+        count = total_weight(target, labelled, weight)
         with torch.autocast(output.device.type, enabled=False):
             output = output if output.dtype == torch.float64 else output.float()
-            sums = self._sums(output, target.to(output.dtype), labelled, count)
+            target = target.to(output.dtype)
+            if weight is None:
+                sums = self._sums(output, target, labelled, count)
+            else:
+                sums = self._weighted(output, target, labelled, weight.to(output.dtype))
         return count.double(), *(number.double() for number in sums)
 
     def value(self, sums: Tensor) -> Tensor:
         """The loss of added results of :meth:`forward`, ``(num_sums,)``; 0 without pixels."""
-        count = sums[0].clamp(min=1)
+        count = sums[0].where(sums[0] > 0, 1.0)  # weights may add up to less than 1
         if isinstance(self.loss, SumLoss):
             return self.loss.value(count, sums[1:])
         return sums[1] / count
@@ -170,13 +181,35 @@ class MaskedLoss(nn.Module):
             return [self.loss(output, target, labelled=labelled) * count]
         return [self._of_pixels(output, target, labelled)]
 
-    def _elementwise(self, output: Tensor, target: Tensor, labelled: Tensor | None) -> Tensor:
+    def _weighted(
+        self, output: Tensor, target: Tensor, labelled: Tensor | None, weight: Tensor
+    ) -> list[Tensor]:
+        if isinstance(self.loss, DiceLoss | BceDiceLoss):
+            return self.loss.sums(output, target, labelled, weight)
+        if self._is_elementwise:
+            return [self._elementwise(output, target, labelled, weight)]
+        raise ConfigError(
+            f"{type(self.loss).__name__} takes no weights of pixels: leave weight out of the data "
+            "set, or use dice_loss, bce_dice_loss or a loss that has a reduction"
+        )
+
+    def _elementwise(
+        self,
+        output: Tensor,
+        target: Tensor,
+        labelled: Tensor | None,
+        weight: Tensor | None = None,
+    ) -> Tensor:
         neutral = None if self._has_weights else NEUTRAL.get(type(self.loss))
         if labelled is not None and neutral is None:
             safe, truth = torch.where(labelled, output, 0.5), torch.where(labelled, target, 0.0)
-            return torch.where(labelled, self._pixel_values(safe, truth), 0.0).sum()
-        output, target = only_labelled(output, target, labelled, neutral or 0.0)
-        return self._pixel_values(output, target).sum()
+            values = self._pixel_values(safe, truth)
+            return torch.where(labelled, values if weight is None else values * weight, 0.0).sum()
+        kept, truth = only_labelled(output, target, labelled, neutral or 0.0)
+        values = self._pixel_values(kept, truth)
+        if weight is not None:
+            values = values * only_labelled(weight, target, labelled, 0.0)[0]
+        return values.sum()
 
     def _pixel_values(self, output: Tensor, target: Tensor) -> Tensor:
         if type(self.loss) is nn.BCELoss:

@@ -85,10 +85,17 @@ class DiceLoss(SumLoss):
         self.smooth = smooth
         self.expects_logits = from_logits
 
-    def sums(self, output: Tensor, target: Tensor, labelled: Tensor | None) -> list[Tensor]:
-        """The sums of ``p t``, p and t, see :meth:`SumLoss.sums`."""
-        output, target = only_labelled(output, target, labelled, _neutral(self))
-        return _overlap_sums(output.sigmoid() if self.expects_logits else output, target)
+    def sums(
+        self,
+        output: Tensor,
+        target: Tensor,
+        labelled: Tensor | None,
+        weight: Tensor | None = None,
+    ) -> list[Tensor]:
+        """The sums of ``p t``, p and t, see :meth:`SumLoss.sums`; each pixel by its weight."""
+        kept, truth = only_labelled(output, target, labelled, _neutral(self))
+        probs = kept.sigmoid() if self.expects_logits else kept
+        return _overlap_sums(probs, truth, _kept_weight(weight, target, labelled))
 
     def value(self, count: Tensor, sums: Tensor) -> Tensor:  # noqa: ARG002 - one signature
         """In [0, 1], see :meth:`SumLoss.value`."""
@@ -133,8 +140,15 @@ class BceDiceLoss(SumLoss):
         self.dice_loss = DiceLoss(smooth=smooth, from_logits=from_logits)
         self.expects_logits = from_logits
 
-    def sums(self, output: Tensor, target: Tensor, labelled: Tensor | None) -> list[Tensor]:
-        """The sums of the cross-entropy, ``p t``, p and t, see :meth:`SumLoss.sums`."""
+    def sums(
+        self,
+        output: Tensor,
+        target: Tensor,
+        labelled: Tensor | None,
+        weight: Tensor | None = None,
+    ) -> list[Tensor]:
+        """The sums of the cross-entropy, ``p t``, p and t, see :meth:`DiceLoss.sums`."""
+        kept_weight = _kept_weight(weight, target, labelled)
         output, target = only_labelled(output, target, labelled, _neutral(self))
         if self.expects_logits:
             values = F.binary_cross_entropy_with_logits(output, target, reduction="none")
@@ -142,8 +156,10 @@ class BceDiceLoss(SumLoss):
             values = binary_cross_entropy(output, target, None)
         if self.pos_weight != 1:
             values = values * (1 + (self.pos_weight - 1) * target)
+        if kept_weight is not None:
+            values = values * kept_weight
         probs = output.sigmoid() if self.expects_logits else output
-        return [values.sum(), *_overlap_sums(probs, target)]
+        return [values.sum(), *_overlap_sums(probs, target, kept_weight)]
 
     def value(self, count: Tensor, sums: Tensor) -> Tensor:
         """At least 0, see :meth:`SumLoss.value`."""
@@ -151,8 +167,13 @@ class BceDiceLoss(SumLoss):
         return self.alpha * mean + (1 - self.alpha) * dice
 
 
-def _overlap_sums(probs: Tensor, target: Tensor) -> list[Tensor]:
-    return [(probs * target).sum(), probs.sum(), target.sum()]
+def _overlap_sums(probs: Tensor, target: Tensor, weight: Tensor | None) -> list[Tensor]:
+    parts = [probs * target, probs, target]
+    return [(part if weight is None else part * weight).sum() for part in parts]
+
+
+def _kept_weight(weight: Tensor | None, target: Tensor, labelled: Tensor | None) -> Tensor | None:
+    return None if weight is None else only_labelled(weight, target, labelled, 0.0)[0]
 
 
 def _neutral(loss: SumLoss) -> float:

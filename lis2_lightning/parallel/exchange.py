@@ -69,16 +69,16 @@ class Exchange:
 
     def __init__(self) -> None:
         self.asked: Callable[[], Sequence[int]] = tuple
-        self._sums = torch.zeros(0, dtype=torch.int64)
+        self._sums = torch.zeros(0, dtype=torch.float64)
         self._work: distributed.Work | None = None
         self._on_host: tuple[Tensor, torch.cuda.Event] | None = None
 
     def start(self, count: Tensor) -> None:
         """Send off a count, a scalar on this process's device, with the requests."""
         self._on_host = None
-        self._sums = count.reshape(1)
+        self._sums = count.reshape(1).double()  # weights are no whole numbers
         if num_processes() > 1:
-            asked = torch.tensor(self.asked(), dtype=torch.int64, device=count.device)
+            asked = torch.tensor(self.asked(), dtype=torch.float64, device=count.device)
             self._sums = torch.cat([self._sums, asked])
             self._work = _Latest.work = distributed.all_reduce(self._sums, async_op=True)
 

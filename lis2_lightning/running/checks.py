@@ -128,9 +128,10 @@ def _try(module: SegmentationModule, batch: Mapping[str, Tensor]) -> Tensor:
         with trial(module), torch.enable_grad(), torch.compiler.set_stance("force_eager"):
             output: Tensor = module(batch)
             labelled = checked_mask(output, batch["target"], batch.get("labelled"))
+            weight = batch.get("weight")
             module.loss.check_weights(batch["target"])
             check_output(module.loss, type(module.model).__name__, output)
-            module.loss(output, batch["target"], labelled)
+            module.loss(output, batch["target"], labelled, weight)
     except (RuntimeError, TypeError) as error:
         shape = tuple(batch["patch"].shape)
         name = type(module.model).__name__

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import Metric
 
-from lis2_lightning.base.labelled import num_labelled
+from lis2_lightning.base.labelled import total_weight
 from lis2_lightning.base.position import epoch_is_whole, inside_epoch
 from lis2_lightning.data import SegmentationData
 from lis2_lightning.errors import ConfigError, DataError, one_line
@@ -43,7 +43,8 @@ class SegmentationModule(pl.LightningModule):
     """Trains a network on labelled pixels.
 
     A batch is a mapping: ``patch`` and ``target`` (B, C, H, W), optionally ``labelled`` of the
-    target's shape (true = counts; all count by default) and further entries. The network is called
+    target's shape (true = counts; all count by default), ``weight`` of the target's shape (how much
+    a pixel counts in the loss) and further entries. The network is called
     with the batch keys that its ``forward`` names (all keys for ``**kwargs``), or with ``patch``
     alone.
 
@@ -129,7 +130,7 @@ class SegmentationModule(pl.LightningModule):
     def _step(self, batch: Batch, split: Split) -> tuple[Sums, Tensor]:
         target, labelled = batch["target"], batch.get("labelled")
         output = self(batch)
-        sums = self.loss(output, target, labelled)
+        sums = self.loss(output, target, labelled, batch.get("weight"))
         probabilities = self.probabilities(output)
         self.scores(split).update(sums, probabilities, batch)
         return sums, probabilities
@@ -142,7 +143,7 @@ class SegmentationModule(pl.LightningModule):
         target, labelled = batch["target"], batch.get("labelled")
         num = 1 if self._trainer is None else self.trainer.accumulate_grad_batches
         self._joint.begin(
-            num_labelled(target, labelled),
+            total_weight(target, labelled, batch.get("weight")),
             is_first=batch_idx % num == 0,
             is_last=(batch_idx + 1) % num == 0 or self.trainer.is_last_batch,
             num_batches=num,

@@ -87,7 +87,7 @@ def test_a_masked_array_has_no_value_where_it_is_masked(kind):
 
 
 @pytest.mark.parametrize("name", ["background", "missing", "labelled"])
-def test_maps_of_labels_may_be_pictures_and_have_no_weights(name):
+def test_maps_of_labels_may_be_pictures_and_hold_no_weights(name):
     fields = maps()
     known = (fields["background"] > 0) | (fields["target"] > 0)
     fields.pop("background")
@@ -101,7 +101,9 @@ def test_maps_of_labels_may_be_pictures_and_have_no_weights(name):
     unknown[:20] = np.nan
     assert not labelled_by(unknown)[:20].any()
     for value in (0.5, -1, 2, np.inf):
-        with pytest.raises(DataError, match=f"holds {value:g}, it must be 1 .* no weights"):
+        with pytest.raises(
+            DataError, match=f"holds {value:g}, it must be 1 .* weights of pixels are"
+        ):
             labelled_by(np.where(known, value, 0))
 
 
