@@ -61,23 +61,22 @@ class Trainer(TrainerView):
         batch_size: Samples in a batch of one process.
         num_workers: Worker processes for data, or auto.
         epochs: How many epochs to train.
-        save_interval: Write save_{epoch}.pt where epoch % save_interval == 0 and epoch > 0,
-            counted from 0; 0 for never.
+        save_interval: Write save_{epoch}.pt where epoch % save_interval == 0, from epoch 1 on; 0
+            for never.
         save_last: Write last.pt after every epoch.
         save_every_n_steps: Write last.pt inside an epoch every so many steps.
         save_every_minutes: Write last.pt inside an epoch every so many minutes.
         monitor: The logged value that best.pt follows.
         mode: Whether the best value is the smallest or the largest; by default the metric says.
-        validate_on: Whether val_map_<metric>, of the stitched map, is measured besides the tiles.
+        validate_on: With map, the stitched map is scored too.
         resume: False starts a new run and refuses a folder that holds one; auto resumes from the
             newest whole snapshot of this run, or starts a new one where there is none; or a path.
         weights: A file whose weights a new run starts from: a snapshot, a state dict or one of
             Lightning's checkpoints. Epochs and optimizer start anew; a resumed run ignores it.
-        compile: Run the network through torch.compile.
-        trackers: Where numbers go besides logs_train.csv, which is always written.
+        compile: Run the model through torch.compile.
+        trackers: Where numbers go besides logs_train.csv.
         metrics: What is measured; average precision, Dice and ROC AUC where it is null.
-        seed: Seeds order, augmentation, dropout, and the weights of a network that a configuration
-            builds; null for another one each run.
+        seed: Seeds order, augmentation, dropout and first weights; null for another one each run.
         lightning: Any argument of the Lightning Trainer: accelerator, devices, precision,
             accumulate_grad_batches, gradient_clip_val, callbacks and so on.
     """

@@ -68,7 +68,7 @@ def _placed(target: Path) -> Iterator[Path]:
     _open.append(temporary)
     try:
         yield temporary
-        if target.is_dir():
+        if target.is_dir() and temporary.is_dir():
             earlier = _beside(target.with_name(f"{target.name}.earlier"))
             target.replace(earlier)
             temporary.replace(target)

@@ -61,6 +61,11 @@ class MapRequest:
             raise ConfigError("threshold is where a mask is cut: name its file with mask")
         if self.dtype != "float32" and self.output is None:
             raise ConfigError(f"dtype {self.dtype} is that of a file: name it with output")
+        if self.dtype != "float32" and self.output is not None and self.output.suffix == ".npy":
+            raise ConfigError(
+                f"dtype {self.dtype} needs a file with a place for its scale, which {self.output} "
+                "is not: choose .fits, .tif, .zarr or .h5, or dtype float32"
+            )
         if self.mask is not None and self.mask == self.output:
             raise ConfigError(f"output and mask are both {self.mask}: name two files")
         if self.stride is not None and self.stride < 1:

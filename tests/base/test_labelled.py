@@ -79,7 +79,9 @@ def test_weights_are_refused_with_what_to_do(value):
         lambda: MaskedLoss(nn.BCELoss())(PROBS, TARGET, labelled),
         lambda: PixelMetrics([metrics.Dice()]).update(PROBS, TARGET, labelled),
     ):
-        with pytest.raises(DataError, match=f"labelled holds {value:g}, it must be 1 .* no weight"):
+        with pytest.raises(
+            DataError, match=f"labelled holds {value:g}, it must be 1 .* weights of"
+        ):
             use()
 
 

@@ -198,12 +198,13 @@ def test_stride_threshold_and_type_are_those_that_are_typed(elsewhere: Path, typ
     assert typed("predict", *words, "--output", "usual.npy", "--stride", "6")[0] == 0
     assert typed("predict", *words, "--output", "own.npy")[0] == 0
     more = ["--mask", "mask.npy", "--threshold", "0.25", "--dtype", "uint8"]
-    assert typed("predict", *words, "--output", "wide.npy", "--stride", "16", *more)[0] == 0
-    usual, own, wide, mask = (np.load(f"{name}.npy") for name in ("usual", "own", "wide", "mask"))
+    assert typed("predict", *words, "--output", "wide.fits", "--stride", "16", *more)[0] == 0
+    usual, own, mask = (np.load(f"{name}.npy") for name in ("usual", "own", "mask"))
+    wide = fits.getdata("wide.fits")
     np.testing.assert_array_equal(usual, own)
-    assert wide.dtype == mask.dtype == np.uint8
-    assert 0 < np.abs(wide / 254 - own).max() < 0.5
-    assert np.abs((wide / 254 >= 0.25) ^ mask.astype(bool)).mean() < 0.02
+    assert (fits.getheader("wide.fits")["BITPIX"], mask.dtype) == (8, np.uint8)
+    assert 0 < np.abs(wide - own).max() < 0.5
+    assert np.abs((wide >= 0.25) ^ mask.astype(bool)).mean() < 0.02
 
 
 def test_a_segmenter_needs_nothing_but_the_snapshot(

@@ -16,6 +16,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+from astropy.io import fits
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -258,15 +259,21 @@ def test_a_mask_is_cut_at_the_threshold_and_a_map_of_bytes_is_scaled(tmp_path: P
     image = image_of(40, 50)
     image[0, :7] = np.nan
     trainer = trainer_of(tmp_path, nn.Identity(), size=16, stride=16)
-    output, mask = tmp_path / "map.npy", tmp_path / "mask.npy"
+    output, mask = tmp_path / "map.fits", tmp_path / "mask.npy"
     trainer.predict(None, image=image, output=output, mask=mask, threshold=0.3, dtype="uint8")
     gaps = np.isnan(image)
     expected = np.where(gaps, 255, image >= np.float32(0.3))
     np.testing.assert_array_equal(np.load(mask), expected)
-    stored = np.load(output)
+    stored = fits.getdata(output, do_not_scale_image_data=True)
     assert (stored.dtype, np.load(mask).dtype) == (np.uint8, np.uint8)
     assert (stored[gaps] == 255).all()
     np.testing.assert_allclose(stored[~gaps] / 254, image[~gaps], atol=0.5 / 254 + 1e-6)
+
+
+def test_bytes_go_into_a_file_that_has_a_place_for_their_scale(tmp_path: Path) -> None:
+    trainer = trainer_of(tmp_path, nn.Identity(), size=16, stride=16)
+    with pytest.raises(ConfigError, match=r"dtype uint8 needs .*map\.npy is not: choose \.fits"):
+        trainer.predict(None, image=image_of(40, 50), output=tmp_path / "map.npy", dtype="uint8")
 
 
 @pytest.mark.usefixtures("always_saved")

@@ -217,15 +217,14 @@ def test_joined_data_sets_are_mapped_image_by_image(
 def test_the_files_of_several_images_are_numbered(tiny: Make, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     images = [rng.random(shape) for shape in ((40, 40), (20, 60))]
-    field = {"type": "TileDataset", "size": 16, "image": images}
-    trainer = Trainer.from_config(
-        tiny(train_dataset=field | {"target": [image > 0.5 for image in images]}),
-        val_dataset=None,
-        test_dataset=None,
+    tiles = TileDataset(images, target=[image > 0.5 for image in images], size=16)
+    config = tiny(train_dataset=None, val_dataset=None, test_dataset=None)
+    trainer = Trainer.from_config(config, train_dataset=tiles)
+    maps = trainer.predict(
+        None, output=tmp_path / "map.npy", mask=tmp_path / "mask.npy", threshold=0.5
     )
-    maps = trainer.predict(output=tmp_path / "map.npy", mask=tmp_path / "mask.npy", threshold=0.5)
     assert [map_.shape for map_ in maps] == [(1, 40, 40), (1, 20, 60)]
     names = ["map_0.npy", "map_1.npy", "mask_0.npy", "mask_1.npy"]
     assert sorted(path.name for path in tmp_path.glob("ma*.npy")) == names
     with pytest.raises(ConfigError, match=r"map_0\.npy exists already"):
-        trainer.predict(output=tmp_path / "map.npy")
+        trainer.predict(None, output=tmp_path / "map.npy")
