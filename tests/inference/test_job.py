@@ -16,7 +16,6 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
-from astropy.io import fits
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -25,6 +24,7 @@ from lis2_lightning.inference.scratch import RowsOnDisk
 from lis2_lightning.tiling import Areas
 from lis2_lightning.tiling.rows import RowStitcher
 
+fits = pytest.importorskip("astropy.io.fits")
 Values = NDArray[np.float32]
 
 
