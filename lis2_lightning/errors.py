@@ -70,6 +70,7 @@ def close_to(name: str, valid: Iterable[str]) -> list[str]:
     begun = [
         candidate for candidate in folded if len(name) > 1 and candidate.startswith(name.lower())
     ]
+    begun.sort(key=len)  # the nearest first
     close = [*begun, *difflib.get_close_matches(name.lower(), folded, n=2, cutoff=0.6)]
     return [folded[match] for match in list(dict.fromkeys(close))[:2]]
 
