@@ -184,6 +184,12 @@ def _lives(pid: int) -> bool:
     return True
 
 
+def stats(path: Path) -> list[tuple[Path, os.stat_result]]:
+    """The state of a file, or of each file in a folder, such as a Zarr array, in order."""
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    return [(file, file.stat()) for file in files]
+
+
 def shown(path: Path) -> str:
     """A path as a message shows it: from the current folder, where it lies below that."""
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lis2_lightning.base.files import atomic
+from lis2_lightning.base.files import atomic, stats
 from lis2_lightning.data.census import Census, count
 from lis2_lightning.data.open_raster import Raster
 from lis2_lightning.data.rasters.address import parse_address
@@ -94,8 +93,6 @@ def _state(raster: Raster) -> tuple[object, ...]:
     path = parse_address(raster.source).path.resolve()
     if not type(raster).__module__.startswith(_OURS) or not path.exists():
         return ()
-    stats = [path.stat()]
-    for folder, _, names in os.walk(path):  # a Zarr array is a folder
-        stats += [(Path(folder) / name).stat() for name in names]
-    size, newest = sum(stat.st_size for stat in stats), max(stat.st_mtime_ns for stat in stats)
-    return raster.source, str(path), raster.shape, len(stats), size, newest
+    states = [stat for _, stat in stats(path)]
+    size, newest = sum(s.st_size for s in states), max(s.st_mtime_ns for s in states)
+    return raster.source, str(path), raster.shape, len(states), size, newest

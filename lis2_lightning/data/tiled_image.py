@@ -13,6 +13,9 @@ from lis2_lightning.data.open_raster import Raster
 from lis2_lightning.data.truth import Truth, has_data
 from lis2_lightning.tiling import Areas
 
+Squares = tuple[NDArray[np.int64], NDArray[np.int64], int]
+"""First rows, first columns and the side of tiles, px."""
+
 
 class TiledImage:
     """The tiles of one image; all of them until :meth:`keep` has chosen some.
@@ -70,11 +73,10 @@ class TiledImage:
         self, indices: NDArray[np.int64], normalization: Normalization
     ) -> dict[str, NDArray[np.generic]]:
         """Cut many tiles at once; what a sample of a data set of tiles holds, stacked."""
-        corners, values = self._cut(indices)
-        tops, lefts = np.ascontiguousarray(corners.T)
-        target, labelled = self.truth.read_many(tops, lefts, self.lattice.size)
+        corners, squares, values = self._cut(indices)
+        target, labelled = self.truth.read_many(*squares)
         labelled &= has_data(values)
-        weight = self.truth.read_weights(tops, lefts, self.lattice.size)
+        weight = self.truth.read_weights(*squares)
         weights = {} if weight is None else {"weight": weight}
         shown = self._shown(corners, values, normalization)
         truth = {"target": target, "labelled": labelled, **weights}
@@ -84,21 +86,23 @@ class TiledImage:
         self, indices: NDArray[np.int64], normalization: Normalization
     ) -> dict[str, NDArray[np.generic]]:
         """The same without truth, and `gaps` where there are no data, if there are any."""
-        corners, values = self._cut(indices)
+        corners, squares, values = self._cut(indices)
         # a sum is finite only if every value is, and takes a third of the time
         with np.errstate(over="ignore", invalid="ignore"):
             gaps = np.zeros(1, np.bool_) if np.isfinite(values.sum()) else ~has_data(values)
-        tops, lefts = np.ascontiguousarray(corners.T)
-        if (missing := self.truth.is_missing(tops, lefts, self.lattice.size)) is not None:
+        if (missing := self.truth.is_missing(*squares)) is not None:
             gaps = gaps | missing
         shown = self._shown(corners, values, normalization)
         return shown | ({"gaps": gaps} if gaps.any() else {})
 
-    def _cut(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Corners and values of tiles."""
+    def _cut(
+        self, indices: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], Squares, NDArray[np.float32]]:
+        """Corners of tiles, the same as rasters take them, and the values of the image."""
         corners = self.corners(indices)
         tops, lefts = np.ascontiguousarray(corners.T)
-        return corners, self.image.read_many(tops, lefts, self.lattice.size)
+        squares = tops, lefts, self.lattice.size
+        return corners, squares, self.image.read_many(*squares)
 
     def _shown(
         self, corners: NDArray[np.int64], values: NDArray[np.float32], normalization: Normalization

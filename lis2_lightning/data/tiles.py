@@ -122,7 +122,7 @@ class TileDataset(KeyedDataset):
             raise ConfigError(f"fold_by must be area or image, not {fold_by!r}")
         if area_size is None and num_folds > 1 and fold_by == "area":
             area_size = 2 * size
-        self._use(
+        images = [
             TiledImage(
                 truth.image,
                 truth,
@@ -131,16 +131,16 @@ class TileDataset(KeyedDataset):
                 areas=Areas.cut(truth.image.shape[1:], size=area_size, buffer=buffer),
             )
             for truth in truths
-        )
+        ]
         keep_folds(
-            self.tiled_images,
+            images,
             num_folds,
             chosen,
             seed=fold_seed,
             fold_by=fold_by,
             keep_unlabelled=keep_unlabelled,
         )
-        self._ends = np.cumsum([len(tiled) for tiled in self.tiled_images])
+        self._use(images)
 
     def _use(self, images: Iterable[TiledImage]) -> None:
         self.tiled_images = tuple(images)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
+from itertools import chain
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
+from lis2_lightning.base.files import stats
 from lis2_lightning.data import Raster
 from lis2_lightning.data.rasters.address import parse_address
 from lis2_lightning.tiling import Tile
@@ -36,19 +37,12 @@ def identity(image: Raster) -> list[Any]:
     """What tells an image from another: of a file name, size and time, else all its pixels."""
     path = parse_address(image.source).path
     if path.exists():
-        return [image.source, *image.shape, *_stamps(path)]
+        stamps = (
+            (str(name.absolute()), stat.st_size, stat.st_mtime_ns) for name, stat in stats(path)
+        )
+        return [image.source, *image.shape, *chain.from_iterable(stamps)]
     digest = hashlib.sha256()
     _, height, width = image.shape
     for top in range(0, height, _STRIP):
         digest.update(image.read(Tile(top, 0, min(_STRIP, height - top), width)).data)
     return [image.source, *image.shape, digest.hexdigest()]
-
-
-def _stamps(path: Path) -> Iterator[Any]:
-    """Name, size and time of a file, or of all files in a folder."""
-    if path.is_dir():
-        for item in sorted(path.iterdir()):
-            yield from _stamps(item)
-        return
-    state = path.stat()
-    yield from (str(path.absolute()), state.st_size, state.st_mtime_ns)

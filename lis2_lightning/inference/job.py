@@ -85,7 +85,7 @@ class MapJob:
         digest = digest_of(*self._origin(trainer))
         self._threshold = self._chosen_threshold(cast("Any", trainer).lightning_module)
         if isinstance(self.rows, RowsOnDisk) and not self.rows.is_begun(digest):
-            self.files.check_new()
+            self.request.check_new()
         height, width = self.tiles.image_shape
         share = self.blocks.share(rank, num_processes)
         share = min(share[0], self.shape[1]), min(share[1], self.shape[1])

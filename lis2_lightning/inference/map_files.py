@@ -88,6 +88,19 @@ class MapRequest:
         """The files that are written."""
         return [path for path in (self.output, self.mask) if path is not None]
 
+    def check_new(self) -> None:
+        """Refuse files that exist, unless they are to be replaced.
+
+        Raises:
+            ConfigError: One exists.
+        """
+        existing = [path for path in self.paths if path.exists()]
+        if existing and not self.overwrite:
+            raise ConfigError(
+                f"{existing[0]} exists already: choose another output, or replace it with "
+                "--overwrite (overwrite=True in Python)"
+            )
+
 
 class MapFiles:
     """Writes the files of a map.
@@ -113,17 +126,8 @@ class MapFiles:
             self.rows.tidy()
         # a prediction that was stopped at its very end may have written some of its files
         if self.rows is None or not self.rows.is_begun():
-            self.check_new()
+            request.check_new()
         self._check_space()
-
-    def check_new(self) -> None:
-        """Refuse files that exist, unless they are to be replaced."""
-        existing = [path for path in self.request.paths if path.exists()]
-        if existing and not self.request.overwrite:
-            raise ConfigError(
-                f"{existing[0]} exists already: choose another output, or replace it with "
-                "--overwrite (overwrite=True in Python)"
-            )
 
     def write(self, rows: Rows, threshold: float | None) -> int:
         """Write all files, and return the number of pixels without data.

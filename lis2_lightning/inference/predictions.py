@@ -29,9 +29,7 @@ class Predictions(pl.Callback):
 
     @property
     def maps(self) -> list[Map]:
-        """Probabilities in [0, 1], ``(C, H, W)`` each; NaN where the image has no data."""
-        if self.job is not None:
-            return [self.job.result()]
+        """What was collected: probabilities in [0, 1], ``(C, H, W)`` each."""
         return [map_ for number in sorted(self._batches) for map_ in self._batches[number]]
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

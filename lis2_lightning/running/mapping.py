@@ -80,10 +80,7 @@ def _map_samples(
         if path.suffix != ".npy":
             raise ConfigError(f"{path} has no known format for maps of samples: name it .npy")
         check_path(path, None, channels=1)
-        if path.exists() and not request.overwrite:
-            raise ConfigError(
-                f"{path} exists already: replace it with overwrite=True (--overwrite)"
-            )
+        request.check_new()
     _say_begun(dataset, request)
     run()
     maps = built.predictions.maps
