@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
@@ -58,6 +59,13 @@ def tiny(tmp_path: Path) -> Callable[..., dict[str, Any]]:
         return {**deepcopy(TINY), "output_dir": str(tmp_path / "runs"), **changes}
 
     return make
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What the package reports."""
+    caplog.set_level(logging.INFO, "lis2_lightning")
+    return caplog
 
 
 NETWORKS = '''

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -24,13 +23,6 @@ Contents = Callable[[Path], dict[str, bytes]]
 def image_of(height: int, width: int) -> NDArray[np.float32]:
     """An image that no run has seen."""
     return np.random.default_rng(1).random((height, width)).astype(np.float32) + 1
-
-
-@pytest.fixture
-def said(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """What the package reports."""
-    caplog.set_level(logging.INFO, "lis2_lightning")
-    return caplog
 
 
 @pytest.fixture
