@@ -54,4 +54,5 @@ class NewMap:
     @property
     def planes(self) -> tuple[int, int, int]:
         """The shape with channels, ``(C, H, W)``."""
-        return (*(1,) * (3 - len(self.shape)), *self.shape)  # type: ignore[return-value]
+        *channels, height, width = self.shape
+        return channels[0] if channels else 1, height, width
