@@ -91,8 +91,10 @@ def _digest(truth: Truth, areas: Areas, lattice: Lattice) -> str | None:
 
 def _state(raster: Raster) -> tuple[object, ...]:
     """Which file a raster reads, and its size and time; nothing where it reads no file of ours."""
+    if not type(raster).__module__.startswith(_OURS):
+        return ()
     path = parse_address(raster.source).path.resolve()
-    if not type(raster).__module__.startswith(_OURS) or not path.exists():
+    if not path.exists():
         return ()
     stats = [path.stat()]
     for folder, _, names in os.walk(path):  # a Zarr array is a folder

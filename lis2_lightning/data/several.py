@@ -64,7 +64,8 @@ def keep_folds(
 ) -> None:
     """Assign areas, or whole images, to folds, and keep the tiles of the chosen ones.
 
-    An image that is listed twice has the same folds both times, so that no pixel is in two.
+    An image that is listed twice, and planes of one cube, have the same folds each time, so that no
+    place is in two.
 
     Raises:
         DataError: No pixel is labelled, or a fold has no tile.
@@ -119,8 +120,8 @@ def _assigned(
     else:
         if len(distinct) < num_folds:
             raise ConfigError(
-                f"fold_by: image puts whole images into folds, and there are {len(distinct)} "
-                f"different ones for {num_folds} folds: use fewer folds, or fold_by: area"
+                f"fold_by: image puts whole images into {num_folds} folds, and the number of "
+                f"different images is {len(distinct)}: use fewer folds, or fold_by: area"
             )
         rows = [totals[number].sum(axis=(0, 1))[None] for number in distinct]
         folds = assign_folds(np.concatenate(rows), num_folds=num_folds, seed=seed)
