@@ -157,9 +157,7 @@ def write_map(path: str | os.PathLike[str], image: NDArray[np.float32], *, like:
 
 
 def same_image(first: Raster, second: Raster) -> bool:
-    """Whether two rasters show one piece of the world: one image of a file, or equal arrays.
-
-    Planes of one cube, and a plane and its cube, are the same image.
+    """Whether two rasters read the same file, or equal arrays in memory.
 
     >>> same_image(open_raster(np.eye(3)), open_raster(np.eye(3)))
     True
@@ -167,19 +165,33 @@ def same_image(first: Raster, second: Raster) -> bool:
     first, second = (r.image if isinstance(r, MaskedRaster) else r for r in (first, second))
     if first is second:
         return True
-    if first.shape[1:] != second.shape[1:]:
+    if first.shape != second.shape:
+        return False
+    if Path(first.source).resolve() != Path(second.source).resolve():
         return False
     if type(first) is type(second) is ArrayRaster:  # those of files are read through a map
         return np.array_equal(first.handle, second.handle, equal_nan=True)
-    return _without_plane(first.source) == _without_plane(second.source)
+    return True
 
 
-def _without_plane(source: str) -> str:
-    """The file, through links, and the image inside it."""
+def same_place(first: Raster, second: Raster) -> bool:
+    """Whether two rasters are one image, or show the same places: planes of one cube do."""
+    if same_image(first, second):
+        return True
+    if first.shape[1:] != second.shape[1:]:
+        return False
+    cube = _cube(first.source)
+    return cube is not None and cube == _cube(second.source)
+
+
+def _cube(source: str) -> str | None:
+    """The file, through links, and the image inside it, without a plane; None if it is no file."""
     try:
         address = parse_address(source)
     except DataError:  # a raster of one's own may have any text in brackets
-        return source
+        return None
+    if not address.path.exists():
+        return None
     return Address(address.path.resolve(), address.which, plane=(0,)).image
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lis2_lightning.data.census_cache import census_of
 from lis2_lightning.data.legend import Legend
-from lis2_lightning.data.open_raster import Raster, Source, open_raster, same_image
+from lis2_lightning.data.open_raster import Raster, Source, open_raster, same_place
 from lis2_lightning.data.tiled_image import TiledImage
 from lis2_lightning.data.truth import Truth
 from lis2_lightning.errors import ConfigError, DataError
@@ -103,9 +103,9 @@ def _assigned(
 ) -> list[NDArray[np.intp]]:
     """The fold of each area of each image, `(rows, columns)`."""
     rasters = [tiled.image for tiled in images]
-    # the first that is the same image: areas at one place are then in one fold
+    # the first of the same place: areas there are then in one fold
     first = [
-        next(i for i, other in enumerate(rasters) if same_image(raster, other))
+        next(i for i, other in enumerate(rasters) if same_place(raster, other))
         for raster in rasters
     ]
     distinct = sorted(set(first))
