@@ -90,8 +90,10 @@ def _digest(truth: Truth, areas: Areas, lattice: Lattice) -> str | None:
 
 def _state(raster: Raster) -> tuple[object, ...]:
     """Which file a raster reads, and its size and time; nothing where it reads no file of ours."""
+    if not type(raster).__module__.startswith(_OURS):
+        return ()
     path = parse_address(raster.source).path.resolve()
-    if not type(raster).__module__.startswith(_OURS) or not path.exists():
+    if not path.exists():
         return ()
     states = [stat for _, stat in stats(path)]
     size, newest = sum(s.st_size for s in states), max(s.st_mtime_ns for s in states)

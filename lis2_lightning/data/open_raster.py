@@ -175,6 +175,27 @@ def same_image(first: Raster, second: Raster) -> bool:
     return True
 
 
+def same_place(first: Raster, second: Raster) -> bool:
+    """Whether two rasters are one image, or show the same places: planes of one cube do."""
+    if same_image(first, second):
+        return True
+    if first.shape[1:] != second.shape[1:]:
+        return False
+    cube = _cube(first.source)
+    return cube is not None and cube == _cube(second.source)
+
+
+def _cube(source: str) -> str | None:
+    """The file, through links, and the image inside it, without a plane; None if it is no file."""
+    try:
+        address = parse_address(source)
+    except DataError:  # a raster of one's own may have any text in brackets
+        return None
+    if not address.path.exists():
+        return None
+    return Address(address.path.resolve(), address.which, plane=(0,)).image
+
+
 def _refuse(value: object) -> NDArray[Any]:
     """Nothing in a configuration file is an array."""
     raise ValueError(f"{value!r} is not an array")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lis2_lightning.data.census_cache import census_of
 from lis2_lightning.data.legend import Legend
-from lis2_lightning.data.open_raster import Raster, Source, open_raster, same_image
+from lis2_lightning.data.open_raster import Raster, Source, open_raster, same_place
 from lis2_lightning.data.tiled_image import TiledImage
 from lis2_lightning.data.truth import Truth
 from lis2_lightning.errors import ConfigError, DataError
@@ -64,7 +64,8 @@ def keep_folds(
 ) -> None:
     """Assign areas, or whole images, to folds, and keep the tiles of the chosen ones.
 
-    An image that is listed twice has the same folds both times, so that no pixel is in two.
+    An image that is listed twice, and planes of one cube, have the same folds each time, so that no
+    place is in two.
 
     Raises:
         DataError: No pixel is labelled, or a fold has no tile.
@@ -102,9 +103,9 @@ def _assigned(
 ) -> list[NDArray[np.intp]]:
     """The fold of each area of each image, `(rows, columns)`."""
     rasters = [tiled.image for tiled in images]
-    # the first that is the same image: areas at one place are then in one fold
+    # the first of the same place: areas there are then in one fold
     first = [
-        next(i for i, other in enumerate(rasters) if same_image(raster, other))
+        next(i for i, other in enumerate(rasters) if same_place(raster, other))
         for raster in rasters
     ]
     distinct = sorted(set(first))
@@ -119,8 +120,8 @@ def _assigned(
     else:
         if len(distinct) < num_folds:
             raise ConfigError(
-                f"fold_by: image puts whole images into folds, and there are {len(distinct)} "
-                f"different ones for {num_folds} folds: use fewer folds, or fold_by: area"
+                f"fold_by: image puts whole images into {num_folds} folds, and the number of "
+                f"different images is {len(distinct)}: use fewer folds, or fold_by: area"
             )
         rows = [totals[number].sum(axis=(0, 1))[None] for number in distinct]
         folds = assign_folds(np.concatenate(rows), num_folds=num_folds, seed=seed)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch.utils.data import ConcatDataset, Subset
 
 from lis2_lightning.data.batch import AnyDataset
-from lis2_lightning.data.open_raster import same_image
+from lis2_lightning.data.open_raster import same_place
 from lis2_lightning.data.tiled_image import TiledImage
 from lis2_lightning.data.tiles import TileDataset
 from lis2_lightning.errors import DataError
@@ -87,7 +87,7 @@ def check_no_shared_pixels(datasets: Splits) -> None:
         for tiled, inside in _images(part, indices)
     ]
     for (name, first, chosen), (other, second, others) in combinations(parts, 2):
-        if name == other or not same_image(first.image, second.image):
+        if name == other or not same_place(first.image, second.image):
             continue
         pixel = _shared(first, chosen, second, others)
         if pixel is not None:

@@ -107,6 +107,23 @@ def test_an_image_that_is_listed_twice_is_in_the_same_folds_both_times(tmp_path,
     assert not held[0] & held[1]
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+def test_planes_of_one_cube_have_the_same_folds_at_each_place(tmp_path, channels):
+    cube = np.random.default_rng(0).random((2, channels, *SHAPES[0]))
+    np.save(tmp_path / "cube.npy", cube[:, 0] if channels == 1 else cube)
+    images = [f"{tmp_path}/cube.npy[{plane}]" for plane in (0, 1)]
+    targets = [maps(SHAPES[0], seed)["target"] for seed in (0, 1)]
+    how: dict[str, Any] = {**OPTIONS, "num_folds": 2, "target": targets}
+    splits = [TileDataset(images, **how, folds=[fold]) for fold in (0, 1)]
+    places = [{(row, column) for _, row, column in pixels(split)} for split in splits]
+    assert places[0]
+    assert places[1]
+    assert not places[0] & places[1]
+    check_no_shared_pixels(dict(zip(("train", "val"), splits, strict=True)))
+    with pytest.raises(ConfigError, match="the number of different images is 1: use fewer folds"):
+        TileDataset(images, **how, fold_by="image")
+
+
 def test_a_leak_between_lists_is_found_in_whatever_order_they_are():
     train = TileDataset(**lists([0, 1]), **OPTIONS, folds=[0, 1])
     val = TileDataset(**lists([1, 2]), **OPTIONS, folds=[1, 2])
@@ -151,7 +168,7 @@ def test_each_image_has_a_grid_for_the_prediction_of_all_of_it():
         (
             {"fold_by": "image", "num_folds": 3},
             ConfigError,
-            "there are 2 different ones for 3 folds: use fewer folds, or fold_by: area",
+            "into 3 folds, and the number of different images is 2: use fewer folds",
         ),
         ({"image": [maps()["image"], "gone.npy"]}, DataError, "gone.npy does not exist"),
     ],

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
 from lis2_lightning.data import TileDataset, check_no_shared_pixels
+from lis2_lightning.data.open_raster import ArrayRaster
 from lis2_lightning.errors import ConfigError, DataError
 from tests.data.fields import SHAPE, maps, union
 
@@ -90,6 +93,53 @@ def test_one_file_under_two_spellings_of_its_path_is_one_image(tmp_path, monkeyp
         "val": TileDataset(str(tmp_path / "one.npy"), target=maps()["target"]),
     }
     with pytest.raises(DataError, match="train and val share pixels"):
+        check_no_shared_pixels(splits)
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "is_shared"),
+    [
+        ("cube.fits[0][0]", "cube.fits[0][2]", True),
+        ("cube.fits[0][1]", "cube.fits", True),
+        ("cube.fits[0][1]", "link.fits[0][1]", True),
+        ("cube.fits[0][0]", "cube.fits[TWO][0]", False),
+        ("cube.npy[0]", "cube.npy[1]", True),
+        ("cube.h5:/one[0]", "cube.h5:/one[1]", True),
+        ("cube.h5:/one", "cube.h5:/two", False),
+        ("cube.npy[0]", "cube.fits[0][0]", False),
+    ],
+)
+def test_planes_of_one_image_share_its_pixels_and_images_of_one_file_do_not(
+    tmp_path, train, val, is_shared
+):
+    from astropy.io import fits
+
+    cube = np.ones((3, *SHAPE), np.float32)
+    np.save(tmp_path / "cube.npy", cube)
+    two = fits.ImageHDU(cube, name="TWO")
+    fits.HDUList([fits.PrimaryHDU(cube), two]).writeto(tmp_path / "cube.fits")
+    (tmp_path / "link.fits").symlink_to(tmp_path / "cube.fits")
+    with h5py.File(tmp_path / "cube.h5", "w") as file:
+        file["one"] = file["two"] = cube
+    splits = {
+        name: TileDataset(str(tmp_path / source), target=maps()["target"])
+        for name, source in (("train", train), ("val", val))
+    }
+    with pytest.raises(DataError, match="share pixels") if is_shared else nullcontext():
+        check_no_shared_pixels(splits)
+
+
+def test_a_raster_of_ones_own_may_have_brackets_in_its_name(monkeypatch):
+    class Own(ArrayRaster):
+        pass
+
+    monkeypatch.setattr("lis2_lightning.data.census_cache.LEAST_PIXELS", 0)
+    splits = {}
+    for name in ("train", "val"):
+        raster = Own(maps()["image"])
+        raster.source = "made up [v=3]"
+        splits[name] = TileDataset(raster, target=maps()["target"])
+    with pytest.raises(DataError, match=r"share pixels of made up \[v=3\]"):
         check_no_shared_pixels(splits)
 
 
