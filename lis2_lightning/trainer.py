@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Mapping
 from functools import cached_property, partial
@@ -17,10 +16,9 @@ from lightning.pytorch.loggers import Logger
 from torch import nn
 from torchmetrics import Metric
 
-from lis2_lightning.assembly import assemble, plan
+from lis2_lightning.assembly import assemble
 from lis2_lightning.assembly.settings import Settings
 from lis2_lightning.base.redaction import without_secrets
-from lis2_lightning.base.tables import table
 from lis2_lightning.callbacks.run_folder import is_trial, make_folder
 from lis2_lightning.config import CHECKPOINT, Schema, load_config, merge
 from lis2_lightning.config.trusted import trusted
@@ -69,6 +67,7 @@ class Trainer(TrainerView):
         save_every_minutes: Write last.pt inside an epoch every so many minutes.
         monitor: The logged value that best.pt follows.
         mode: Whether the best value is the smallest or the largest; by default the metric says.
+        validate_on: Whether val_map_<metric>, of the stitched map, is measured besides the tiles.
         resume: False starts a new run and refuses a folder that holds one; auto resumes from the
             newest whole snapshot of this run, or starts a new one where there is none; or a path.
         weights: A file whose weights a new run starts from: a snapshot, a state dict or one of
@@ -105,6 +104,7 @@ class Trainer(TrainerView):
         save_every_minutes: float | None = None,
         monitor: str = "train_loss",
         mode: Literal["min", "max"] | None = None,
+        validate_on: Literal["tiles", "map"] = "tiles",
         resume: bool | str = False,
         weights: str | Path | None = None,
         compile: bool = False,  # noqa: A002 - the documented key
@@ -347,17 +347,6 @@ class Trainer(TrainerView):
         if self._result:
             return dict(self._result)
         return results.final_info(self._settings, self._built, self._test_scores, self._origin)
-
-    def plan(self) -> str:
-        """Print and return which Lightning object, with which arguments, each key became."""
-        text = table(self.planned())
-        sys.stdout.write(f"{text}\n")
-        return text
-
-    def planned(self) -> dict[str, str]:
-        """What :meth:`plan` prints: for each key, what it became."""
-        resume.check_files(self._settings)
-        return plan.planned(self._settings, self.global_config)
 
     @cached_property
     def global_config(self) -> GlobalConfig:

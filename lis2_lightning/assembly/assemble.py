@@ -49,6 +49,7 @@ from lis2_lightning.parallel.exchange import Exchange
 from lis2_lightning.snapshots import COMPILED, position, to_snapshot
 from lis2_lightning.snapshots.io import SnapshotIO
 from lis2_lightning.trackers.journal_logger import start_all
+from lis2_lightning.training.map_scores import MapScores
 from lis2_lightning.training.module import SegmentationModule
 
 _log = logging.getLogger("lis2_lightning")
@@ -106,7 +107,7 @@ def assemble(settings: Settings, config: Mapping[str, Any], *, seed: int) -> Ass
     network = model_config(settings.model, config["model"])
     io = SnapshotIO(partial(_snapshot, config, network, best), config)
     return Assembly(
-        module=_module(settings, exchange),
+        module=_module(settings, exchange, data),
         data=data,
         lightning=_lightning(settings, config, callbacks, io),
         log=log,
@@ -119,8 +120,8 @@ def assemble(settings: Settings, config: Mapping[str, Any], *, seed: int) -> Ass
     )
 
 
-def _module(settings: Settings, exchange: Exchange) -> SegmentationModule:
-    return SegmentationModule(
+def _module(settings: Settings, exchange: Exchange, data: SegmentationData) -> SegmentationModule:
+    module = SegmentationModule(
         settings.model,
         loss=settings.loss,
         optimizer=settings.optimizer,
@@ -130,6 +131,16 @@ def _module(settings: Settings, exchange: Exchange) -> SegmentationModule:
         compile_model=settings.compile,
         exchange=exchange,
     )
+    module.test_scores.map = MapScores.of(data.test)
+    if settings.validate_on == "map":
+        module.val_scores.map = MapScores.of(data.val)
+        if module.val_scores.map is None:
+            raise ConfigError(
+                "validate_on: map needs a val_dataset of the tiles of one image, got "
+                f"{'none' if data.val is None else type(data.val).__name__}: use a TileDataset, or "
+                "validate_on: tiles"
+            )
+    return module
 
 
 def _data(settings: Settings, seed: int) -> SegmentationData:

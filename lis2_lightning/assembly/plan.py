@@ -41,6 +41,7 @@ _PLAN: Final[Mapping[str, str]] = {
     "save_every_minutes": "callbacks.SnapshotInsideEpoch(every_s=60 * {})",
     "monitor": "callbacks.BestSnapshot(monitor={})",
     "mode": "callbacks.BestSnapshot(mode={})",
+    "validate_on": "SegmentationModule.val_scores, on {}",
     "resume": "lightning.pytorch.Trainer.fit(ckpt_path=...): {}",
     "weights": "the network's load_state_dict(...), before a new run's first epoch: {}",
     "compile": "torch.compile(model): {}",

@@ -20,6 +20,7 @@ from lis2_lightning.errors import ConfigError
 from lis2_lightning.metrics import default_metrics
 from lis2_lightning.metrics.collection import metric_name
 from lis2_lightning.trackers import Tracker
+from lis2_lightning.training.map_scores import OF_MAP
 from lis2_lightning.training.module import OptimizerCallable, SchedulerCallable
 
 # Arguments of the Lightning trainer that have a documented key or that our promises rest on.
@@ -98,6 +99,7 @@ class Settings:
     save_every_minutes: float | None
     monitor: str
     mode: Literal["min", "max"] | None
+    validate_on: Literal["tiles", "map"]
     resume: bool | str
     weights: str | Path | None
     compile: bool
@@ -138,8 +140,9 @@ class Settings:
             return None
         if score == "loss":
             return "min"
-        metrics = {metric_name(metric): metric for metric in self.chosen_metrics()}
-        is_larger = getattr(metrics.get(score), "higher_is_better", None)
+        of_map = default_metrics() if score.startswith(OF_MAP) else None
+        metrics = {metric_name(metric): metric for metric in of_map or self.chosen_metrics()}
+        is_larger = getattr(metrics.get(score.removeprefix(OF_MAP)), "higher_is_better", None)
         return None if is_larger is None else "max" if is_larger else "min"
 
     def chosen_stopper(self) -> EarlyStopping | None:

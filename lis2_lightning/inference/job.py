@@ -21,10 +21,10 @@ from lis2_lightning.data.rasters.padded import unpadded
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.inference.digest import digest_of, identity
 from lis2_lightning.inference.map_files import MapFiles, MapRequest
-from lis2_lightning.inference.rows import Band, Blend, RowStitcher
 from lis2_lightning.inference.scratch import Rows, RowsInMemory, RowsOnDisk
 from lis2_lightning.parallel.exchange import of_all_processes
 from lis2_lightning.tiling import Areas, Blocks
+from lis2_lightning.tiling.rows import Band, Blend, RowStitcher
 from lis2_lightning.training.module import SegmentationModule
 
 Map = NDArray[np.float32] | LazyArray

@@ -28,7 +28,7 @@ from lis2_lightning.data import first_batch
 from lis2_lightning.errors import ConfigError, DataError, did_you_mean, one_line
 from lis2_lightning.running.around_loop import trial
 from lis2_lightning.running.last_layer import check_output, tell_of_output
-from lis2_lightning.training.module import SegmentationModule
+from lis2_lightning.training.module import SegmentationModule, Split
 
 _log = logging.getLogger("lis2_lightning")
 _NO_VALIDATION: Final = (
@@ -75,9 +75,9 @@ def _check_monitors(
     every = built.lightning.check_val_every_n_epoch or 1
     limit = built.lightning.limit_val_batches
     validates = built.data.val is not None and limit != 0 and every <= settings.epochs
-    names = ["loss", *built.module.train_scores.metrics.names]
-    splits = ["train", "val"] if validates else ["train"]
-    logged = ["lr", *(f"{split}_{name}" for split in splits for name in names)]
+    splits: tuple[Split, ...] = ("train", "val") if validates else ("train",)
+    names = {split: built.module.scores(split).names for split in splits}
+    logged = ["lr", *(f"{split}_{name}" for split in splits for name in names[split])]
     # a callback of the user's own may log anything
     is_complete = all(
         type(c).__module__.startswith(("lightning.", "lis2_lightning.")) for c in callbacks

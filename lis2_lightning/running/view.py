@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import cached_property
 from typing import Any
 
@@ -13,10 +14,13 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from lis2_lightning.assembly import plan
 from lis2_lightning.assembly.assemble import Assembly
 from lis2_lightning.assembly.settings import Settings
+from lis2_lightning.base.tables import table
 from lis2_lightning.data import AnyDataset, SegmentationData
 from lis2_lightning.errors import ConfigError
+from lis2_lightning.running.resume import check_files
 from lis2_lightning.snapshots import Snapshot
 from lis2_lightning.training.module import SegmentationModule
 
@@ -30,7 +34,7 @@ class GlobalConfig(dict[str, Any]):
 
 
 class TrainerView:
-    """The read-only attributes of a trainer."""
+    """The read-only attributes of a trainer, and its plan."""
 
     _settings: Settings
     _result: dict[str, Any]
@@ -38,6 +42,11 @@ class TrainerView:
 
     @cached_property
     def _built(self) -> Assembly:
+        raise NotImplementedError
+
+    @cached_property
+    def global_config(self) -> GlobalConfig:
+        """Every key with its value, plain; it loads back as it is."""
         raise NotImplementedError
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -146,3 +155,14 @@ class TrainerView:
         """The best monitored value so far; infinite before the first epoch."""
         best = self._built.best.best_loss if self._origin is None else self._origin.best_loss
         return float(self._result.get("best_loss", best))
+
+    def plan(self) -> str:
+        """Print and return which Lightning object, with which arguments, each key became."""
+        text = table(self.planned())
+        sys.stdout.write(f"{text}\n")
+        return text
+
+    def planned(self) -> dict[str, str]:
+        """What :meth:`plan` prints: for each key, what it became."""
+        check_files(self._settings)
+        return plan.planned(self._settings, self.global_config)

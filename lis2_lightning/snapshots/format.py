@@ -52,6 +52,8 @@ _MAX_COUNT: Final = 1 << 31
 _READABLE: Final = frozenset(
     {bool, bytes, bytearray, complex, set, Counter, torch.dtype, torch.device, type(None)}
 )
+# SWALR of torch 2.6 has this function in its state; its constructor sets it anew, as newer ones do
+_DERIVED: Final = "anneal_func"
 _SPECIFIED: Final = frozenset({"state_dict", "optimizer_states", "lr_schedulers"})
 
 
@@ -171,7 +173,7 @@ def plain(value: Any, path: str) -> Any:
     if isinstance(value, Stub):
         value = value.attributes
     if isinstance(value, Mapping) and not isinstance(value, Counter):
-        kept = {key: item for key, item in value.items() if not isinstance(item, Stub)}
+        kept = {k: v for k, v in value.items() if k != _DERIVED and not isinstance(v, Stub)}
         return {plain(key, path): plain(item, f"{path}.{key}") for key, item in kept.items()}
     if isinstance(value, list | tuple):
         items = [plain(item, f"{path}[{i}]") for i, item in enumerate(value)]

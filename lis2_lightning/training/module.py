@@ -131,7 +131,7 @@ class SegmentationModule(pl.LightningModule):
         output = self(batch)
         sums = self.loss(output, target, labelled)
         probabilities = self.probabilities(output)
-        self.scores(split).update(sums, probabilities, target, labelled)
+        self.scores(split).update(sums, probabilities, batch)
         return sums, probabilities
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

@@ -12,6 +12,7 @@ from torchmetrics import Metric
 
 from lis2_lightning.losses import MaskedLoss, Sums
 from lis2_lightning.metrics import PixelMetrics
+from lis2_lightning.training.map_scores import MapScores
 
 _UPDATES: Final = "_update_count"
 
@@ -52,22 +53,32 @@ class Scores(nn.Module):
         super().__init__()
         self.loss = LossSums(loss)
         self.metrics = PixelMetrics(metrics)
+        self.map: MapScores | None = None
+        """What is measured on the stitched map, too; set before the loop."""
 
-    def update(
-        self, sums: Sums, probabilities: Tensor, target: Tensor, labelled: Tensor | None
-    ) -> None:
+    @property
+    def names(self) -> list[str]:
+        """The keys of :meth:`compute`."""
+        return ["loss", *self.metrics.names, *(self.map.names if self.map else ())]
+
+    def update(self, sums: Sums, probabilities: Tensor, batch: Mapping[str, Tensor]) -> None:
         """Add a batch."""
         self.loss.update(sums)
-        self.metrics.update(probabilities, target, labelled)
+        self.metrics.update(probabilities, batch["target"], batch.get("labelled"))
+        if self.map is not None:
+            self.map.update(batch, probabilities)
 
     def compute(self) -> dict[str, Tensor]:
         """``loss`` and every metric, scalars, over all processes."""
-        return {"loss": self.loss.compute(), **self.metrics.compute()}
+        of_map = {} if self.map is None else self.map.compute()
+        return {"loss": self.loss.compute(), **self.metrics.compute(), **of_map}
 
     def reset(self) -> None:
         """Reset all sums."""
         self.loss.reset()
         self.metrics.reset()
+        if self.map is not None:
+            self.map.reset()
 
     def sums(self) -> dict[str, dict[str, Any]]:
         """This process's state of each metric, by the metric's name in the module."""

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lis2_lightning import ConfigError, TileDataset, Trainer, open_raster
-from lis2_lightning.inference.rows import RowStitcher
 from lis2_lightning.inference.scratch import RowsOnDisk
 from lis2_lightning.tiling import Areas
+from lis2_lightning.tiling.rows import RowStitcher
 
 Values = NDArray[np.float32]
 

@@ -15,6 +15,9 @@ from lis2_lightning import SnapshotError
 from lis2_lightning.snapshots import read_snapshot
 
 Make = Callable[..., Any]
+# of processor time; refusing takes half a second or less, and what some of these ask for, minutes:
+# the limit is far from both, so that it holds on any machine
+MAX_SECONDS = 10
 COUNTER = b"ccollections\nCounter\nq\x00"
 ORDERED = b"ccollections\nOrderedDict\nq\x00"
 ENCODE = b"c_codecs\nencode\nq\x00"
@@ -115,12 +118,14 @@ def bomb(name: str, archive: Make, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_a_bomb_is_refused_within_a_second(name: str, archive: Make, tmp_path: Path) -> None:
+def test_a_bomb_is_refused_before_it_takes_its_time(
+    name: str, archive: Make, tmp_path: Path
+) -> None:
     path = bomb(name, archive, tmp_path)
     began = time.process_time()
     with pytest.raises(SnapshotError, match=r"bomb\.pt (cannot be read safely|is damaged): "):
         read_snapshot(path)
-    assert time.process_time() - began < 1
+    assert time.process_time() - began < MAX_SECONDS
 
 
 @pytest.mark.parametrize("name", HUNGRY)
@@ -164,4 +169,4 @@ def test_a_directory_of_millions_of_entries_is_not_read(tmp_path: Path) -> None:
     began = time.process_time()
     with pytest.raises(SnapshotError, match=r"many\.pt is no snapshot: it must hold"):
         read_snapshot(path)
-    assert time.process_time() - began < 1
+    assert time.process_time() - began < MAX_SECONDS

@@ -131,6 +131,13 @@ def test_an_object_in_a_state_is_refused_by_its_place() -> None:
         snapshot_of(checkpoint(callbacks={"Theirs": {"model": torch.nn.Conv2d(1, 1, 1)}}))
 
 
+def test_the_function_in_a_state_of_swalr_is_left_out_at_any_depth() -> None:
+    inner = {"last_epoch": 2, "anneal_func": lambda step: step}
+    outer = {"_schedulers": [inner], "_milestones": [1]}
+    state = snapshot_of(checkpoint(lr_schedulers=[outer]))["TRAIN_INFO"]["SCHEDULER_STATE"]
+    assert state == {"_schedulers": [{"last_epoch": 2}], "_milestones": [1]}
+
+
 def test_a_run_writes_plain_values_and_tensors_only(finished: Finished) -> None:
     snapshot = read_snapshot(finished[0] / "last.pt")
     plain = (torch.Tensor, str, bytes, bool, int, float, Counter, type(None))

@@ -25,6 +25,7 @@ Make = Callable[..., dict[str, Any]]
 Finished = tuple[Path, dict[str, Any]]
 Log = Callable[[Path], list[dict[str, float]]]
 METRICS = ("average_precision", "dice", "roc_auc")
+OF_MAP = {f"map_{name}" for name in METRICS}
 KEYS = (
     "best_loss",
     "epochs_run",
@@ -77,8 +78,8 @@ def test_the_returned_mapping_has_the_documented_keys_and_plain_values(finished:
     assert info["epochs_run"] == 5
     assert info["final_model_path"] == str(folder / "best.pt")
     assert info["last_model_path"] == str(folder / "last.pt")
-    at_threshold = {"val_threshold", "dice_at_val_threshold"}
-    for split, more in (("train", set()), ("val", set()), ("test", at_threshold)):
+    of_test = OF_MAP | {"val_threshold", "dice_at_val_threshold"}
+    for split, more in (("train", set()), ("val", set()), ("test", of_test)):
         assert set(info[f"metrics_{split}"]) == {"loss", *METRICS, *more}
 
 
@@ -208,7 +209,7 @@ def test_without_a_validation_set_nothing_is_validated(tiny: Make, tmp_path: Pat
     trainer = Trainer.from_config(tiny(val_dataset=None, early_stopper=True))
     info = trainer.train()
     assert info["metrics_val"] == {}
-    assert set(info["metrics_test"]) == {"loss", *METRICS}
+    assert set(info["metrics_test"]) == {"loss", *METRICS, *OF_MAP}
     header = (tmp_path / "runs/tiny/logs_train.csv").read_text(encoding="utf-8").splitlines()[0]
     assert header.startswith("epoch,train_loss,val_loss,lr,")
     with pytest.raises(ConfigError, match="val_dataset"):
@@ -217,7 +218,7 @@ def test_without_a_validation_set_nothing_is_validated(tiny: Make, tmp_path: Pat
 
 @pytest.mark.usefixtures("no_pictures")
 def test_without_a_test_set_the_validation_set_is_scored(tiny: Make) -> None:
-    trainer = Trainer.from_config(tiny(test_dataset=None))
+    trainer = Trainer.from_config(tiny(test_dataset=None, validate_on="map"))
     info = trainer.train()
     scores = {key.removeprefix("val_"): value for key, value in trainer.validate().items()}
     assert info["metrics_test"] == pytest.approx(scores)

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from lis2_lightning.errors import DataError
-from lis2_lightning.inference.rows import Band, Blend, RowStitcher
 from lis2_lightning.tiling import Areas, Tile
+from lis2_lightning.tiling.rows import Band, Blend, RowStitcher
 
 BLENDS: list[Blend] = ["hann", "mean"]
 
