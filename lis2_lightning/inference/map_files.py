@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lis2_lightning.base.files import size_text
+from lis2_lightning.base.files import size_text, sweep
 from lis2_lightning.data import Raster
 from lis2_lightning.data.open_raster import Source
 from lis2_lightning.data.rasters.address import parse_address
@@ -104,12 +104,19 @@ class MapFiles:
         self.rows = None if request.output is None else RowsOnDisk(request.output, shape)
         for path in request.paths:
             check_path(path, like, channels=shape[0])
-        if self.rows is not None and is_main():
-            self.rows.tidy()
+        if is_main():
+            self._tidy()
         # a prediction that was stopped at its very end may have written some of its files
         if self.rows is None or not self.rows.is_begun():
             self.check_new()
         self._check_space()
+
+    def _tidy(self) -> None:
+        """Remove what killed predictions left half written of these very files."""
+        for path in self.request.paths:
+            sweep(path.parent, path.name)
+        if self.rows is not None:
+            self.rows.tidy()
 
     def check_new(self) -> None:
         """Refuse files that exist, unless they are to be replaced."""

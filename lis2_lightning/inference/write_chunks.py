@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,7 +33,8 @@ def write_hdf5(path: Path, new: NewMap) -> Iterator[Write]:
         pixels = file.create_dataset(
             "map", new.shape, new.dtype, chunks=chunk, compression="gzip", compression_opts=1
         )
-        pixels.attrs.update(_attributes(new))
+        for name, value in _attributes(new).items():
+            _set_attribute(pixels, name, value)
         if new.packing.gap is not None:  # CF: of the very type of the numbers
             pixels.attrs["_FillValue"] = new.dtype.type(new.packing.gap)
         yield _writer(pixels)
@@ -49,6 +51,16 @@ def write_zarr(path: Path, new: NewMap) -> Iterator[Write]:
         dimension_names=("class", "y", "x")[-len(new.shape):], attributes=_attributes(new),
     )  # fmt: skip
     yield _writer(pixels)
+
+
+def _set_attribute(pixels: Any, name: str, value: Any) -> None:
+    """Set an attribute, as JSON text where HDF5 cannot hold it: Zarr's may be nested or large."""
+    if not name:  # HDF5 has no such attribute
+        return
+    try:
+        pixels.attrs[name] = value
+    except (TypeError, ValueError, OSError):
+        pixels.attrs[name] = json.dumps(value)
 
 
 def _writer(pixels: Any) -> Write:
