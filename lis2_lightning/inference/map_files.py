@@ -61,6 +61,11 @@ class MapRequest:
             raise ConfigError("threshold is where a mask is cut: name its file with mask")
         if self.dtype != "float32" and self.output is None:
             raise ConfigError(f"dtype {self.dtype} is that of a file: name it with output")
+        if self.dtype != "float32" and str(self.output).lower().endswith(".npy"):
+            raise ConfigError(
+                f"{self.output} has no place for the scale of dtype {self.dtype}: choose dtype "
+                "float32, or an output that ends in .fits, .tif, .zarr or .h5"
+            )
         if self.mask is not None and self.mask == self.output:
             raise ConfigError(f"output and mask are both {self.mask}: name two files")
         if self.stride is not None and self.stride < 1:
@@ -127,8 +132,13 @@ class MapFiles:
                 "--overwrite (overwrite=True in Python)"
             )
 
-    def write(self, rows: Rows, threshold: float | None) -> int:
+    def write(self, rows: Rows, threshold: float | None, snapshot: str | None = None) -> int:
         """Write all files, and return the number of pixels without data.
+
+        Args:
+            rows: All of the map.
+            threshold: Where the mask is cut; null if there is none.
+            snapshot: The file name of the network's weights, for the headers.
 
         Raises:
             DataError: A file cannot be written.
@@ -138,7 +148,7 @@ class MapFiles:
             with ExitStack() as stack:
                 outputs = [
                     (stack.enter_context(self._open(path, dtype, header)), convert)
-                    for path, dtype, header, convert in self._plan(threshold)
+                    for path, dtype, header, convert in self._plan(threshold, snapshot)
                 ]
                 for top in range(0, self.shape[1], _STRIP):
                     band = rows.read(top, min(top + _STRIP, self.shape[1]))
@@ -151,21 +161,21 @@ class MapFiles:
             raise DataError(f"{names} cannot be written: {error.strerror or error}") from error
         return num_gaps
 
-    def _plan(self, threshold: float | None) -> Iterator[tuple[Path, str, Mapping[str, Any], Any]]:
+    def _plan(
+        self, threshold: float | None, snapshot: str | None = None
+    ) -> Iterator[tuple[Path, str, Mapping[str, Any], Any]]:
         """Path, type, header and conversion of each file."""
         output, mask = self.request.output, self.request.mask
+        # FITS and TIFF have no other letters than those of ASCII
+        facts = {} if snapshot is None else {"SNAPSHOT": (ascii(snapshot)[1:-1], "weights")}
         if mask is not None and threshold is not None:
-            header = {
-                "BLANK": _NO_DATA,
-                "THRESH": (threshold, "1 where the probability is at least"),
-            }
-            yield mask, "uint8", header, lambda band: as_mask(band, threshold)
-        if output is not None:
-            if self.request.dtype == "uint8":
-                header = {"BLANK": _NO_DATA, "BSCALE": 1 / _SCALE, "BZERO": 0.0}
-                yield output, "uint8", header, as_bytes
-            else:
-                yield output, "float32", {}, lambda band: band
+            cut = {"BLANK": _NO_DATA, "THRESH": (threshold, "1 where the probability is at least")}
+            yield mask, "uint8", facts | cut, lambda band: as_mask(band, threshold)
+        if output is not None and self.request.dtype == "uint8":
+            scale = {"BLANK": _NO_DATA, "BSCALE": 1 / _SCALE, "BZERO": 0.0}
+            yield output, "uint8", facts | scale, as_bytes
+        elif output is not None:
+            yield output, "float32", facts, lambda band: band
 
     def _open(self, path: Path, dtype: str, header: Mapping[str, Any]) -> Any:
         shape = self.shape[1:] if self.shape[0] == 1 else self.shape

@@ -188,6 +188,8 @@ def test_the_shipped_configuration_maps_an_image_with_its_mask(
     np.testing.assert_array_equal(mask, probability >= np.float32(threshold))
     assert 0 < mask.mean() < 1
     assert fits.getheader("mask.fits")["THRESH"] == pytest.approx(threshold)
+    for name in ("map.fits", "mask.fits"):
+        assert fits.getheader(name)["SNAPSHOT"] == "best.pt"
     sky_of = [WCS(fits.getheader(name)) for name in ("other.fits", "mask.fits")]
     positions = [wcs.wcs_pix2world(np.arange(9), np.arange(9), 0) for wcs in sky_of]
     np.testing.assert_array_equal(positions[0], positions[1])
@@ -198,12 +200,14 @@ def test_stride_threshold_and_type_are_those_that_are_typed(elsewhere: Path, typ
     assert typed("predict", *words, "--output", "usual.npy", "--stride", "6")[0] == 0
     assert typed("predict", *words, "--output", "own.npy")[0] == 0
     more = ["--mask", "mask.npy", "--threshold", "0.25", "--dtype", "uint8"]
-    assert typed("predict", *words, "--output", "wide.npy", "--stride", "16", *more)[0] == 0
-    usual, own, wide, mask = (np.load(f"{name}.npy") for name in ("usual", "own", "wide", "mask"))
+    assert typed("predict", *words, "--output", "wide.fits", "--stride", "16", *more)[0] == 0
+    usual, own, mask = (np.load(f"{name}.npy") for name in ("usual", "own", "mask"))
+    wide = fits.getdata("wide.fits")
     np.testing.assert_array_equal(usual, own)
-    assert wide.dtype == mask.dtype == np.uint8
-    assert 0 < np.abs(wide / 254 - own).max() < 0.5
-    assert np.abs((wide / 254 >= 0.25) ^ mask.astype(bool)).mean() < 0.02
+    assert fits.getheader("wide.fits")["BITPIX"] == 8
+    assert mask.dtype == np.uint8
+    assert 0 < np.abs(wide - own).max() < 0.5
+    assert np.abs((wide >= 0.25) ^ mask.astype(bool)).mean() < 0.02
 
 
 def test_a_segmenter_needs_nothing_but_the_snapshot(
@@ -291,6 +295,7 @@ def test_a_snapshot_without_a_threshold_says_so_before_the_first_tile(
         ("--stride 1.5", "stride must be a whole number, not '1.5'"),
         ("--stride 17", "a stride of 17 px leaves gaps between tiles of 16 px"),
         ("--dtype int8", "dtype must be float32 or uint8, not 'int8'"),
+        ("--output map.npy --dtype uint8", "map.npy has no place for the scale of dtype uint8"),
     ],
 )
 def test_what_cannot_be_mapped_is_one_sentence_and_leaves_nothing_behind(
