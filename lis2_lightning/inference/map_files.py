@@ -21,9 +21,9 @@ from lis2_lightning.data.rasters.address import parse_address
 from lis2_lightning.errors import ConfigError, DataError
 from lis2_lightning.inference.map_formats import check_format, new_map, num_bytes
 from lis2_lightning.inference.scratch import Rows, RowsOnDisk, Shape
+from lis2_lightning.inference.written import BAND
 from lis2_lightning.parallel import is_main
 
-_STRIP: Final = 256  # rows converted at once
 _NO_DATA: Final = 255  # in a file of bytes
 _SCALE: Final = 254  # the byte of probability 1
 
@@ -150,8 +150,8 @@ class MapFiles:
                     (stack.enter_context(self._open(path, dtype, header)), convert)
                     for path, dtype, header, convert in self._plan(threshold, snapshot)
                 ]
-                for top in range(0, self.shape[1], _STRIP):
-                    band = rows.read(top, min(top + _STRIP, self.shape[1]))
+                for top in range(0, self.shape[1], BAND):
+                    band = rows.read(top, min(top + BAND, self.shape[1]))
                     num_gaps += int(np.isnan(band[0]).sum())
                     for write, convert in outputs:
                         converted = convert(band)

@@ -118,7 +118,8 @@ def new_map(
             number that stands for no value; ``BSCALE`` and ``BZERO`` scale the others, as in FITS.
 
     Yields:
-        Writes rows, ``(..., rows, W)``, from a row on, from top to bottom.
+        Writes rows, ``(..., rows, W)``, from a row on, from top to bottom; `BAND` at once are
+        the quickest.
     """
     facts = {key: value for key, value in header.items() if key not in Packing.KEYS}
     new = NewMap(shape, np.dtype(dtype), like, Packing.of(header), facts)
