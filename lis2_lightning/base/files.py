@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import IO, Final
 
 _MACHINE: Final = f"{zlib.crc32(socket.gethostname().encode()):08x}"
-_TEMPORARY: Final = re.compile(r"\..+\.(?P<pid>\d+)-(?P<machine>[0-9a-f]{8})\.tmp")
+_TEMPORARY: Final = re.compile(
+    r"\.(?P<target>.+)\.(?P<pid>\d+)-(?P<machine>[0-9a-f]{8})\.(?P<kind>tmp|earlier)"
+)
 _open: list[Path] = []  # temporary files of this process
 _STALE_S: Final = 86_400  # a temporary file of another machine is removed after a day
 _UNSUPPORTED: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
@@ -52,7 +54,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A free path beside a file or folder, which gets its name when all of it is on the disk.
 
     For libraries that open files themselves. An earlier folder is moved aside first: between the
-    two renames, nothing has the name. Errors as for :func:`atomic`.
+    two renames nothing has the name, and :func:`sweep` gives it back after a kill. Errors as for
+    :func:`atomic`.
     """
     with _placed(Path(path)) as temporary:
         yield temporary
@@ -69,10 +72,7 @@ def _placed(target: Path) -> Iterator[Path]:
     try:
         yield temporary
         if target.is_dir() and temporary.is_dir():
-            earlier = _beside(target.with_name(f"{target.name}.earlier"))
-            target.replace(earlier)
-            temporary.replace(target)
-            _discard(earlier)
+            _replace_folder(temporary, target)
         else:
             temporary.replace(target)
     except BaseException:
@@ -81,6 +81,20 @@ def _placed(target: Path) -> Iterator[Path]:
     finally:
         _open.remove(temporary)
     _sync(target.parent)
+
+
+def _replace_folder(temporary: Path, target: Path) -> None:
+    """Move a folder aside until another has its name: one of the two is whole at any moment."""
+    earlier = _beside(target, "earlier")
+    try:
+        target.replace(earlier)
+        temporary.replace(target)
+    finally:
+        if not target.exists():
+            earlier.replace(target)
+    _sync(target.parent)
+    # renamed, so that no sweep puts back what is removed in part
+    _discard(earlier.replace(_beside(target)))
 
 
 def is_writing() -> bool:
@@ -119,13 +133,13 @@ def _exclusive(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_EXCL, 0o666)
 
 
-def _beside(target: Path) -> Path:
+def _beside(target: Path, kind: str = "tmp") -> Path:
     """A free name in the target's folder, because renames are atomic only within a file system.
 
     A dead process with our number may have left a hard link to a snapshot under it: it is removed,
     never written to.
     """
-    temporary = target.with_name(f".{target.name}.{os.getpid()}-{_MACHINE}.tmp")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}-{_MACHINE}.{kind}")
     _discard(temporary)
     return temporary
 
@@ -153,16 +167,30 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def sweep(folder: Path) -> list[Path]:
+def sweep(folder: Path, start: str = "") -> list[Path]:
     """Remove the temporary files that dead processes left in a folder, and return their paths.
 
-    Files of other machines are kept for a day, because we cannot see whether those processes live.
+    A folder that was moved aside gets its name back, if nothing has taken it. Files of other
+    machines are kept for a day, because we cannot see whether those processes live.
+
+    Args:
+        folder: The folder.
+        start: How the names of the files begin that were written.
     """
-    matches = ((path, _TEMPORARY.fullmatch(path.name)) for path in sorted(folder.glob(".*.tmp")))
-    left_over = [path for path, match in matches if match and _is_left_over(path, match)]
-    for path in left_over:
-        _discard(path)
-    return [path for path in left_over if not path.exists()]
+    matches = ((path, _TEMPORARY.fullmatch(path.name)) for path in sorted(folder.glob(".*")))
+    left_over = [
+        (path, match)
+        for path, match in matches
+        if match and match["target"].startswith(start) and _is_left_over(path, match)
+    ]
+    for path, match in left_over:
+        target = folder / match["target"]
+        if match["kind"] == "earlier" and not target.exists():
+            with suppress(OSError):  # another process has done it
+                path.replace(target)
+        else:
+            _discard(path)
+    return [path for path, _ in left_over if not path.exists()]
 
 
 def _is_left_over(path: Path, name: re.Match[str]) -> bool:

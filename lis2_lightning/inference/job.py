@@ -119,7 +119,8 @@ class MapJob:
         self._write(self._stitcher.finish(self._bottom))
         self.rows.end()
         if trainer.is_global_zero:
-            num_gaps = self.files.write(self.rows, self._threshold)
+            snapshot = None if trainer.ckpt_path is None else Path(trainer.ckpt_path).name
+            num_gaps = self.files.write(self.rows, self._threshold, snapshot)
             gaps = f"; NaN at {num_gaps} pixels, where the image has no data" if num_gaps else ""
             for path in self.request.paths:
                 _log.info("the map is in %s%s", shown(path), gaps)

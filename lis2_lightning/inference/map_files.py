@@ -14,16 +14,16 @@ from typing import Any, Final, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lis2_lightning.base.files import size_text
+from lis2_lightning.base.files import size_text, sweep
 from lis2_lightning.data import Raster
 from lis2_lightning.data.open_raster import Source
 from lis2_lightning.data.rasters.address import parse_address
 from lis2_lightning.errors import ConfigError, DataError
 from lis2_lightning.inference.map_formats import check_format, new_map, num_bytes
 from lis2_lightning.inference.scratch import Rows, RowsOnDisk, Shape
+from lis2_lightning.inference.written import BAND
 from lis2_lightning.parallel import is_main
 
-_STRIP: Final = 256  # rows converted at once
 _NO_DATA: Final = 255  # in a file of bytes
 _SCALE: Final = 254  # the byte of probability 1
 
@@ -61,7 +61,7 @@ class MapRequest:
             raise ConfigError("threshold is where a mask is cut: name its file with mask")
         if self.dtype != "float32" and self.output is None:
             raise ConfigError(f"dtype {self.dtype} is that of a file: name it with output")
-        if self.dtype != "float32" and self.output is not None and self.output.suffix == ".npy":
+        if self.dtype != "float32" and str(self.output).lower().endswith(".npy"):
             raise ConfigError(
                 f"dtype {self.dtype} needs a file with a place for its scale, which {self.output} "
                 "is not: choose .fits, .tif, .zarr or .h5, or dtype float32"
@@ -122,15 +122,27 @@ class MapFiles:
         self.rows = None if request.output is None else RowsOnDisk(request.output, shape)
         for path in request.paths:
             check_path(path, like, channels=shape[0])
-        if self.rows is not None and is_main():
-            self.rows.tidy()
+        if is_main():
+            self._tidy()
         # a prediction that was stopped at its very end may have written some of its files
         if self.rows is None or not self.rows.is_begun():
             request.check_new()
         self._check_space()
 
-    def write(self, rows: Rows, threshold: float | None) -> int:
+    def _tidy(self) -> None:
+        """Remove what killed predictions left half written of these very files."""
+        for path in self.request.paths:
+            sweep(path.parent, path.name)
+        if self.rows is not None:
+            self.rows.tidy()
+
+    def write(self, rows: Rows, threshold: float | None, snapshot: str | None = None) -> int:
         """Write all files, and return the number of pixels without data.
+
+        Args:
+            rows: All of the map.
+            threshold: Where the mask is cut; null if there is none.
+            snapshot: The file name of the network's weights, for the headers.
 
         Raises:
             DataError: A file cannot be written.
@@ -140,10 +152,10 @@ class MapFiles:
             with ExitStack() as stack:
                 outputs = [
                     (stack.enter_context(self._open(path, dtype, header)), convert)
-                    for path, dtype, header, convert in self._plan(threshold)
+                    for path, dtype, header, convert in self._plan(threshold, snapshot)
                 ]
-                for top in range(0, self.shape[1], _STRIP):
-                    band = rows.read(top, min(top + _STRIP, self.shape[1]))
+                for top in range(0, self.shape[1], BAND):
+                    band = rows.read(top, min(top + BAND, self.shape[1]))
                     num_gaps += int(np.isnan(band[0]).sum())
                     for write, convert in outputs:
                         converted = convert(band)
@@ -153,21 +165,21 @@ class MapFiles:
             raise DataError(f"{names} cannot be written: {error.strerror or error}") from error
         return num_gaps
 
-    def _plan(self, threshold: float | None) -> Iterator[tuple[Path, str, Mapping[str, Any], Any]]:
+    def _plan(
+        self, threshold: float | None, snapshot: str | None
+    ) -> Iterator[tuple[Path, str, Mapping[str, Any], Any]]:
         """Path, type, header and conversion of each file."""
         output, mask = self.request.output, self.request.mask
+        # FITS and TIFF have no other letters than those of ASCII
+        facts = {} if snapshot is None else {"SNAPSHOT": (ascii(snapshot)[1:-1], "weights")}
         if mask is not None and threshold is not None:
-            header = {
-                "BLANK": _NO_DATA,
-                "THRESH": (threshold, "1 where the probability is at least"),
-            }
-            yield mask, "uint8", header, lambda band: as_mask(band, threshold)
-        if output is not None:
-            if self.request.dtype == "uint8":
-                header = {"BLANK": _NO_DATA, "BSCALE": 1 / _SCALE, "BZERO": 0.0}
-                yield output, "uint8", header, as_bytes
-            else:
-                yield output, "float32", {}, lambda band: band
+            cut = {"BLANK": _NO_DATA, "THRESH": (threshold, "1 where the probability is at least")}
+            yield mask, "uint8", facts | cut, lambda band: as_mask(band, threshold)
+        if output is not None and self.request.dtype == "uint8":
+            scale = {"BLANK": _NO_DATA, "BSCALE": 1 / _SCALE, "BZERO": 0.0}
+            yield output, "uint8", facts | scale, as_bytes
+        elif output is not None:
+            yield output, "float32", facts, lambda band: band
 
     def _open(self, path: Path, dtype: str, header: Mapping[str, Any]) -> Any:
         shape = self.shape[1:] if self.shape[0] == 1 else self.shape
@@ -178,7 +190,7 @@ class MapFiles:
         shape = self.shape[1:] if self.shape[0] == 1 else self.shape
         needed: dict[int, int] = {}
         folders: dict[int, Path] = {}
-        for path, dtype, _, _ in self._plan(0.5):
+        for path, dtype, _, _ in self._plan(0.5, None):
             device = path.parent.stat().st_dev
             folders[device] = path.parent
             size = num_bytes(path, shape=shape, dtype=np.dtype(dtype))

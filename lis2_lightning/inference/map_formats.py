@@ -11,12 +11,17 @@ from typing import Any, Final
 
 import numpy as np
 
-from lis2_lightning.base.files import atomic_path, sweep
+from lis2_lightning.base.files import atomic_path
 from lis2_lightning.data import Raster
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.inference.write_chunks import write_hdf5, write_zarr
 from lis2_lightning.inference.write_plain import write_fits, write_npy
-from lis2_lightning.inference.write_tiff import georeference, write_geotiff, write_tiff
+from lis2_lightning.inference.write_tiff import (
+    georeference,
+    may_be_georeferenced,
+    write_geotiff,
+    write_tiff,
+)
 from lis2_lightning.inference.written import NewMap, Packing, Shape, Write
 
 _HEADER_BYTES: Final = 2**18  # more than any header
@@ -35,9 +40,10 @@ _NEEDS: Final = {
     ".tiff": (("tifffile", "rasterio", "zarr"), "geo"),
     ".zarr": (("zarr",), "zarr"),
 }
+_CARRIES_GEOREFERENCE: Final = {".tif", ".tiff", ".zarr", ".h5", ".hdf5"}
 
 
-def check_format(path: Path, *, channels: int, like: Raster | None) -> None:  # noqa: ARG001
+def check_format(path: Path, *, channels: int, like: Raster | None) -> None:
     """Refuse a format that cannot be written.
 
     Raises:
@@ -49,8 +55,7 @@ def check_format(path: Path, *, channels: int, like: Raster | None) -> None:  # 
         raise ConfigError(
             f"{path} has no known format of a map: its name must end in {' or '.join(_WRITERS)}"
         )
-    packages, extra = _NEEDS.get(suffix, ((), ""))
-    for package in packages:
+    for package, extra in _needed_packages(suffix, like):
         if find_spec(package) is None:
             raise ConfigError(
                 f'writing {path} needs {package}: pip install "lis2-lightning[{extra}]"'
@@ -62,6 +67,14 @@ def check_format(path: Path, *, channels: int, like: Raster | None) -> None:  # 
         )
     if suffix == ".zarr" and path.exists():
         _check_replaceable(path)
+
+
+def _needed_packages(suffix: str, like: Raster | None) -> Iterator[tuple[str, str]]:
+    """The packages that write a format, each with its extra."""
+    packages, extra = _NEEDS.get(suffix, ((), ""))
+    yield from ((package, extra) for package in packages)
+    if suffix in _CARRIES_GEOREFERENCE and may_be_georeferenced(like):
+        yield "rasterio", "geo"
 
 
 def _check_replaceable(path: Path) -> None:
@@ -96,8 +109,6 @@ def new_map(
 ) -> Iterator[Write]:
     """Write a map, which gets its name when it is whole.
 
-    What dead processes left of maps in the same folder is removed.
-
     Args:
         path: The file or folder, which is replaced.
         shape: ``(H, W)`` or ``(C, H, W)``.
@@ -107,9 +118,9 @@ def new_map(
             number that stands for no value; ``BSCALE`` and ``BZERO`` scale the others, as in FITS.
 
     Yields:
-        Writes rows, ``(..., rows, W)``, from a row on, from top to bottom.
+        Writes rows, ``(..., rows, W)``, from a row on, from top to bottom; `BAND` at once are
+        the quickest.
     """
-    sweep(path.parent)
     facts = {key: value for key, value in header.items() if key not in Packing.KEYS}
     new = NewMap(shape, np.dtype(dtype), like, Packing.of(header), facts)
     writer = _WRITERS[path.suffix.lower()]

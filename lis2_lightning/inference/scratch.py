@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from lis2_lightning.base.files import atomic, shown, sweep
+from lis2_lightning.base.files import atomic, shown
 from lis2_lightning.base.lock import acquire
 from lis2_lightning.errors import ConfigError, DataError
 from lis2_lightning.parallel.exchange import of_all_processes
@@ -147,7 +147,6 @@ class RowsOnDisk:
             if rank == 0:
                 for stale in set(self._journals()) - {self._journal(number) for number in of_all}:
                     stale.unlink(missing_ok=True)
-                sweep(self.path.parent)  # what a kill has left half written
             of_all_processes(rank)
             self._file.truncate(self.num_bytes)
         return self._finished

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lis2_lightning.inference.write_tiff import georeference
-from lis2_lightning.inference.written import NewMap, Write
+from lis2_lightning.inference.written import BAND, NewMap, Write
 
-_CHUNK: Final = (1, 256, 1024)
-_CACHE: Final = 64 * 2**20  # bytes of HDF5's chunks, if a row of them fits in
+_CHUNK: Final = (1, BAND, 1024)
 _OF_VALUES: Final = {
     "_FillValue", "missing_value", "scale_factor", "add_offset", "valid_min", "valid_max",
     "valid_range", "units", "long_name", "standard_name", "_ARRAY_DIMENSIONS",
@@ -26,13 +26,14 @@ _OF_VALUES: Final = {
 @contextmanager
 def write_hdf5(path: Path, new: NewMap) -> Iterator[Write]:
     """Write an HDF5 file with the data set ``map``."""
-    chunk = _chunk(new)
-    row_of_chunks = new.planes[0] * chunk[-2] * (new.shape[-1] + chunk[-1]) * new.dtype.itemsize
-    with h5py.File(path, "w", rdcc_nbytes=max(_CACHE, 2 * row_of_chunks), rdcc_w0=1.0) as file:
+    with h5py.File(path, "w") as file:
+        # lzf takes half the time, but few programs besides h5py read it
         pixels = file.create_dataset(
-            "map", new.shape, new.dtype, chunks=chunk, compression="gzip", compression_opts=1
-        )
-        pixels.attrs.update(_attributes(new))
+            "map", new.shape, new.dtype, chunks=_chunk(new), shuffle=True, compression="gzip",
+            compression_opts=1,
+        )  # fmt: skip
+        for name, value in _attributes(new).items():
+            _set_attribute(pixels, name, value)
         if new.packing.gap is not None:  # CF: of the very type of the numbers
             pixels.attrs["_FillValue"] = new.dtype.type(new.packing.gap)
         yield _writer(pixels)
@@ -49,6 +50,16 @@ def write_zarr(path: Path, new: NewMap) -> Iterator[Write]:
         dimension_names=("class", "y", "x")[-len(new.shape):], attributes=_attributes(new),
     )  # fmt: skip
     yield _writer(pixels)
+
+
+def _set_attribute(pixels: Any, name: str, value: Any) -> None:
+    """Set an attribute, as JSON text where HDF5 cannot hold it: Zarr's may be nested or large."""
+    if not name:  # HDF5 has no such attribute
+        return
+    try:
+        pixels.attrs[name] = value
+    except (TypeError, ValueError, OSError):
+        pixels.attrs[name] = json.dumps(value)
 
 
 def _writer(pixels: Any) -> Write:

@@ -23,17 +23,24 @@ _CACHE: Final = 64 * 2**20  # bytes of tiles that GDAL keeps open, if a row of t
 _NODATA, _METADATA = 42113, 42112  # tags of GDAL
 
 
+def may_be_georeferenced(like: Raster | None) -> bool:
+    """Whether an image is a TIFF file, of whose position rasterio is to be asked."""
+    if like is None:
+        return False
+    path = parse_address(like.source).path
+    return path.suffix.lower() in {".tif", ".tiff"} and path.is_file()
+
+
 def georeference(like: Raster | None) -> dict[str, Any]:
     """What rasterio says of the position of a TIFF image; nothing of other images.
 
     Ground control points are given as ``gcps``, a pair of points and their system.
     """
-    if like is None:
-        return {}
-    address = parse_address(like.source)
-    if address.path.suffix.lower() not in {".tif", ".tiff"} or not address.path.is_file():
+    if like is None or not may_be_georeferenced(like):
         return {}
     import rasterio
+
+    address = parse_address(like.source)
 
     with (
         warnings.catch_warnings(action="ignore", category=rasterio.errors.NotGeoreferencedWarning),

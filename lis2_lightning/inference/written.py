@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,8 @@ from lis2_lightning.data import Raster
 
 Shape = tuple[int, ...]
 Write = Callable[[int, NDArray[Any]], None]
+BAND: Final = 256
+"""Rows that are written at once, from multiples of this on: no chunk is compressed twice."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from lis2_lightning.base import files
-from lis2_lightning.base.files import atomic, link, make, shown, sweep
+from lis2_lightning.base.files import atomic, atomic_path, link, make, shown, sweep
 
 posix = pytest.mark.skipif(os.name != "posix", reason="locks and process numbers are POSIX's")
 
@@ -156,9 +157,9 @@ def test_what_a_dead_process_of_our_number_left_is_not_written_through(tmp_path:
     assert names(tmp_path) == ["best", "last"]
 
 
-def left_by(pid: int | str, name: str, machine: str = files._MACHINE) -> str:
+def left_by(pid: int | str, name: str, machine: str = files._MACHINE, kind: str = "tmp") -> str:
     """The name of a temporary file of a process."""
-    return f".{name}.{pid}-{machine}.tmp"
+    return f".{name}.{pid}-{machine}.{kind}"
 
 
 @posix
@@ -182,6 +183,86 @@ def test_a_sweep_removes_what_dead_processes_left_and_nothing_else(tmp_path: Pat
     assert names(tmp_path) == sorted(kept)
     assert sweep(tmp_path) == []
     assert sweep(tmp_path / "nowhere") == []
+
+
+@posix
+def test_a_sweep_of_some_names_leaves_the_others(tmp_path: Path) -> None:
+    dead = dead_process()
+    for name in ("map.zarr", "map.zarr.part.0.json", "mask.zarr"):
+        (tmp_path / left_by(dead, name)).touch()
+    sweep(tmp_path, "map.zarr")
+    assert names(tmp_path) == [left_by(dead, "mask.zarr")]
+
+
+def put_folder(path: Path, content: bytes) -> None:
+    """Write a folder as the package does."""
+    with atomic_path(path) as temporary:
+        temporary.mkdir()
+        (temporary / "numbers").write_bytes(content)
+
+
+def test_a_folder_replaces_an_earlier_one(tmp_path: Path) -> None:
+    for content in (b"earlier", b"new"):
+        put_folder(tmp_path / "map.zarr", content)
+        assert (tmp_path / "map.zarr" / "numbers").read_bytes() == content
+        assert names(tmp_path) == ["map.zarr"]
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_folder_that_cannot_be_replaced_stays(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_folder(tmp_path / "map.zarr", b"earlier")
+    calls = iter([fail(errno.EIO) if n == number else Path.replace for n in range(4)])
+
+    def replace(*paths: Path) -> Path | None:
+        return next(calls)(*paths)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(OSError, match="Input/output"):
+        put_folder(tmp_path / "map.zarr", b"new")
+    assert (tmp_path / "map.zarr" / "numbers").read_bytes() == b"earlier"
+    assert names(tmp_path) == ["map.zarr"]
+
+
+REPLACES = """
+import os, pathlib, signal, sys
+from lis2_lightning.base.files import atomic_path
+calls, replace = [], pathlib.Path.replace
+def killed(*paths):
+    calls.append(paths)
+    if len(calls) == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return replace(*paths)
+pathlib.Path.replace = killed
+with atomic_path(sys.argv[1]) as temporary:
+    temporary.mkdir()
+    (temporary / "numbers").write_bytes(b"new")
+"""
+
+
+@posix
+@pytest.mark.parametrize("number", [1, 2])
+def test_an_earlier_folder_outlives_a_kill_before_either_rename(
+    number: int, tmp_path: Path
+) -> None:
+    folder = tmp_path / "map.zarr"
+    put_folder(folder, b"earlier")
+    dead = subprocess.run([sys.executable, "-c", REPLACES, folder, str(number)], check=False)
+    assert dead.returncode == -signal.SIGKILL
+    assert folder.exists() == (number == 1)
+    sweep(tmp_path)
+    assert (folder / "numbers").read_bytes() == b"earlier"
+    assert names(tmp_path) == ["map.zarr"]
+
+
+@posix
+def test_an_earlier_folder_is_removed_where_a_new_one_has_its_name(tmp_path: Path) -> None:
+    put_folder(tmp_path / "map.zarr", b"new")
+    (tmp_path / left_by(dead_process(), "map.zarr", kind="earlier")).mkdir()
+    sweep(tmp_path)
+    assert (tmp_path / "map.zarr" / "numbers").read_bytes() == b"new"
+    assert names(tmp_path) == ["map.zarr"]
 
 
 def test_what_another_machine_left_is_removed_after_a_day(tmp_path: Path) -> None:

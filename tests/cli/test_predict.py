@@ -179,6 +179,8 @@ def test_the_shipped_configuration_maps_an_image_with_its_mask(
     np.testing.assert_array_equal(mask, probability >= np.float32(threshold))
     assert 0 < mask.mean() < 1
     assert fits.getheader("mask.fits")["THRESH"] == pytest.approx(threshold)
+    for name in ("map.fits", "mask.fits"):
+        assert fits.getheader(name)["SNAPSHOT"] == "best.pt"
     sky_of = [WCS(fits.getheader(name)) for name in ("other.fits", "mask.fits")]
     positions = [wcs.wcs_pix2world(np.arange(9), np.arange(9), 0) for wcs in sky_of]
     np.testing.assert_array_equal(positions[0], positions[1])
@@ -283,6 +285,7 @@ def test_a_snapshot_without_a_threshold_says_so_before_the_first_tile(
         ("--stride 1.5", "stride must be a whole number, not '1.5'"),
         ("--stride 17", "a stride of 17 px leaves gaps between tiles of 16 px"),
         ("--dtype int8", "dtype must be float32 or uint8, not 'int8'"),
+        ("--output map.npy --dtype uint8", "map.npy has no place for the scale of dtype uint8"),
     ],
 )
 def test_what_cannot_be_mapped_is_one_sentence_and_leaves_nothing_behind(

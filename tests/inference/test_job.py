@@ -255,7 +255,7 @@ def test_what_a_stopped_prediction_may_not_replace_it_does_not(tmp_path: Path) -
     assert output.read_bytes() == b"precious"
 
 
-def test_a_mask_is_cut_at_the_threshold_and_a_map_of_bytes_is_scaled(tmp_path: Path) -> None:
+def test_a_mask_is_cut_at_the_threshold(tmp_path: Path) -> None:
     image = image_of(40, 50)
     image[0, :7] = np.nan
     trainer = trainer_of(tmp_path, nn.Identity(), size=16, stride=16)

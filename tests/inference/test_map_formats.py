@@ -1,5 +1,6 @@
 """Maps in every format, read back by its own library and by ours."""
 
+import json
 from pathlib import Path
 
 import h5py
@@ -185,21 +186,6 @@ def test_an_error_in_the_middle_leaves_what_was_there(tmp_path, suffix, exists):
         np.testing.assert_array_equal(open_raster(path).read(Tile(0, 0, HEIGHT, WIDTH))[0], values)
 
 
-@pytest.mark.parametrize("suffix", [".fits", ".zarr"])
-def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path, suffix):
-    path, values = tmp_path / f"map{suffix}", probabilities(1)
-    with new_map(path, shape=values.shape, dtype=values.dtype, like=None, header={}):
-        (temporary,) = tmp_path.iterdir()
-        _, machine = temporary.suffixes[-2].split("-")
-    left = tmp_path / f".{path.name}.4194999-{machine}.tmp"  # beyond Linux's largest process number
-    if suffix == ".zarr":
-        (left / "c").mkdir(parents=True)
-    else:
-        left.write_bytes(b"half")
-    write(path, values)  # replaces the one above, too
-    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
-
-
 @pytest.mark.parametrize(
     ("name", "message"),
     [("map.png", "its name must end in .fits or"), ("notes.zarr", "a folder that holds no Zarr")],
@@ -214,6 +200,38 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch):
     monkeypatch.setattr("lis2_lightning.inference.map_formats.find_spec", lambda _: None)
     with pytest.raises(ConfigError, match=r'needs zarr: pip install "lis2-lightning\[zarr\]"'):
         check_format(Path("map.zarr"), channels=1, like=None)
+
+
+@pytest.mark.parametrize("suffix", [".zarr", ".h5"])
+def test_a_position_that_only_rasterio_reads_is_refused_without_it(tmp_path, monkeypatch, suffix):
+    source = open_raster(geotiff(tmp_path / "source.tif"))
+    monkeypatch.setattr(
+        "lis2_lightning.inference.map_formats.find_spec", lambda name: name != "rasterio" or None
+    )
+    check_format(tmp_path / f"map{suffix}", channels=1, like=None)
+    with pytest.raises(ConfigError, match=r'needs rasterio: pip install "lis2-lightning\[geo\]"'):
+        check_format(tmp_path / f"map{suffix}", channels=1, like=source)
+
+
+def test_what_hdf5_cannot_hold_of_the_attributes_of_a_zarr_image_is_text(tmp_path):
+    zarr = pytest.importorskip("zarr")
+    held = {"grid_mapping": "crs", "flag_values": [0, 1]}
+    texts = {
+        "nothing": None, "nested": {"levels": [{"path": "0"}]}, "mixed": [1, "x"],
+        "ragged": [[1], [1, 2]], "large": [0.5] * 20_000, "nul": "x\0y", "huge": 2**70,
+    }  # fmt: skip
+    pixels = zarr.create_array(
+        str(tmp_path / "image.zarr"), shape=(HEIGHT, WIDTH), dtype="f4",
+        attributes={**held, **texts, "": "without a name"},
+    )  # fmt: skip
+    pixels[...] = 0
+    write(tmp_path / "map.h5", probabilities(1), like=open_raster(tmp_path / "image.zarr"))
+    with h5py.File(tmp_path / "map.h5") as file:
+        attributes = dict(file["map"].attrs)
+    assert {name: json.loads(attributes[name]) for name in texts} == texts
+    assert attributes["grid_mapping"] == "crs"
+    np.testing.assert_array_equal(attributes["flag_values"], [0, 1])
+    assert attributes.keys() == held.keys() | texts.keys()
 
 
 def anonymous_bytes():
