@@ -285,7 +285,7 @@ def test_a_snapshot_without_a_threshold_says_so_before_the_first_tile(
         ("--stride 1.5", "stride must be a whole number, not '1.5'"),
         ("--stride 17", "a stride of 17 px leaves gaps between tiles of 16 px"),
         ("--dtype int8", "dtype must be float32 or uint8, not 'int8'"),
-        ("--output map.npy --dtype uint8", "map.npy has no place for the scale of dtype uint8"),
+        ("--output map.npy --dtype uint8", "a place for its scale, which map.npy is not: choose"),
     ],
 )
 def test_what_cannot_be_mapped_is_one_sentence_and_leaves_nothing_behind(
