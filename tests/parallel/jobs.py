@@ -12,17 +12,20 @@ import csv
 import itertools
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from lis2_lightning import Trainer
+from lis2_lightning import TileDataset, Trainer
+from lis2_lightning.data import BalancedSampler
 from lis2_lightning.losses import BceDiceLoss, DiceLoss
 from lis2_lightning.metrics import AveragePrecision, Dice, MaskedSSIM
 from lis2_lightning.snapshots import read_snapshot
@@ -58,6 +61,15 @@ class Partly(Dataset[dict[str, Tensor]]):
         return {"patch": patch, "target": target, "labelled": self.labelled[index]}
 
 
+def weighted_tiles(num: int, seed: int = 0) -> TileDataset:
+    """Tiles of one image of noise, whose pixels weigh from 0 to 2; each other one has a target."""
+    noise = torch.rand((8, 8 * num), generator=torch.Generator().manual_seed(seed)).numpy()
+    has_target = np.arange(8 * num) // 8 % 2 == 0
+    return TileDataset(
+        noise, target=(noise > 0.7) & has_target, weight=2 * noise[::-1], size=8, stride=8
+    )
+
+
 @dataclass(frozen=True)
 class Job:
     """A training.
@@ -70,6 +82,7 @@ class Job:
         keys: Further keys of the trainer.
         lightning: Further arguments of Lightning's.
         sizes: Samples for training, validation and test.
+        data: Makes a data set of so many samples.
     """
 
     name: str
@@ -79,6 +92,7 @@ class Job:
     keys: dict[str, Any]
     lightning: dict[str, Any]
     sizes: tuple[int, int, int]
+    data: Callable[..., Dataset[Any]] = Partly
 
     @property
     def place(self) -> str:
@@ -104,7 +118,8 @@ def steps() -> list[Job]:
 def runs() -> list[Job]:
     """Whole runs with validation and test, of sizes below, at and above the number of processes."""
     made = []
-    for loss, num in itertools.product(("bce", "dice"), (1, 2, 3, 5, 7, 12)):
+    kinds = itertools.product(("bce", "dice"), (1, 2, 3, 5, 7, 12))
+    for loss, num, data in [*((*kind, Partly) for kind in kinds), ("bce_dice", 7, weighted_tiles)]:
         keys = {
             "loss": LOSSES[loss],
             "optimizer": OPTIMIZERS["adam"],
@@ -112,9 +127,11 @@ def runs() -> list[Job]:
             "early_stopper": True,
             "monitor": "val_loss",
         }
+        if data is weighted_tiles:
+            keys["sampler"] = BalancedSampler(0.3)
         sizes = (25, num, 2 * num + 1)
         made += [
-            Job(f"{loss}-{num}", world, 1, batch, keys, {}, sizes)
+            Job(f"{loss}-{num}", world, 1, batch, keys, {}, sizes, data)
             for world, batch in ((1, 6), (2, 3), (3, 2))
         ]
     return made
@@ -141,9 +158,9 @@ def trainer(job: Job, folder: Path) -> Trainer:
         folder,
         job.place,
         model=network(),
-        train_dataset=Partly(num_train),
-        val_dataset=Partly(num_val, seed=1) if num_val else None,
-        test_dataset=Partly(num_test, seed=2) if num_test else None,
+        train_dataset=job.data(num_train),
+        val_dataset=job.data(num_val, seed=1) if num_val else None,
+        test_dataset=job.data(num_test, seed=2) if num_test else None,
         batch_size=job.batch_size,
         epochs=1 if not num_val else 3,
         num_workers=0,

@@ -79,14 +79,14 @@ def test_a_whole_run_is_that_of_one_process_with_the_joined_batch(
     came: Callable[[str], Load], job: jobs.Job
 ) -> None:
     load = came("runs")
-    alone = jobs.Job(job.name, 1, 1, 6, job.keys, job.lightning, job.sizes)
+    alone = replace(job, world=1, batch_size=6)
     shared, expected = load(job), load(alone)
     assert largest_difference(shared, expected) <= 1e-6
     close(shared["tables"]["logs_train.csv"], expected["tables"]["logs_train.csv"], 1e-6)
     for kind in ("metrics_train", "metrics_val", "metrics_test"):
         close([shared["returned"][kind]], [expected["returned"][kind]], 1e-6)
     assert shared["returned"]["epochs_run"] == expected["returned"]["epochs_run"] == 3
-    assert len(shared["maps"]) == len(expected["maps"]) == job.sizes[2]
+    assert len(shared["maps"]) == len(expected["maps"]) > 0
     for one_map, other in zip(shared["maps"], expected["maps"], strict=True):
         torch.testing.assert_close(one_map, other, rtol=0, atol=1e-6, equal_nan=True)
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from torch import nn
 
 from lis2_lightning import ConfigError, DataError, TileDataset, Trainer, UNet
 from lis2_lightning.report import run_pictures
@@ -145,7 +146,7 @@ def test_a_large_image_has_no_map_and_no_picture_which_is_told(
 def test_a_map_is_nan_where_its_image_has_no_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: pytest.LogCaptureFixture, channels: int
 ) -> None:
-    monkeypatch.setattr("lis2_lightning.inference.map_files._STRIP", 7)
+    monkeypatch.setattr("lis2_lightning.inference.map_files.BAND", 7)
     image = np.stack([image_of(40, 70)] * channels)
     gaps = np.zeros((40, 70), bool)
     gaps[3:30, 11:19] = gaps[38, 60] = True
@@ -220,3 +221,16 @@ def test_the_files_of_several_images_are_numbered(tiny: Make, tmp_path: Path) ->
     assert sorted(path.name for path in tmp_path.glob("ma*.npy")) == names
     with pytest.raises(ConfigError, match=r"map_0\.npy exists already"):
         trainer.predict(None, output=tmp_path / "map.npy")
+
+
+def test_each_plane_of_a_cube_that_is_listed_has_its_own_map(tiny: Make, tmp_path: Path) -> None:
+    cube = np.random.default_rng(0).random((2, 40, 40), np.float32)
+    np.save(tmp_path / "cube.npy", cube)
+    planes = [f"{tmp_path}/cube.npy[{plane}]" for plane in (0, 1)]
+    tiles = TileDataset(planes, target=list(cube > 0.5), size=16)
+    config = tiny(train_dataset=None, val_dataset=None, test_dataset=None)
+    trainer = Trainer.from_config(config, model=nn.Identity(), train_dataset=tiles)
+    maps = trainer.predict(None)
+    for map_, plane in zip(maps, cube, strict=True):
+        np.testing.assert_array_equal(map_, trainer.predict(None, image=plane)[0])
+    assert not np.array_equal(np.asarray(maps[0]), np.asarray(maps[1]))
