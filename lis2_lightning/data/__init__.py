@@ -14,7 +14,7 @@ from lis2_lightning.data.augment import (
 from lis2_lightning.data.balanced import BalancedSampler
 from lis2_lightning.data.batch import AnyDataset, Batch
 from lis2_lightning.data.dealing import batch_number
-from lis2_lightning.data.open_raster import Raster, open_raster, write_map
+from lis2_lightning.data.open_raster import Raster, open_raster
 from lis2_lightning.data.patches import PatchDataset
 from lis2_lightning.data.splits import check_no_shared_pixels, tile_parts, warn_of_labels
 from lis2_lightning.data.synthetic import SyntheticDataset, synthetic_maps
@@ -49,7 +49,6 @@ __all__ = [
     "synthetic_maps",
     "tile_parts",
     "warn_of_labels",
-    "write_map",
 ]
 
 

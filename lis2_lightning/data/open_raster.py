@@ -1,4 +1,4 @@
-"""Opening an image of any supported format as a raster, and writing a map beside it.
+"""Opening an image of any supported format as a raster.
 
 ====================  ========================================================================
 source                what is read
@@ -28,20 +28,18 @@ import numpy as np
 from jsonargparse.typing import register_type
 from numpy.typing import NDArray
 
-from lis2_lightning.base.files import atomic
 from lis2_lightning.data.rasters.address import Address, parse_address
 from lis2_lightning.data.rasters.arrays import ArrayRaster, open_npy, open_npz
 from lis2_lightning.data.rasters.contract import Raster, readable
-from lis2_lightning.data.rasters.fits import open_fits, write_fits
+from lis2_lightning.data.rasters.fits import open_fits
 from lis2_lightning.data.rasters.hdf5 import open_hdf5
 from lis2_lightning.data.rasters.nodata import MaskedRaster, open_masked_array
 from lis2_lightning.data.rasters.pillow import open_picture
-from lis2_lightning.data.rasters.position_cards import Cards
 from lis2_lightning.data.rasters.tiff import open_tiff
 from lis2_lightning.data.rasters.zarr import open_zarr
 from lis2_lightning.errors import ConfigError, DataError
 
-__all__ = ["ArrayRaster", "Raster", "Source", "open_raster", "write_map"]
+__all__ = ["ArrayRaster", "Raster", "Source", "open_raster"]
 
 
 # arrays first: jsonargparse uses the first type that fits, and anything fits a string
@@ -118,43 +116,6 @@ def _opener(path: Path) -> Callable[[Address], Raster]:
             f"{path} has no known image format: its name must end in {', '.join(OPENERS)}"
         )
     return OPENERS[suffix]
-
-
-def write_map(path: str | os.PathLike[str], image: NDArray[np.float32], *, like: Raster) -> Path:
-    """Write a map with the coordinates of a raster, whole or not at all.
-
-    Args:
-        path: The file, which is replaced; without the suffix `.fits` or `.npy`, the one that suits
-            `like` is added.
-        image: The map, ``(H, W)`` or ``(C, H, W)``, of the height and width of `like`.
-        like: What the map was made from; the celestial and beam keywords of a FITS image are
-            copied.
-
-    Returns:
-        The path that was written.
-
-    Raises:
-        DataError: The map has another shape, or the file cannot be written.
-    """
-    if image.shape[-2:] != like.shape[1:]:
-        raise DataError(
-            f"a map of shape {image.shape} does not fit {like.source}, which is "
-            f"{like.shape[1]} x {like.shape[2]} px"
-        )
-    cards: Cards | None = getattr(like, "cards", None)
-    target = Path(path).expanduser()
-    if target.suffix not in {".fits", ".npy"}:
-        target = target.with_name(target.name + (".npy" if cards is None else ".fits"))
-    values = np.ascontiguousarray(image, dtype=np.float32)
-    try:
-        with atomic(target) as file:
-            if target.suffix == ".npy":
-                np.save(file, values)
-            else:
-                write_fits(file, values, cards or {})
-    except OSError as error:
-        raise DataError(f"{target} cannot be written: {error.strerror or error}") from error
-    return target
 
 
 def same_image(first: Raster, second: Raster) -> bool:

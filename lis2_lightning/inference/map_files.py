@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
@@ -18,10 +19,11 @@ from lis2_lightning.base.files import size_text, sweep
 from lis2_lightning.data import Raster
 from lis2_lightning.data.open_raster import Source
 from lis2_lightning.data.rasters.address import parse_address
+from lis2_lightning.data.rasters.nodata import Packing
 from lis2_lightning.errors import ConfigError, DataError
 from lis2_lightning.inference.map_formats import check_format, new_map, num_bytes
 from lis2_lightning.inference.scratch import Rows, RowsOnDisk, Shape
-from lis2_lightning.inference.written import BAND
+from lis2_lightning.inference.written import BAND, NewMap
 from lis2_lightning.parallel import is_main
 
 _NO_DATA: Final = 255  # in a file of bytes
@@ -151,8 +153,8 @@ class MapFiles:
         try:
             with ExitStack() as stack:
                 outputs = [
-                    (stack.enter_context(self._open(path, dtype, header)), convert)
-                    for path, dtype, header, convert in self._plan(threshold, snapshot)
+                    (stack.enter_context(new_map(path, new)), convert)
+                    for path, new, convert in self._plan(threshold, snapshot)
                 ]
                 for top in range(0, self.shape[1], BAND):
                     band = rows.read(top, min(top + BAND, self.shape[1]))
@@ -167,33 +169,32 @@ class MapFiles:
 
     def _plan(
         self, threshold: float | None, snapshot: str | None
-    ) -> Iterator[tuple[Path, str, Mapping[str, Any], Any]]:
-        """Path, type, header and conversion of each file."""
+    ) -> Iterator[tuple[Path, NewMap, Callable[[NDArray[np.float32]], NDArray[Any]]]]:
+        """Path, description and conversion of each file."""
         output, mask = self.request.output, self.request.mask
+        shape = self.shape[1:] if self.shape[0] == 1 else self.shape
         # FITS and TIFF have no other letters than those of ASCII
         facts = {} if snapshot is None else {"SNAPSHOT": (ascii(snapshot)[1:-1], "weights")}
+        floats = NewMap(shape, np.dtype(np.float32), self.like, facts=facts)
+        byte = np.dtype(np.uint8)
         if mask is not None and threshold is not None:
-            cut = {"BLANK": _NO_DATA, "THRESH": (threshold, "1 where the probability is at least")}
-            yield mask, "uint8", facts | cut, lambda band: as_mask(band, threshold)
+            cut = facts | {"THRESH": (threshold, "1 where the probability is at least")}
+            packing = Packing((_NO_DATA,))
+            yield mask, NewMap(shape, byte, self.like, packing, cut), partial(as_mask, threshold)
         if output is not None and self.request.dtype == "uint8":
-            scale = {"BLANK": _NO_DATA, "BSCALE": 1 / _SCALE, "BZERO": 0.0}
-            yield output, "uint8", facts | scale, as_bytes
+            packing = Packing((_NO_DATA,), scale=1 / _SCALE)
+            yield output, replace(floats, dtype=byte, packing=packing), as_bytes
         elif output is not None:
-            yield output, "float32", facts, lambda band: band
-
-    def _open(self, path: Path, dtype: str, header: Mapping[str, Any]) -> Any:
-        shape = self.shape[1:] if self.shape[0] == 1 else self.shape
-        return new_map(path, shape=shape, dtype=np.dtype(dtype), like=self.like, header=header)
+            yield output, floats, lambda band: band
 
     def _check_space(self) -> None:
         """Refuse to begin what would not fit, as long as nothing else is written."""
-        shape = self.shape[1:] if self.shape[0] == 1 else self.shape
         needed: dict[int, int] = {}
         folders: dict[int, Path] = {}
-        for path, dtype, _, _ in self._plan(0.5, None):
+        for path, new, _ in self._plan(0.5, None):
             device = path.parent.stat().st_dev
             folders[device] = path.parent
-            size = num_bytes(path, shape=shape, dtype=np.dtype(dtype))
+            size = num_bytes(path, shape=new.shape, dtype=new.dtype)
             needed[device] = needed.get(device, 0) + size
         if self.rows is not None:
             needed[self.rows.path.parent.stat().st_dev] += self.rows.num_missing_bytes
@@ -226,10 +227,10 @@ def check_path(path: Path, like: Raster | None, *, channels: int) -> None:
         raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
 
 
-def as_mask(band: NDArray[np.float32], threshold: float) -> NDArray[np.uint8]:
+def as_mask(threshold: float, band: NDArray[np.float32]) -> NDArray[np.uint8]:
     """1 where a probability is at least the threshold, 0 below it, 255 without data.
 
-    >>> as_mask(np.array([0.2, 0.4, np.nan], np.float32), 0.4).tolist()
+    >>> as_mask(0.4, np.array([0.2, 0.4, np.nan], np.float32)).tolist()
     [0, 1, 255]
     """
     mask = (band >= np.float32(threshold)).astype(np.uint8)

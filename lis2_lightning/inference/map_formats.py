@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,7 +22,7 @@ from lis2_lightning.inference.write_tiff import (
     write_geotiff,
     write_tiff,
 )
-from lis2_lightning.inference.written import NewMap, Packing, Shape, Write
+from lis2_lightning.inference.written import NewMap, Shape, Write
 
 _HEADER_BYTES: Final = 2**18  # more than any header
 _MOST_BANDS: Final = 65_535  # of a TIFF file
@@ -99,32 +99,15 @@ def num_bytes(path: Path, *, shape: Shape, dtype: np.dtype[Any]) -> int:
 
 
 @contextmanager
-def new_map(
-    path: Path,
-    *,
-    shape: Shape,
-    dtype: np.dtype[Any],
-    like: Raster | None,
-    header: Mapping[str, Any],
-) -> Iterator[Write]:
-    """Write a map, which gets its name when it is whole.
-
-    Args:
-        path: The file or folder, which is replaced.
-        shape: ``(H, W)`` or ``(C, H, W)``.
-        dtype: Type of the values: float32 or uint8.
-        like: What the map was made from: where it lies is written into the map.
-        header: Facts for the header: values, or pairs of a value and a comment. ``BLANK`` is the
-            number that stands for no value; ``BSCALE`` and ``BZERO`` scale the others, as in FITS.
+def new_map(path: Path, new: NewMap) -> Iterator[Write]:
+    """Write a map into a file or folder, which it replaces when it is whole.
 
     Yields:
         Writes rows, ``(..., rows, W)``, from a row on, from top to bottom; `BAND` at once are
         the quickest.
     """
-    facts = {key: value for key, value in header.items() if key not in Packing.KEYS}
-    new = NewMap(shape, np.dtype(dtype), like, Packing.of(header), facts)
     writer = _WRITERS[path.suffix.lower()]
-    if writer is write_tiff and georeference(like):
+    if writer is write_tiff and georeference(new.like):
         writer = write_geotiff
     with atomic_path(path) as temporary, writer(temporary, new) as write:
         yield write

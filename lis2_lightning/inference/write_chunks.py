@@ -34,8 +34,8 @@ def write_hdf5(path: Path, new: NewMap) -> Iterator[Write]:
         )  # fmt: skip
         for name, value in _attributes(new).items():
             _set_attribute(pixels, name, value)
-        if new.packing.gap is not None:  # CF: of the very type of the numbers
-            pixels.attrs["_FillValue"] = new.dtype.type(new.packing.gap)
+        if new.gap is not None:  # CF: of the very type of the numbers
+            pixels.attrs["_FillValue"] = new.dtype.type(new.gap)
         yield _writer(pixels)
 
 
@@ -46,7 +46,7 @@ def write_zarr(path: Path, new: NewMap) -> Iterator[Write]:
 
     pixels = zarr.create_array(
         str(path), shape=new.shape, dtype=new.dtype, chunks=_chunk(new), zarr_format=3,
-        fill_value=math.nan if new.dtype.kind == "f" else new.packing.gap or 0,
+        fill_value=math.nan if new.dtype.kind == "f" else new.gap or 0,
         dimension_names=("class", "y", "x")[-len(new.shape):], attributes=_attributes(new),
     )  # fmt: skip
     yield _writer(pixels)
@@ -79,8 +79,8 @@ def _chunk(new: NewMap) -> tuple[int, ...]:
 def _attributes(new: NewMap) -> dict[str, Any]:
     """What the numbers mean, by the CF conventions, facts, and the position of the source."""
     attributes = _position(new) | new.values
-    if new.packing.gap is not None:
-        attributes["_FillValue"] = new.packing.gap
+    if new.gap is not None:
+        attributes["_FillValue"] = new.gap
     if new.packing.is_scaled:
         attributes["scale_factor"] = new.packing.scale
         attributes["add_offset"] = new.packing.offset

@@ -66,8 +66,8 @@ def _fits_header(new: NewMap) -> bytes:
     header = fits.Header([("SIMPLE", True), ("BITPIX", bitpix), ("NAXIS", len(new.shape))])
     for axis, side in enumerate(reversed(new.shape), start=1):
         header[f"NAXIS{axis}"] = side
-    if new.packing.gap is not None:
-        header["BLANK"] = (new.packing.gap, "no data")
+    if new.gap is not None:
+        header["BLANK"] = (new.gap, "no data")
     if new.packing.is_scaled:
         header["BSCALE"], header["BZERO"] = new.packing.scale, new.packing.offset
     cards = getattr(new.like, "cards", None) or {}

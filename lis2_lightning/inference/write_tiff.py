@@ -78,7 +78,7 @@ def write_geotiff(path: Path, new: NewMap) -> Iterator[Write]:
     row_of_tiles = channels * _TILE * math.ceil(width / _TILE) * _TILE * new.dtype.itemsize
     options = {
         "driver": "GTiff", "count": channels, "height": height, "width": width,
-        "dtype": new.dtype.name, "nodata": math.nan if new.dtype.kind == "f" else new.packing.gap,
+        "dtype": new.dtype.name, "nodata": math.nan if new.dtype.kind == "f" else new.gap,
         "tiled": True, "blockxsize": _TILE, "blockysize": _TILE, "compress": "deflate",
         "interleave": "band", "BIGTIFF": "IF_SAFER",
     }  # fmt: skip
@@ -107,8 +107,8 @@ def write_tiff(path: Path, new: NewMap) -> Iterator[Write]:
     import tifffile
 
     tags: list[tuple[int, str, int, str, bool]] = []
-    if new.packing.gap is not None or new.dtype.kind == "f":
-        gap = "nan" if new.packing.gap is None else str(new.packing.gap)
+    if new.gap is not None or new.dtype.kind == "f":
+        gap = "nan" if new.gap is None else str(new.gap)
         tags.append((_NODATA, "s", 0, gap, True))
     if metadata := _metadata(new):
         tags.append((_METADATA, "s", 0, metadata, True))

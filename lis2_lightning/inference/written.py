@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Self
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lis2_lightning.data import Raster
+from lis2_lightning.data.rasters.nodata import Packing
 
 Shape = tuple[int, ...]
 Write = Callable[[int, NDArray[Any]], None]
@@ -18,35 +19,24 @@ BAND: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Packing:
-    """The stored number without a value, and what turns the others into values."""
-
-    KEYS: ClassVar = ("BLANK", "BSCALE", "BZERO")
-    gap: int | None = None
-    scale: float = 1.0
-    offset: float = 0.0
-
-    @classmethod
-    def of(cls, header: Mapping[str, Any]) -> Self:
-        """The packing that FITS keywords describe."""
-        return cls(header.get("BLANK"), header.get("BSCALE", 1.0), header.get("BZERO", 0.0))
-
-    @property
-    def is_scaled(self) -> bool:
-        """Whether a stored number is not the value itself."""
-        return (self.scale, self.offset) != (1.0, 0.0)
-
-
-@dataclass(frozen=True, slots=True)
 class NewMap:
     """All that a writer needs to know of a map."""
 
     shape: Shape
+    """``(H, W)`` or ``(C, H, W)``."""
     dtype: np.dtype[Any]
-    like: Raster | None
-    packing: Packing
-    facts: Mapping[str, Any]
-    """Values, or pairs of a value and a comment."""
+    """Of the stored numbers: float32 or uint8."""
+    like: Raster | None = None
+    """What the map was made from: where it lies is written into the map."""
+    packing: Packing = field(default_factory=Packing)
+    """How the stored numbers become values."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """Values for the header, or pairs of a value and a comment."""
+
+    @property
+    def gap(self) -> int | None:
+        """The stored number that stands for no value; null where NaN does."""
+        return int(self.packing.gaps[0]) if self.packing.gaps else None
 
     @property
     def values(self) -> dict[str, Any]:

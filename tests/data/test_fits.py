@@ -8,8 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from lis2_lightning.data.open_raster import ArrayRaster, open_raster, write_map
-from lis2_lightning.data.rasters.fits import FitsRaster
+from lis2_lightning.data.open_raster import open_raster
 from lis2_lightning.errors import DataError
 from lis2_lightning.tiling.grid import Tile
 
@@ -149,65 +148,6 @@ def test_a_damaged_fits_file_is_refused_and_never_crashes(tmp_path):
             refused += 1
             assert "map.fits" in str(error)  # noqa: PT017 - some damage goes unnoticed
     assert refused > 50
-
-
-CELESTIAL = {
-    "CTYPE1": "GLON-CAR",
-    "CTYPE2": "GLAT-CAR",
-    "CRVAL1": 49.5,
-    "CRVAL2": 0.0,
-    "CRPIX1": 65.5,
-    "CRPIX2": 45.0,
-    "CDELT1": -0.0032,
-    "CDELT2": 0.0032,
-    "CUNIT1": "deg",
-    "BMAJ": 0.01,
-    "PC1_2": 0.1,
-}
-
-
-def test_a_map_has_the_coordinates_of_the_image_it_was_made_from(tmp_path):
-    header = fits.Header({**CELESTIAL, "WCSAXES": 3, "CTYPE3": "FREQ", "BUNIT": "cm-2"})
-    fits.writeto(tmp_path / "cube.fits", picture(4), header)
-    result = np.random.default_rng(4).random((HEIGHT, WIDTH), dtype=np.float32)
-    written = write_map(tmp_path / "result", result, like=open_raster(tmp_path / "cube.fits"))
-    assert written == tmp_path / "result.fits"
-    with fits.open(written) as hdus:
-        np.testing.assert_array_equal(hdus[0].data, result)
-        assert {key: hdus[0].header[key] for key in CELESTIAL} == CELESTIAL
-        assert hdus[0].header["WCSAXES"] == 2
-        assert "CTYPE3" not in hdus[0].header
-        assert "BUNIT" not in hdus[0].header  # a probability is no column density
-    assert isinstance(open_raster(written), FitsRaster)
-
-
-def test_a_map_like_an_array_is_a_numpy_file(tmp_path):
-    result = np.zeros((3, 4), dtype=np.float32)
-    written = write_map(tmp_path / "v1.2", result, like=ArrayRaster(result))
-    assert written == tmp_path / "v1.2.npy"
-    np.testing.assert_array_equal(np.load(written), result)
-    assert write_map(tmp_path / "map.fits", result, like=ArrayRaster(result)).suffix == ".fits"
-
-
-def test_a_map_that_cannot_be_written_leaves_the_earlier_one_whole(tmp_path, monkeypatch):
-    result = np.zeros((3, 4), dtype=np.float32)
-    written = write_map(tmp_path / "map.npy", result, like=ArrayRaster(result))
-
-    def full_disk(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(np, "save", full_disk)
-    with pytest.raises(DataError, match=r"map.npy cannot be written: No space left on device"):
-        write_map(written, result + 1, like=ArrayRaster(result))
-    np.testing.assert_array_equal(np.load(written), result)
-    assert [path.name for path in tmp_path.iterdir()] == ["map.npy"]
-
-
-def test_a_map_of_another_shape_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"a map of shape \(2, 2\) does not fit an array"):
-        write_map(
-            tmp_path / "map", np.zeros((2, 2), np.float32), like=ArrayRaster(np.zeros((3, 4)))
-        )
 
 
 def test_the_real_maps_read_as_astropy_reads_them(lis2_sample):

@@ -10,13 +10,15 @@ from astropy.io import fits  # noqa: TID253 - the reference
 from astropy.wcs import WCS  # noqa: TID253 - the reference
 
 from lis2_lightning.data import open_raster
+from lis2_lightning.data.rasters.nodata import Packing
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.inference.map_files import as_bytes
 from lis2_lightning.inference.map_formats import check_format, new_map, num_bytes
+from lis2_lightning.inference.written import NewMap
 from lis2_lightning.tiling import Tile
 
 HEIGHT, WIDTH = 300, 1100
-BYTES = {"BLANK": 255, "BSCALE": 1 / 254, "BZERO": 0.0}
+BYTES = Packing((255,), 1 / 254)
 FITS = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 83.6, "CRVAL2": 22.0,
         "CRPIX1": 65.5, "CRPIX2": 45.0, "CUNIT1": "deg", "CUNIT2": "deg"}  # fmt: skip
 ROTATED = {"CD1_1": -9e-4, "CD1_2": 3e-4, "CD2_1": 2e-4, "CD2_2": 1e-3}
@@ -37,9 +39,8 @@ def probabilities(channels):
     return values if channels > 1 else values[0]
 
 
-def write(path, values, *, like=None, header=None, rows=70):
-    dtype = values.dtype
-    with new_map(path, shape=values.shape, dtype=dtype, like=like, header=header or {}) as add:
+def write(path, values, *, rows=70, **others):
+    with new_map(path, NewMap(values.shape, values.dtype, **others)) as add:
         for top in range(0, values.shape[-2], rows):
             add(top, values[..., top : top + rows, :])
 
@@ -91,7 +92,7 @@ def test_a_map_is_read_back_with_its_gaps(tmp_path, suffix, channels, dtype, lik
     check_format(path, channels=channels, like=source)
     is_bytes = dtype == "u1"
     stored = as_bytes(values) if is_bytes else values
-    write(path, stored, like=source, header=BYTES if is_bytes else {})
+    write(path, stored, like=source, packing=BYTES if is_bytes else Packing())
     tolerance = 0.501 / 254 if is_bytes else 0
     ours = open_raster(path).read(Tile(0, 0, HEIGHT, WIDTH)).reshape(values.shape)
     for actual in (ours, in_its_own_library(path)):
@@ -132,13 +133,15 @@ def test_every_axis_of_a_fits_map_is_where_it_is_in_the_source(tmp_path, cards, 
 
 def test_an_axis_of_channels_has_no_position_in_a_map(tmp_path):
     fits.writeto(
-        tmp_path / "cube.fits", np.zeros((4, HEIGHT, WIDTH), "u1"), fits.Header(FITS | SPECTRAL)
+        tmp_path / "cube.fits",
+        np.zeros((4, HEIGHT, WIDTH), "u1"),
+        fits.Header(FITS | SPECTRAL | {"BUNIT": "cm-2"}),
     )
     cube = open_raster(tmp_path / "cube.fits")
     for channels in (1, 3):
         write(tmp_path / "map.fits", probabilities(channels), like=cube)
         header = fits.getheader(tmp_path / "map.fits")
-        assert "CTYPE3" not in header
+        assert not {"CTYPE3", "BUNIT"} & set(header)  # a probability is no column density
         theirs = WCS(fits.getheader(tmp_path / "cube.fits")).celestial
         actual = WCS(header).celestial.all_pix2world([[17.0, 33.0]], 0)
         np.testing.assert_allclose(actual, theirs.all_pix2world([[17.0, 33.0]], 0), atol=1e-9)
@@ -155,9 +158,11 @@ def test_the_packing_of_the_source_is_not_that_of_the_map(tmp_path):
 def test_a_geotiff_lies_where_its_source_lies(tmp_path):
     rasterio = pytest.importorskip("rasterio")
     source = geotiff(tmp_path / "source.tif")
-    facts = {"THRESH": (0.4, "a comment"), "BLANK": 255}
+    facts = {"THRESH": (0.4, "a comment")}
     mask = (probabilities(1) > 0.4).astype(np.uint8)
-    write(tmp_path / "mask.tif", mask, like=open_raster(source), header=facts)
+    write(
+        tmp_path / "mask.tif", mask, like=open_raster(source), facts=facts, packing=Packing((255,))
+    )
     with rasterio.open(source) as theirs, rasterio.open(tmp_path / "mask.tif") as ours:
         assert ours.crs == theirs.crs
         np.testing.assert_allclose(ours.transform, theirs.transform, rtol=0, atol=1e-9)
@@ -176,7 +181,7 @@ def test_an_error_in_the_middle_leaves_what_was_there(tmp_path, suffix, exists):
         write(path, values)
 
     def stopped():
-        with new_map(path, shape=values.shape, dtype=values.dtype, like=None, header={}) as add:
+        with new_map(path, NewMap(values.shape, values.dtype)) as add:
             add(0, values[:70] * 0)
             raise KeyboardInterrupt
 
@@ -248,7 +253,7 @@ def test_a_large_map_is_never_in_memory(tmp_path, suffix):
     shape, band = (8192, 32768), np.random.default_rng(2).random((256, 32768), dtype=np.float32)
     before, most = anonymous_bytes(), 0
     path = tmp_path / f"map{suffix}"
-    with new_map(path, shape=shape, dtype=band.dtype, like=source, header={}) as add:
+    with new_map(path, NewMap(shape, band.dtype, source)) as add:
         for top in range(0, shape[0], 256):
             add(top, band)
             most = max(most, anonymous_bytes())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from lis2_lightning.data.rasters.address import Address
 from lis2_lightning.data.rasters.arrays import MappedRaster
 from lis2_lightning.data.rasters.blocks import BlockRaster
 from lis2_lightning.data.rasters.contract import existing_file, to_float32
-from lis2_lightning.data.rasters.position_cards import Cards, of_two_axes, position_cards
+from lis2_lightning.data.rasters.position_cards import position_cards
 from lis2_lightning.errors import DataError, one_line
 
 BITPIX = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
@@ -115,16 +115,6 @@ def open_fits(address: Address) -> FitsRaster | CompressedFitsRaster:
     except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         # what astropy raises for damaged headers, which it parses lazily
         raise DataError(f"the header of {path} is damaged: {one_line(error)}") from error
-
-
-def write_fits(file: IO[bytes], image: NDArray[np.float32], cards: Cards) -> None:
-    """Write an image ``(H, W)`` or ``(C, H, W)`` with header cards to an open file."""
-    from astropy.io import fits
-
-    hdu = fits.PrimaryHDU(image)
-    hdu.header.update(cards if image.ndim == 2 else of_two_axes(cards))
-    with quiet():
-        hdu.writeto(file)
 
 
 def quiet() -> warnings.catch_warnings[None]:

@@ -24,6 +24,11 @@ class Packing:
     scale: float = 1.0
     offset: float = 0.0
 
+    @property
+    def is_scaled(self) -> bool:
+        """Whether a stored number is not the value itself."""
+        return (self.scale, self.offset) != (1.0, 0.0)
+
     @classmethod
     def of(cls, attributes: Mapping[str, Any]) -> Self:
         """The packing that the attributes of an array describe by the CF conventions.
@@ -38,7 +43,7 @@ class Packing:
     def unpack(self, stored: NDArray[Any]) -> NDArray[np.float32]:
         """Copy stored numbers as float32 values."""
         exact = stored
-        if (self.scale, self.offset) != (1.0, 0.0):
+        if self.is_scaled:
             exact = stored * np.float64(self.scale) + self.offset
         values = to_float32(exact)
         # a gap may be written with fewer digits than the pixels have: compare in their type
