@@ -123,7 +123,9 @@ class MapJob:
             num_gaps = self.files.write(self.rows, self._threshold, snapshot)
             gaps = f"; NaN at {num_gaps} pixels, where the image has no data" if num_gaps else ""
             for path in self.request.paths:
-                _log.info("the map is in %s%s", shown(path), gaps)
+                is_mask = path == self.request.mask
+                what = f"mask, cut at {self._threshold:.3g}," if is_mask else "map"
+                _log.info("the %s is in %s%s", what, shown(path), gaps)
         trainer.strategy.barrier()
         if trainer.is_global_zero and isinstance(self.rows, RowsOnDisk):
             self.rows.remove()

@@ -186,12 +186,16 @@ def test_the_shipped_configuration_maps_an_image_with_its_mask(
     np.testing.assert_array_equal(positions[0], positions[1])
 
 
-def test_stride_threshold_and_type_are_those_that_are_typed(elsewhere: Path, typed: Typed) -> None:
+def test_stride_threshold_and_type_are_those_that_are_typed(
+    elsewhere: Path, typed: Typed, said: pytest.LogCaptureFixture
+) -> None:
     words = ["--ckpt_path", elsewhere / "best.pt", "--image", "other.fits"]
     assert typed("predict", *words, "--output", "usual.npy", "--stride", "6")[0] == 0
     assert typed("predict", *words, "--output", "own.npy")[0] == 0
     more = ["--mask", "mask.npy", "--threshold", "0.25", "--dtype", "uint8"]
     assert typed("predict", *words, "--output", "wide.fits", "--stride", "16", *more)[0] == 0
+    assert "the map is in wide.fits" in said.messages
+    assert "the mask, cut at 0.25, is in mask.npy" in said.messages
     usual, own, mask = (np.load(f"{name}.npy") for name in ("usual", "own", "mask"))
     wide = fits.getdata("wide.fits")
     np.testing.assert_array_equal(usual, own)
