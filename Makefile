@@ -49,7 +49,8 @@ test-lowest: $(LOWEST)/ready ## run the quick tests with the lowest versions all
 		--deselect tests/config/test_reference.py::test_the_page_is_what_would_be_written_now
 	$(LOWEST)/bin/python -m pytest -n 2 -m slow tests/trackers
 
-soak: $(VENV)/dev ## kill runs at random moments and resume them; map 10^9 pixels
+soak: $(VENV)/dev ## kill runs at random moments and resume them; many configurations; map 10^9 pixels
+	LIS2_EXAMPLES=1000 $(PYTEST) -m slow tests/config/test_fuzz.py
 	LIS2_KILLS=200 $(PYTEST) -s -m slow -k many_killed_runs tests/faults
 	LIS2_PIXELS=1e9 $(PYTEST) -s -m slow -k memory_of_a_large_map tests/inference
 

@@ -20,6 +20,7 @@ from lis2_lightning.base.signals import Signals
 from lis2_lightning.callbacks.checkpoints import BestSnapshot, EpochEnd, EverySnapshot, LastSnapshot
 from lis2_lightning.callbacks.epoch_log import EpochLog
 from lis2_lightning.callbacks.finite import StopOnNonFiniteLoss
+from lis2_lightning.callbacks.idle_hooks import skip_idle_hooks
 from lis2_lightning.callbacks.inside_epoch import SnapshotInsideEpoch
 from lis2_lightning.callbacks.progress_bars import ProgressBars
 from lis2_lightning.callbacks.run_folder import RunFolder, SharedFolder
@@ -256,4 +257,5 @@ def _lightning(
     check_processes(settings.lightning, trainer, settings.run_dir)
     leave_signals_alone(trainer)
     never_broadcast_sigterm(trainer)
+    skip_idle_hooks(trainer.callbacks)  # type: ignore[attr-defined]  # set by a connector
     return trainer

@@ -44,6 +44,7 @@ class Snapshot(ModelCheckpoint):
     """What the snapshots of an epoch's end share: fixed names, and no path in their state."""
 
     FILE_EXTENSION = ".pt"
+    on_train_batch_end = pl.Callback.on_train_batch_end  # nothing is due after a step
 
     def __init__(self, folder: Path, end: EpochEnd, filename: str, **options: Any) -> None:
         super().__init__(

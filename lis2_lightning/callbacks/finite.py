@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import lightning.pytorch as pl
 import torch
+from torch import Tensor
 
 from lis2_lightning.errors import TrainingError
 
@@ -19,15 +20,15 @@ _ADVICE: Final = (
 class StopOnNonFiniteLoss(pl.Callback):
     """End a run whose loss is NaN or infinite, naming the epoch and the step.
 
-    The first such step is kept on the device, and read every 100 steps and before each snapshot.
+    The losses stay on the device, and are looked at every 100 steps and before each snapshot.
     """
 
     def __init__(self) -> None:
-        self._first_bad = torch.tensor(-1)
+        self._losses: dict[int, Tensor] = {}  # by batch
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin an epoch in which every loss has been finite."""
-        self._first_bad = torch.full((), -1, device=pl_module.device)
+        self._losses.clear()
 
     on_train_start = on_train_epoch_start  # a run may be resumed inside an epoch
 
@@ -42,13 +43,12 @@ class StopOnNonFiniteLoss(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
     ) -> None:
-        """Remember the first step whose loss is not finite."""
+        """Remember the loss of the step."""
         outputs, _, batch_idx = args
         loss = outputs["loss"] if isinstance(outputs, Mapping) else outputs
         if loss is None:
             return
-        is_first = ~torch.isfinite(loss) & (self._first_bad < 0)
-        self._first_bad = self._first_bad.masked_fill(is_first, batch_idx)
+        self._losses[batch_idx] = loss.detach()
         if batch_idx % CHECK_EVERY == CHECK_EVERY - 1:
             self._check(trainer)
 
@@ -57,8 +57,13 @@ class StopOnNonFiniteLoss(pl.Callback):
         self._check(trainer)
 
     def _check(self, trainer: pl.Trainer) -> None:
+        steps, losses = list(self._losses), list(self._losses.values())
+        self._losses.clear()
+        bad = (~torch.isfinite(torch.stack(losses))).nonzero() if losses else torch.empty(0)
+        own = steps[int(bad[0])] if len(bad) else -1
         # of any process: if one stopped alone, the others would wait for it
-        step = int(trainer.strategy.reduce(self._first_bad.clone(), reduce_op="max"))
+        device = trainer.strategy.root_device
+        step = int(trainer.strategy.reduce(torch.tensor(own, device=device), reduce_op="max"))
         if step >= 0:
             raise TrainingError(
                 f"the training loss became NaN or infinite in epoch {trainer.current_epoch}, step "

@@ -20,6 +20,12 @@ from lis2_lightning.data.datamodule import TileBatches
 _log = logging.getLogger("lis2_lightning")
 _RUNNING: Final = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 _DONE: Final = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
+_TITLES: Final = {
+    RunningStage.TRAINING: "training",
+    RunningStage.VALIDATING: "validation",
+    RunningStage.TESTING: "test",
+    RunningStage.PREDICTING: "prediction",
+}
 _PX: Final = "px"
 _PIXELS: Final = "{l_bar}{bar}| {n_fmt}/{total_fmt}px [{elapsed}<{remaining}, {rate_fmt}]"
 _REFRESH_S: Final = 0.2  # drawing a bar at each step would double the cost of a small one
@@ -64,6 +70,13 @@ class ProgressBars(ProgressBar):
         """Show nothing (Lightning calls this in all processes but the main one)."""
         self._is_enabled = False
 
+    @property
+    def _draws(self) -> bool:
+        """Whether there is a notebook or a terminal to draw bars in."""
+        if not self._is_enabled:
+            return False
+        return "ipykernel" in sys.modules or (sys.stderr is not None and sys.stderr.isatty())
+
     def _open(
         self, title: str, done: int, total: float | None, *, unit: str = "it"
     ) -> tqdm[Any] | None:
@@ -79,12 +92,12 @@ class ProgressBars(ProgressBar):
             "unit": unit,
             "unit_scale": unit == _PX,
         }
-        if self._is_enabled and "ipykernel" in sys.modules:
+        if not self._draws:
+            return None
+        if "ipykernel" in sys.modules:
             above = self._epochs if isinstance(self._epochs, NotebookBar) else None
             return NotebookBar(above, **options)
-        if self._is_enabled and sys.stderr is not None and sys.stderr.isatty():
-            return tqdm(dynamic_ncols=True, **options)
-        return None
+        return tqdm(dynamic_ncols=True, **options)
 
     def _close_batches(self) -> None:
         if self._batches is not None:
@@ -104,20 +117,18 @@ class ProgressBars(ProgressBar):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
     ) -> None:
         """Show that one more batch of a loop is done."""
-        title, total = {
-            RunningStage.TRAINING: ("training", trainer.num_training_batches),
-            RunningStage.VALIDATING: ("validation", sum(trainer.num_val_batches)),
-            RunningStage.TESTING: ("test", sum(trainer.num_test_batches)),
-            RunningStage.PREDICTING: ("prediction", sum(trainer.num_predict_batches)),
-        }[cast("RunningStage", trainer.state.stage)]
-        begun, done, unit = args[2], args[2] + 1, "it"
-        mapped = getattr(trainer.predict_dataloaders, "dataset", None)
-        if title == "prediction" and isinstance(mapped, TileBatches):
-            begun, done, total = (_pixels(mapped, num / total) for num in (begun, done, total))
-            unit = _PX
-        bar = self._batches
+        if not self._draws:
+            return
+        stage, begun, done = cast("RunningStage", trainer.state.stage), args[2], args[2] + 1
+        mapped = _mapped(trainer)
+        if mapped is not None:
+            num = sum(trainer.num_predict_batches)
+            begun, done = (_pixels(mapped, part / num) for part in (begun, done))
+        bar, title = self._batches, _TITLES[stage]
         if bar is None or bar.desc != f"{title}: " or done < bar.n:  # another loop or epoch
             self._close_batches()
+            total = _num_batches(trainer, stage) if mapped is None else _pixels(mapped, 1)
+            unit = "it" if mapped is None else _PX
             bar = self._batches = self._open(title, begun, total, unit=unit)
         if bar is not None:
             _show(bar, done)
@@ -144,6 +155,24 @@ class ProgressBars(ProgressBar):
         if self._epochs is not None:
             self._epochs.close()
         self._epochs = None
+
+
+def _num_batches(trainer: pl.Trainer, stage: RunningStage) -> float:
+    """The batches of a loop; infinite where nobody knows."""
+    return {
+        RunningStage.TRAINING: lambda: trainer.num_training_batches,
+        RunningStage.VALIDATING: lambda: sum(trainer.num_val_batches),
+        RunningStage.TESTING: lambda: sum(trainer.num_test_batches),
+        RunningStage.PREDICTING: lambda: sum(trainer.num_predict_batches),
+    }[stage]()
+
+
+def _mapped(trainer: pl.Trainer) -> TileBatches | None:
+    """The tiles of an image that is being mapped, whose progress is in pixels."""
+    if trainer.state.stage != RunningStage.PREDICTING:
+        return None
+    dataset = getattr(trainer.predict_dataloaders, "dataset", None)
+    return dataset if isinstance(dataset, TileBatches) else None
 
 
 def _pixels(mapped: TileBatches, part: float) -> int:

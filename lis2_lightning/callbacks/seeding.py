@@ -37,7 +37,10 @@ def _seed(trainer: pl.Trainer, step: int) -> None:
     key = int.from_bytes(blake2b(words, digest_size=8).digest(), "little")
     random.seed(key)
     np.random.seed(key & 0xFFFF_FFFF)  # noqa: NPY002 - models of others use the global one
-    if trainer.strategy.root_device.type == "cpu":
-        torch.default_generator.manual_seed(key)  # a fiftieth of the cost of torch.manual_seed
+    device = trainer.strategy.root_device
+    if device.type in {"cpu", "cuda"}:  # a fiftieth of the cost of torch.manual_seed
+        torch.default_generator.manual_seed(key)
+        if device.type == "cuda":
+            torch.cuda.default_generators[device.index or 0].manual_seed(key)
     else:
         torch.manual_seed(key)

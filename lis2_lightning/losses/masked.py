@@ -89,12 +89,14 @@ class MaskedLoss(nn.Module):
         target: Tensor,
         labelled: Tensor | None = None,
         weight: Tensor | None = None,
+        count: Tensor | None = None,
     ) -> Sums:
         """The number of labelled pixels of one batch, then their sums; all 0 without any.
 
         With weights, a pixel of weight 2 counts as two pixels in all of them. Output, target,
-        ``labelled`` (true = counts) and ``weight`` (at least 0) have one shape. The ``num_sums``
-        scalars are ``float64`` on the device.
+        ``labelled`` (true = counts) and ``weight`` (at least 0) have one shape. ``count`` is their
+        total weight, if it is known already. The ``num_sums`` scalars are ``float64`` on the
+        device.
 
         Raises:
             ConfigError: Output and target differ in shape; under ``BCELoss`` an output is outside
@@ -104,7 +106,7 @@ class MaskedLoss(nn.Module):
                 than zeros and ones, or under ``BCELoss`` a target lies outside [0, 1].
         """
         labelled = checked_mask(output, target, labelled)
-        count = total_weight(target, labelled, weight)
+        count = total_weight(target, labelled, weight) if count is None else count
         with torch.autocast(output.device.type, enabled=False):
             output = output if output.dtype == torch.float64 else output.float()
             target = target.to(output.dtype)

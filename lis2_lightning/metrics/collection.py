@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Hashable, Iterable, Sequence
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ from lis2_lightning.errors import ConfigError, one_line
 from lis2_lightning.metrics.counts import Dice
 from lis2_lightning.metrics.histogram import AveragePrecision, RocAuc, ScoreMetric
 from lis2_lightning.metrics.pixel_metric import PixelMetric
+
+_MOST_WAITING: Final = 2**18  # pixels: 2 MB on a CPU
 
 
 def default_metrics() -> list[Metric]:
@@ -65,16 +67,49 @@ class PixelMetrics(nn.Module):
         self._states = nn.ModuleList(family[0] for family in self._families)
         self._foreign = nn.ModuleList(foreign)
         self._scratch = nn.ModuleList(_unsynced(metric) for metric in foreign)
+        self._of_maps = [family[0] for family in self._families if family[0].needs_maps]
+        self._of_pixels = [family[0] for family in self._families if not family[0].needs_maps]
+        self._waiting: list[tuple[Tensor, Tensor, Tensor | None]] = []
+        self._num_waiting = 0
         self.histogram: NDArray[np.int64] | None = None
         """The scores that :meth:`compute` saw last; null where no metric counts them."""
 
     def update(self, probs: Tensor, target: Tensor, labelled: Tensor | None = None) -> None:
         """Add one batch; arguments and errors as for :meth:`PixelMetric.update`."""
         batch = _Batch(probs, target, labelled)
-        for family in self._families:
-            family[0].update(*batch.of(family[0]))
-        for metric in _metrics(self._foreign):
-            _update_foreign(metric, batch)
+        for metric in self._of_maps:
+            metric.update(*batch.maps)
+        if self._of_pixels:
+            self._wait(batch.flat)
+        for foreign in _metrics(self._foreign):
+            _update_foreign(foreign, batch)
+
+    def _wait(self, pixels: tuple[Tensor, Tensor, Tensor | None]) -> None:
+        num_pixels = pixels[0].numel()
+        if num_pixels:
+            self._waiting.append(pixels)
+            self._num_waiting += num_pixels
+        if self._num_waiting >= _MOST_WAITING:
+            self.count_waiting()
+
+    def count_waiting(self) -> None:
+        """Count the pixels of the last batches, together: counting few costs as much as many."""
+        if not self._waiting:
+            return
+        probs, target, labelled = zip(*self._waiting, strict=True)
+        self._forget_waiting()
+        # a batch without a mask is labelled everywhere
+        masks = [
+            m if m is not None else torch.ones_like(t, dtype=torch.bool)
+            for m, t in zip(labelled, target, strict=True)
+        ]
+        is_masked = any(mask is not None for mask in labelled)
+        pixels = torch.cat(probs), torch.cat(target), torch.cat(masks) if is_masked else None
+        for metric in self._of_pixels:
+            metric.update(*pixels)
+
+    def _forget_waiting(self) -> None:
+        self._waiting, self._num_waiting = [], 0
 
     def compute(self) -> dict[str, Tensor]:
         """Each metric's value over all pixels since the last reset, over all processes, by name.
@@ -82,6 +117,7 @@ class PixelMetrics(nn.Module):
         Every process must call this, even if it saw no batch. The metrics of this package are
         ``float64`` scalars on the CPU; a foreign metric must return one number.
         """
+        self.count_waiting()
         values: dict[str, Tensor] = {}
         for family in self._families:
             with family[0].sync_context():
@@ -137,6 +173,7 @@ class PixelMetrics(nn.Module):
 
     def reset(self) -> None:
         """Reset all states."""
+        self._forget_waiting()
         for metric in _metrics([*self._states, *self._foreign]):
             metric.reset()
 
@@ -145,20 +182,26 @@ class _Batch:
     """A batch as maps and as labelled pixels, which are selected once."""
 
     def __init__(self, probs: Tensor, target: Tensor, labelled: Tensor | None) -> None:
-        self._maps = probs.detach(), target, checked_mask(probs, target, labelled)
+        self.maps = probs.detach(), target, checked_mask(probs, target, labelled)
 
     def of(self, metric: PixelMetric) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The arguments for a metric of this package: maps, or pixels if those suffice on a CPU."""
-        probs, target, labelled = self._maps
+        """The arguments for a metric of this package."""
+        return self.maps if metric.needs_maps else self.flat
+
+    @cached_property
+    def flat(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Flat pixels: on a CPU the labelled ones, on a GPU all of them with a mask."""
+        probs, target, labelled = self.maps
+        if on_cpu(target):
+            return (*self.pixels, None)
         # selecting would wait for a GPU, where masking costs next to nothing
-        if metric.needs_maps or not on_cpu(target):
-            return probs, target, labelled
-        return (*self.pixels, None)
+        mask = None if labelled is None else labelled.reshape(-1)
+        return probs.reshape(-1), target.reshape(-1), mask
 
     @cached_property
     def pixels(self) -> tuple[Tensor, Tensor]:
         """The labelled pixels, flat."""
-        return labelled_pixels(*self._maps)
+        return labelled_pixels(*self.maps)
 
 
 def _metrics(modules: Iterable[nn.Module]) -> list[Metric]:

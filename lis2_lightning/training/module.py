@@ -127,13 +127,16 @@ class SegmentationModule(pl.LightningModule):
             return {}
         return {AT_THRESHOLD: dice_at(histogram, self.threshold), THRESHOLD: self.threshold}
 
-    def _step(self, batch: Batch, split: Split) -> tuple[Sums, Tensor]:
-        target, labelled = batch["target"], batch.get("labelled")
+    def _step(
+        self, batch: Batch, split: Split, count: Tensor | None = None
+    ) -> tuple[Sums, Tensor, Tensor]:
+        """The batch's sums, as they are and stacked, and the probabilities."""
         output = self(batch)
-        sums = self.loss(output, target, labelled, batch.get("weight"))
+        sums = self.loss(output, batch["target"], batch.get("labelled"), batch.get("weight"), count)
+        stacked = torch.stack(sums)
         probabilities = self.probabilities(output)
-        self.scores(split).update(sums, probabilities, batch)
-        return sums, probabilities
+        self.scores(split).update(stacked.detach(), probabilities, batch)
+        return sums, stacked, probabilities
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of the batch's labelled pixels; 0 without any.
@@ -142,14 +145,15 @@ class SegmentationModule(pl.LightningModule):
         """
         target, labelled = batch["target"], batch.get("labelled")
         num = 1 if self._trainer is None else self.trainer.accumulate_grad_batches
+        count = total_weight(target, labelled, batch.get("weight"))
         self._joint.begin(
-            total_weight(target, labelled, batch.get("weight")),
+            count,
             is_first=batch_idx % num == 0,
             is_last=(batch_idx + 1) % num == 0 or self.trainer.is_last_batch,
             num_batches=num,
         )
-        sums, _ = self._step(batch, "train")
-        return self._joint.of(sums, num_pixels=target.numel())
+        sums, stacked, _ = self._step(batch, "train", count)
+        return self._joint.of(sums, num_pixels=target.numel(), stacked=stacked)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Differentiate a batch's loss and join it with the accumulated batches."""
@@ -164,10 +168,10 @@ class SegmentationModule(pl.LightningModule):
 
         The loss is NaN without labelled pixels.
         """
-        sums, probabilities = self._step(batch, "test")
+        _, stacked, probabilities = self._step(batch, "test")
         metrics = self.test_scores.metrics
         values = metrics.of_batch(probabilities, batch["target"], batch.get("labelled"))
-        return {"loss": mean_loss(self.loss.value, torch.stack(sums)), **values}
+        return {"loss": mean_loss(self.loss.value, stacked.detach()), **values}
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Probabilities in [0, 1], float32, ``(B, C, H, W)``."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -136,6 +137,7 @@ def built(
 
 
 Answer = Callable[[str], None]
+MANY = int(os.environ.get("LIS2_EXAMPLES", "250"))  # `make soak` asks for more
 LENIENT: dict[str, Any] = {
     "deadline": None,
     "derandomize": True,
@@ -157,14 +159,14 @@ def test_any_yaml_is_refused(answer: Answer, value: Any) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=600, **LENIENT)
+@settings(max_examples=MANY, **LENIENT)
 @given(config=mutated())
 def test_many_mutated_configurations_are_built_or_refused(built: Answer, config: Any) -> None:
     built(yaml.safe_dump(config))
 
 
 @pytest.mark.slow
-@settings(max_examples=1400, **LENIENT)
+@settings(max_examples=2 * MANY, **LENIENT)
 @given(value=VALUES)
 def test_much_yaml_is_refused(built: Answer, value: Any) -> None:
     built(yaml.safe_dump(value))

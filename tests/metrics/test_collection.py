@@ -116,7 +116,36 @@ def test_metrics_that_count_alike_are_counted_once(monkeypatch):
         [RocAuc(), AveragePrecision(), BestDice(), Dice(), IoU(), Recall(threshold=0.3)]
     )
     metrics.update(*batch())
+    metrics.count_waiting()
     assert counted == ["RocAuc", "Dice", "Recall"]
+
+
+@pytest.mark.parametrize("num", [0, 3])
+def test_small_batches_are_counted_together_and_large_ones_at_once(num, monkeypatch):
+    counted: list[int] = []
+    count = Dice.count
+
+    def counting(self: Dice, probs: Tensor, *others: Tensor) -> Tensor:
+        counted.append(probs.numel())
+        return count(self, probs, *others)
+
+    monkeypatch.setattr(Dice, "count", counting)
+    metrics, alone = PixelMetrics([Dice()]), Dice()
+    parts = [batch(seed) for seed in range(num)]
+    for part in parts:
+        metrics.update(*part)
+    assert counted == []
+    large = (torch.rand(2**18), torch.rand(2**18).round())
+    metrics.update(*large)
+    (num_counted,) = counted
+    assert num_counted == 2**18 + sum(int(labelled.sum()) for _, _, labelled in parts)
+    alone.update(*large)
+    for part in parts:
+        alone.update(*part)
+    assert metrics.compute()["dice"] == alone.compute()
+    metrics.update(*batch())
+    metrics.reset()
+    assert metrics.compute()["dice"] == 1  # of no pixels: what waited is forgotten, too
 
 
 def test_a_batch_alone_does_not_disturb_what_was_seen():

@@ -48,7 +48,7 @@ def gradients(loss: nn.Module, sizes: list[int], *, factor: float = 1.0) -> list
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("sizes", [[3, 3], [1, 1, 4], [5, 1], [1] * 6])
+@pytest.mark.parametrize("sizes", [[6], [3, 3], [1, 1, 4], [5, 1], [1] * 6])
 def test_accumulated_batches_have_the_gradient_of_the_joined_one(
     loss: Any, sizes: list[int]
 ) -> None:
