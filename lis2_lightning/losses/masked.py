@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Sequence
 from typing import Final
 
 import torch
@@ -116,10 +117,14 @@ class MaskedLoss(nn.Module):
                 sums = self._weighted(output, target, labelled, weight.to(output.dtype))
         return count.double(), *(number.double() for number in sums)
 
-    def value(self, sums: Tensor) -> Tensor:
-        """The loss of added results of :meth:`forward`, ``(num_sums,)``; 0 without pixels."""
-        count = sums[0].where(sums[0] > 0, 1.0)  # weights may add up to less than 1
-        if isinstance(self.loss, SumLoss):
+    def value(self, sums: Tensor | Sequence[Tensor]) -> Tensor:
+        """The loss of added results of :meth:`forward`, ``(num_sums,)``; 0 without pixels.
+
+        A sequence will do for a loss that is a mean.
+        """
+        count = sums[0].detach()  # no output changes it
+        count = count.where(count > 0, 1.0)  # weights may add up to less than 1
+        if isinstance(self.loss, SumLoss) and isinstance(sums, Tensor):
             return self.loss.value(count, sums[1:])
         return sums[1] / count
 

@@ -58,19 +58,15 @@ class JointLoss:
         """A copy, such as that which Lightning's weight averaging makes, holds no graph."""
         return {**vars(self), "_waiting": []}
 
-    def of(
-        self, sums: Sequence[Tensor], *, num_pixels: int, stacked: Tensor | None = None
-    ) -> Tensor:
+    def of(self, sums: Sequence[Tensor], *, num_pixels: int) -> Tensor:
         """The loss of a batch; its value is the batch's own, its gradient the joint one's part.
-
-        `stacked` are the sums as one tensor, where that is there already.
 
         Gradients that wait are in units of `num_pixels`, the batch's pixels, labelled or not, so
         that half precision can hold them.
         """
-        stacked = torch.stack(list(sums)) if stacked is None else stacked
         if self._is_first and self._is_last and self._scale == 1:  # nobody else has a part
-            return self._loss.value(stacked)
+            return self._loss.value(sums if self._loss.is_mean else torch.stack(list(sums)))
+        stacked = torch.stack(list(sums))
         own = stacked.detach()
         self._sums = own if self._is_first else self._sums + own
         if self._is_last:

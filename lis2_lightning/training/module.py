@@ -90,6 +90,13 @@ class SegmentationModule(pl.LightningModule):
         self.threshold: float | None = None
         """With the best Dice on the validation pixels; it rides in snapshots. Null: unknown."""
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set a text without looking for parameters of its name: Lightning sets 48 in a step."""
+        if (value is None or type(value) is str) and name in self.__dict__:
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
     def forward(self, batch: Batch) -> Tensor:
         """Call the network: probabilities or logits, ``(B, C, H, W)``."""
         if self._inputs is None:
@@ -127,16 +134,12 @@ class SegmentationModule(pl.LightningModule):
             return {}
         return {AT_THRESHOLD: dice_at(histogram, self.threshold), THRESHOLD: self.threshold}
 
-    def _step(
-        self, batch: Batch, split: Split, count: Tensor | None = None
-    ) -> tuple[Sums, Tensor, Tensor]:
-        """The batch's sums, as they are and stacked, and the probabilities."""
+    def _step(self, batch: Batch, split: Split, count: Tensor | None = None) -> tuple[Sums, Tensor]:
         output = self(batch)
         sums = self.loss(output, batch["target"], batch.get("labelled"), batch.get("weight"), count)
-        stacked = torch.stack(sums)
         probabilities = self.probabilities(output)
-        self.scores(split).update(stacked.detach(), probabilities, batch)
-        return sums, stacked, probabilities
+        self.scores(split).update(sums, probabilities, batch)
+        return sums, probabilities
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of the batch's labelled pixels; 0 without any.
@@ -152,8 +155,8 @@ class SegmentationModule(pl.LightningModule):
             is_last=(batch_idx + 1) % num == 0 or self.trainer.is_last_batch,
             num_batches=num,
         )
-        sums, stacked, _ = self._step(batch, "train", count)
-        return self._joint.of(sums, num_pixels=target.numel(), stacked=stacked)
+        sums, _ = self._step(batch, "train", count)
+        return self._joint.of(sums, num_pixels=target.numel())
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Differentiate a batch's loss and join it with the accumulated batches."""
@@ -168,10 +171,10 @@ class SegmentationModule(pl.LightningModule):
 
         The loss is NaN without labelled pixels.
         """
-        _, stacked, probabilities = self._step(batch, "test")
+        sums, probabilities = self._step(batch, "test")
         metrics = self.test_scores.metrics
         values = metrics.of_batch(probabilities, batch["target"], batch.get("labelled"))
-        return {"loss": mean_loss(self.loss.value, stacked.detach()), **values}
+        return {"loss": mean_loss(self.loss.value, torch.stack(sums)), **values}
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Probabilities in [0, 1], float32, ``(B, C, H, W)``."""

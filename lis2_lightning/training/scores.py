@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from lis2_lightning.losses import MaskedLoss
+from lis2_lightning.losses import MaskedLoss, Sums
 from lis2_lightning.metrics import PixelMetrics
 from lis2_lightning.training.map_scores import MapScores
 
@@ -32,9 +32,9 @@ class LossSums(Metric):
         start = torch.zeros(loss.num_sums, dtype=torch.float64)
         self.add_state("sums", start, dist_reduce_fx="sum")
 
-    def update(self, sums: Tensor) -> None:
+    def update(self, sums: Sums) -> None:
         """Add a batch."""
-        self.sums += sums
+        self.sums += torch.stack([number.detach() for number in sums])
 
     def compute(self) -> Tensor:
         """The loss so far, a float64 scalar."""
@@ -61,7 +61,7 @@ class Scores(nn.Module):
         """The keys of :meth:`compute`."""
         return ["loss", *self.metrics.names, *(self.map.names if self.map else ())]
 
-    def update(self, sums: Tensor, probabilities: Tensor, batch: Mapping[str, Tensor]) -> None:
+    def update(self, sums: Sums, probabilities: Tensor, batch: Mapping[str, Tensor]) -> None:
         """Add a batch."""
         self.loss.update(sums)
         self.metrics.update(probabilities, batch["target"], batch.get("labelled"))

@@ -124,6 +124,18 @@ def test_only_parameters_that_ask_for_it_are_trained() -> None:
     ]
 
 
+def test_a_text_is_set_at_once_and_a_part_stays_registered() -> None:
+    made = module(nn.Identity())
+    made.note = "first"
+    made.note = "second"
+    made.part = nn.Linear(1, 1)
+    assert made.note == "second"
+    assert "part.weight" in made.state_dict()
+    made.part = None
+    assert "part.weight" not in made.state_dict()
+    assert made.part is None
+
+
 def test_the_metrics_of_the_splits_are_apart() -> None:
     tested = module(nn.Identity(), metrics=[Dice()])
     tested.test_step(BATCH, 0)
