@@ -33,6 +33,9 @@ class CsvRows(Logger):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path
+        self._columns: list[str] = []
+        self._last_epoch = -1
+        self._left: tuple[int, int] | None = None  # the state of the file after our last row
 
     def check(self) -> None:
         """Read the file, before an epoch is trained.
@@ -51,17 +54,38 @@ class CsvRows(Logger):
         """Append an epoch's row, in place of those of this epoch and later ones of a lost run."""
         if "epoch" not in metrics or step is None:
             return
-        columns, rows = read_rows(self.path)
-        kept = [row for row in rows if int(row["epoch"]) < step]
         # full precision, so that equal runs have equal files
         row = {key: "" if value is None else repr(value) for key, value in metrics.items()}
+        goes_on = step > self._last_epoch and row.keys() <= set(self._columns)
+        if goes_on and self._left is not None and self._left == self._state():
+            self._append(row)
+        else:
+            self._insert(row, step)
+        self._last_epoch, self._left = step, self._state()
+
+    def _state(self) -> tuple[int, int] | None:
+        """What changes when somebody else writes into the file."""
+        try:
+            stat = self.path.stat()
+        except FileNotFoundError:
+            return None
+        return stat.st_size, stat.st_mtime_ns
+
+    def _append(self, row: Row) -> None:
+        with self.path.open("ab") as file:
+            file.write(_text(self._columns, [row]))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _insert(self, row: Row, step: int) -> None:
+        """Put a row behind the rows of earlier epochs, whatever the file holds."""
+        columns, rows = read_rows(self.path)
+        kept = [earlier for earlier in rows if int(earlier["epoch"]) < step]
         all_columns = [*columns, *(key for key in row if key not in columns)]
         header = dict(zip(all_columns, all_columns, strict=True))
+        self._columns = all_columns
         if columns == all_columns and self.path.read_bytes() == _text(columns, [header, *kept]):
-            with self.path.open("ab") as file:
-                file.write(_text(columns, [row]))
-                file.flush()
-                os.fsync(file.fileno())
+            self._append(row)
         else:
             with atomic(self.path) as file:
                 file.write(_text(all_columns, [header, *kept, row]))

@@ -4,10 +4,12 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lis2_lightning import ConfigError
+from lis2_lightning.trackers import csv_rows
 from lis2_lightning.trackers.csv_rows import CsvCopy, CsvRows, read_rows
 
 LOG = "epoch,train_loss,val_loss\n0,3.25,\n1,2.5,1.5\n"
@@ -169,3 +171,25 @@ def test_a_folder_for_copies_that_cannot_be_made_is_refused(tmp_path: Path) -> N
 
     with pytest.raises(ConfigError, match=r"output_run .*file of the tracker csv cannot be made"):
         run(tmp_path / "a", tmp_path / "file")
+
+
+def test_a_log_is_read_again_only_when_something_else_has_changed_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, read = tmp_path / "log.csv", csv_rows.read_rows
+    times: list[Path] = []
+
+    def counting(path: Path) -> Any:
+        times.append(path)
+        return read(path)
+
+    monkeypatch.setattr(csv_rows, "read_rows", counting)
+    rows = CsvRows(path)
+    for epoch in range(20):
+        rows.log_metrics({"epoch": epoch, "train_loss": 0.5}, epoch)
+    assert len(times) == 1
+    kept = path.read_text(encoding="utf-8").splitlines()[:4]
+    path.write_text("\n".join(kept) + "\n", encoding="utf-8")
+    rows.log_metrics({"epoch": 20, "train_loss": 0.5}, 20)
+    assert len(times) == 2
+    assert [row["epoch"] for row in read(path)[1]] == ["0", "1", "2", "20"]
