@@ -15,6 +15,7 @@ import yaml
 from lis2_lightning.assembly.plan import lightning_yaml
 from lis2_lightning.base.files import atomic
 from lis2_lightning.base.tables import table
+from lis2_lightning.cli import evaluation_commands
 from lis2_lightning.cli.dispatch import OWN_KEYS, OWN_SWITCHES
 from lis2_lightning.cli.tools import Answer, print_answer
 from lis2_lightning.config import Schema
@@ -190,5 +191,7 @@ _COMMANDS: Final[Mapping[str, Callable[[dict[str, Any], Options], Answer]]] = {
     "test": partial(_measure, "test"),
     "predict": _predict,
     "plan": _plan,
+    "cross-validate": evaluation_commands.cross_validate,
+    "baseline": evaluation_commands.baseline,
     "verify-resume": _verify_resume,
 }

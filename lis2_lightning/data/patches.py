@@ -81,6 +81,7 @@ class PatchDataset(KeyedDataset):
         self.normalization: Normalization = normalization or "none"
         self.data_augmentations = tuple(data_augmentations or ())
         self.encoded = tuple(dict.fromkeys(toEncode or ()))
+        self.area_folds = area_folds
         self._file = PatchFile(Path(dataset_path), extra=self.encoded)
         assigned: _Folds | None = fold_assignments
         if area_folds is not None:
@@ -131,6 +132,18 @@ class PatchDataset(KeyedDataset):
     def corners(self) -> NDArray[np.int64]:
         """First row and column of each patch in the image, px, ``(N, 2)``, from ``positions``."""
         return self._file.corners(self.numbers)
+
+    @property
+    def patch_size(self) -> int:
+        """The side of a patch, px."""
+        return self._file.patch_size
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """Where the patches of the file end, all folds included: its last row and column + 1."""
+        everything = self._file.corners(np.arange(self._file.length))
+        height, width = (everything.max(axis=0) + self.patch_size).tolist()
+        return height, width
 
 
 class PatchFile(OpenedLate):
