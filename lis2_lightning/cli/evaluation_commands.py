@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from lis2_lightning.cli.tools import Answer
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.evaluation import side_by_side
 from lis2_lightning.evaluation.cross_validation import CrossValidation
+from lis2_lightning.evaluation.ensemble import EnsembleTrainer
 from lis2_lightning.evaluation.split_scores import score_splits
 from lis2_lightning.evaluation.summary import Summary
 from lis2_lightning.trainer import Trainer
@@ -28,7 +30,7 @@ def cross_validate(config: dict[str, Any], options: Options) -> Answer:
     runs = CrossValidation.from_config(
         config,
         num_folds=whole_number(options, "folds"),
-        seeds=whole_number(options, "seeds") or 1,
+        seeds=1 if (num := whole_number(options, "seeds")) is None else num,
     )
     if fold is not None:
         runs.run_fold(fold)
@@ -42,6 +44,31 @@ def baseline(config: dict[str, Any], options: Options) -> Answer:
     if num_folds is not None:
         return _answer(CrossValidation.from_config(config, num_folds=num_folds).baselines())
     return _answer(score_splits(Trainer.from_config(config)))
+
+
+def segment_together(
+    snapshots: Sequence[Path],
+    config: dict[str, Any],
+    options: Options,
+    request: Mapping[str, Any],
+) -> Answer:
+    """Map an image with several networks.
+
+    Raises:
+        ConfigError: There is no image, or a configuration beside the snapshots.
+    """
+    if not options["image"]:
+        raise ConfigError("several snapshots map another image: name it with --image")
+    if {"model", "train_dataset"} & set(config):
+        raise ConfigError(
+            "several snapshots bring their networks and tiles with them: leave out --config, model "
+            "and data"
+        )
+    image, output, spread = (options[key] for key in ("image", "output", "spread"))
+    ensemble = EnsembleTrainer.from_snapshots(snapshots, image=image, **config)
+    probs = ensemble.segment(image, output=output, spread=spread, **request)
+    data = {"output": output, "mask": request["mask"], "spread": spread, "networks": len(snapshots)}
+    return Answer("", {**data, "shapes": [list(probs.shape)]})
 
 
 def _answer(summary: Summary) -> Answer:

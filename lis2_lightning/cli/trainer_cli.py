@@ -22,6 +22,7 @@ from lis2_lightning.config import Schema
 from lis2_lightning.config.arguments import HELP
 from lis2_lightning.config.names import KINDS, LIGHTNING_KINDS, class_path
 from lis2_lightning.errors import ConfigError, SnapshotError, did_you_mean
+from lis2_lightning.evaluation.ensemble import snapshots_matching
 from lis2_lightning.evaluation.verify_resume import verify_resume
 from lis2_lightning.inference import data_of_image
 from lis2_lightning.parallel import is_main
@@ -93,7 +94,13 @@ def _predict(config: dict[str, Any], options: Options) -> Answer:
         "dtype": options["dtype"] or "float32",
         "overwrite": options["overwrite"],
     }
-    trainer, snapshot = _trainer(config, options["ckpt_path"], command="predict", image=image)
+    snapshots = snapshots_matching(options["ckpt_path"])
+    if len(snapshots) > 1:
+        return evaluation_commands.segment_together(snapshots, config, options, request)
+    if options["spread"]:
+        raise ConfigError("--spread needs several snapshots: --ckpt_path 'runs/x/fold_*/best.pt'")
+    ckpt_path = str(snapshots[0]) if snapshots else options["ckpt_path"]
+    trainer, snapshot = _trainer(config, ckpt_path, command="predict", image=image)
     path = Path(output) if output else _own_map(trainer)
     maps = trainer.predict(snapshot, output=path, **request)
     shapes = [list(probs.shape) for probs in maps]

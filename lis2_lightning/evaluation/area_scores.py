@@ -19,6 +19,7 @@ from lis2_lightning.metrics.histogram import NUM_CODES, score_codes
 Interval = tuple[float, float]
 FIGURES: Final = ("dice", "dice_at_threshold", "average_precision", "roc_auc")
 _PERCENT: Final = (2.5, 97.5)
+_DICE, _PRECISION, _ROC = Dice(), AveragePrecision(), RocAuc()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -128,8 +129,8 @@ class AreaScores:
             values = (
                 _dice(at_half),
                 _dice(at_threshold),
-                AveragePrecision().value(histogram) if has_pixels else np.nan,
-                RocAuc().value(histogram) if has_pixels else np.nan,
+                _PRECISION.value(histogram) if has_pixels else np.nan,
+                _ROC.value(histogram) if has_pixels else np.nan,
             )
             rows.append(dict(zip(FIGURES, map(float, values), strict=True)))
         return rows
@@ -143,7 +144,7 @@ class AreaScores:
 def _dice(counts: NDArray[np.int64]) -> float:
     """Of true and false negatives, false and true positives as :meth:`AreaScores.add` has them."""
     _, missed, false, hit = counts.tolist()
-    return Dice().value(hit, false, missed)
+    return _DICE.value(hit, false, missed)
 
 
 def draw_areas(has_labels: NDArray[np.bool_], *, num_draws: int, seed: int) -> NDArray[np.int64]:

@@ -111,7 +111,9 @@ def score_baselines(
 
 
 def _with_bar(filters: list[Filter]) -> Iterable[Filter]:
-    return tqdm(filters, desc="baselines", unit="filter", leave=False, disable=not is_main())
+    return tqdm(
+        filters, desc="baselines", unit="filter", mininterval=1, leave=False, disable=not is_main()
+    )
 
 
 def _attempt(

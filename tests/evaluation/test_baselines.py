@@ -9,7 +9,6 @@ from sklearn.metrics import f1_score
 from lis2_lightning import ConfigError, DataError, TileDataset
 from lis2_lightning.data import SyntheticDataset
 from lis2_lightning.evaluation import filters
-from lis2_lightning.evaluation.area_scores import AreaScores
 from lis2_lightning.evaluation.baselines import best_threshold, score_baselines
 from lis2_lightning.evaluation.fields import fields_of
 from lis2_lightning.evaluation.filters import Filter, grid, read_filled

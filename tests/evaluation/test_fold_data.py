@@ -89,5 +89,7 @@ def test_data_that_cannot_be_divided_are_refused(tiny: Make) -> None:
     tiles = {"type": "TileDataset", "image": "a.npy", "target": "t.npy"}
     other = {**tiles, "image": "b.npy"}
     config = resolved(tiny(train_dataset=tiles, val_dataset=None, test_dataset=other))
-    with pytest.raises(ConfigError, match="divides one image, and image of test_dataset is b.npy"):
+    with pytest.raises(
+        ConfigError, match=r"divides one image, and image of test_dataset is b\.npy"
+    ):
         data_of_fold(config, 0, 3)
