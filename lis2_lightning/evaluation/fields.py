@@ -64,7 +64,7 @@ def fields_of(dataset: AnyDataset | None) -> list[Field]:
         ConfigError: The data set has no areas that are dealt to folds.
     """
     if isinstance(dataset, PatchDataset) and dataset.area_folds is not None:
-        return [_field_of_patches(dataset)]
+        return [_field_of_patches(dataset, dataset.area_folds.area_size)]
     fields: list[Field] = []
     for tiled in (tiled for part, _ in tile_parts(dataset) for tiled in part.tiled_images):
         if not any(field.image and same_image(tiled.image, field.image) for field in fields):
@@ -106,17 +106,14 @@ def _field_of_tiles(tiled: TiledImage, folds: NDArray[np.intp]) -> Field:
     return Field(tiled.image, tiled.areas, folds, tiled.truth.read, tiled.truth.missing)
 
 
-def _field_of_patches(dataset: PatchDataset) -> Field:
+def _field_of_patches(dataset: PatchDataset, side: int) -> Field:
     """What the patches of a file say of their image, in memory: the file is larger than that."""
-    dealt = dataset.area_folds
-    assert dealt is not None  # noqa: S101 - of the caller
-    side = dealt.area_size
     edges = [np.append(np.arange(0, extent, side), extent) for extent in dataset.extent]
     areas = Areas(edges[0], edges[1])
     folds = np.full(areas.shape, -1, np.intp)
-    for fold, numbers in dealt.deal(dataset.corners, dataset.patch_size).items():
-        rows, columns = (dataset.corners[numbers] // side).T
-        folds[rows, columns] = int(fold)
+    for fold, corners in dataset.corners_by_fold.items():
+        rows, columns = (corners // side).T
+        folds[rows, columns] = fold
     target, labelled = (mosaic(dataset, _stored(dataset, key)) for key in ("target", "labelled"))
     # NaN, where no patch is, is neither
     positive, is_labelled = (target > 0).astype(np.float32), labelled > 0

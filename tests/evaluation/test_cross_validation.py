@@ -26,6 +26,7 @@ from tests.conftest import TINY
 
 Typed = Callable[..., tuple[int, str, str]]
 RESULTS = ("out_of_fold.npy", "cross_validation.csv", "cross_validation.json")
+CONFIG = Path(__file__).parents[2] / "configs" / "cross_validate.yaml"
 QUICK = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
@@ -138,6 +139,16 @@ def test_objects_that_runs_would_share_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match="builds a trainer for each fold, and model is an object"):
         CrossValidation.from_config(written(tmp_path), model=nn.Conv2d(1, 1, 1))
+
+
+@pytest.mark.slow
+def test_the_shipped_configuration_trains_folds(tmp_path: Path, typed: Typed) -> None:
+    small = ["--data.height", "160", "--data.width", "160", "--model.features", "2"]
+    quick = ["--epochs", "1", "--num_workers", "0", "--output_dir", str(tmp_path), "--folds", "3"]
+    code, output, error = typed("cross-validate", "--config", CONFIG, *small, *quick)
+    assert code == 0, error
+    assert "network - Sato" in output
+    assert (tmp_path / "folds" / "out_of_fold.npy").is_file()
 
 
 def started(config: Path, *words: str) -> subprocess.Popen[bytes]:
