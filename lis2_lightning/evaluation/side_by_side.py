@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import IO, Final, NoReturn
+from typing import Final, NoReturn
 
 import torch
 from tqdm import tqdm
@@ -33,7 +33,6 @@ class _Job:
     fold: int
     slot: int
     process: subprocess.Popen[bytes]
-    log: IO[bytes]
 
 
 def run(words: Sequence[str], logs: Mapping[int, Path], *, jobs: int) -> None:
@@ -60,7 +59,6 @@ def run(words: Sequence[str], logs: Mapping[int, Path], *, jobs: int) -> None:
             time.sleep(_POLL_S)
             for job in [job for job in running if job.process.poll() is not None]:
                 running.remove(job)
-                job.log.close()
                 bar.update()
                 if job.process.returncode:
                     failed.append(job.fold)
@@ -74,18 +72,22 @@ def run(words: Sequence[str], logs: Mapping[int, Path], *, jobs: int) -> None:
 
 
 def _start(words: Sequence[str], fold: int, slot: int, log: Path, *, jobs: int) -> _Job:
-    command = [sys.executable, "-m", "lis2_lightning", *words, "--fold", str(fold)]
     log.parent.mkdir(parents=True, exist_ok=True)
-    file = log.open("ab")  # a run that goes on writes below what it said before
-    process = subprocess.Popen(  # noqa: S603 - our own command
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=file,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, **_share(slot, jobs=jobs), _STARTED_BY: str(os.getpid())},
-        start_new_session=True,  # Ctrl-C reaches them through us, once
-    )
-    return _Job(fold, slot, process, file)
+    with log.open("ab") as file:  # a run that goes on writes below what it said before
+        process = subprocess.Popen(  # noqa: S603 - our own command
+            command_of(words, fold),
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **_share(slot, jobs=jobs), _STARTED_BY: str(os.getpid())},
+            start_new_session=True,  # Ctrl-C reaches them through us, once
+        )
+    return _Job(fold, slot, process)
+
+
+def command_of(words: Sequence[str], fold: int) -> list[str]:
+    """The command of a fold."""
+    return [sys.executable, "-m", "lis2_lightning", *words, "--fold", str(fold)]
 
 
 def _share(slot: int, *, jobs: int) -> dict[str, str]:
@@ -123,6 +125,8 @@ def _stopping(running: Sequence[_Job]) -> Iterator[None]:
     try:
         yield
     finally:
+        for job in running:  # only where something else went wrong
+            job.process.terminate()
         for number, handler in former.items():
             signal.signal(number, handler)
 
