@@ -89,14 +89,14 @@ class EnsembleTrainer(Trainer):
         Args:
             image: The image.
             spread: A file for the standard deviation of the networks' probabilities.
-            options: As for :meth:`Segmenter.segment`; a threshold of ``auto`` is the mean of the
+            options: As for ``Segmenter.segment``; a threshold of ``auto`` is the mean of the
                 networks' thresholds.
 
         Returns:
             Probabilities in [0, 1], ``(C, H, W)``; what reads ``output`` where there is one.
 
         Raises:
-            ConfigError: As :meth:`Trainer.predict`.
+            ConfigError: As ``Trainer.predict``.
             DataError: As there, or the networks differ in channels.
         """
         paths = {"output": None, "mask": None, **options, "spread": spread}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -94,3 +96,40 @@ def test_devices_are_dealt_to_jobs_in_turn(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("os.cpu_count", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert side_by_side._share(0, jobs=3) == {"OMP_NUM_THREADS": "2"}
+
+
+PARENT = """
+import sys
+import time
+from pathlib import Path
+from lis2_lightning.evaluation import side_by_side
+child = '''
+import signal, sys, time
+from pathlib import Path
+from lis2_lightning.evaluation import side_by_side
+def stop(number, frame):
+    Path(sys.argv[1], "stopped").touch()
+    sys.exit(0)
+signal.signal(signal.SIGTERM, stop)
+side_by_side.end_with_parent()
+Path(sys.argv[1], "ready").touch()
+time.sleep(120)
+'''
+side_by_side.command_of = lambda words, fold: [sys.executable, "-c", child, sys.argv[1]]
+side_by_side.run([], {0: Path(sys.argv[1], "fold_0.log")}, jobs=1)
+"""
+
+
+@pytest.mark.slow
+def test_a_fold_ends_in_order_when_the_process_that_started_it_was_killed(tmp_path: Path) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)])
+    while not (tmp_path / "ready").exists():
+        assert parent.poll() is None
+        time.sleep(0.02)
+    parent.kill()
+    parent.wait()
+    for _ in range(1000):
+        if (tmp_path / "stopped").exists():
+            break
+        time.sleep(0.02)
+    assert (tmp_path / "stopped").exists()

@@ -66,7 +66,7 @@ def collect(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
         drawn.append(figure)
         return path
 
-    monkeypatch.setattr(figures, "_save", keep)
+    monkeypatch.setattr(figures, "save", keep)
     return drawn
 
 
