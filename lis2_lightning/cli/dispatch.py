@@ -49,12 +49,12 @@ OWN_KEYS: Final[Mapping[str, Mapping[str, str]]] = {
     "validate": _CKPT_PATH,
     "test": _CKPT_PATH,
     "predict": {
-        "ckpt_path": f"{_CKPT_PATH['ckpt_path']} A pattern, as in 'runs/x/fold_*/best.pt', maps "
-        "with the mean of several networks.",
+        "ckpt_path": "best, last, a snapshot, a run's folder, or a pattern of several, whose mean "
+        "is the map; best by default. Without a configuration, that of the snapshot is used.",
         "image": "Another image to map, in place of the configured one; it needs output.",
-        "output": "File of the map; by default prediction in the run's folder.",
+        "output": "File of the map; by default in the run's folder.",
         "mask": "File of the mask: 1 from the threshold on.",
-        "spread": "File of the standard deviation over several networks.",
+        "spread": "File of the standard deviation of several.",
         "threshold": "In [0, 1]; auto: the best on validation pixels.",
         "stride": "Pixels from one tile to the next.",
         "dtype": "float32, or uint8: 0 to 254, 255 without data.",

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
@@ -74,10 +75,10 @@ class MapRequest:
             raise ConfigError(f"stride must be at least 1 px, not {self.stride}")
 
     def _check_paths(self) -> None:
-        if len(set(self.paths)) < len(self.paths):
-            raise ConfigError(
-                f"output, mask and spread must be different files, and {self.paths[-1]} comes twice"
-            )
+        files = {"output": self.output, "mask": self.mask, "spread": self.spread}
+        for (name, path), (other, second) in combinations(files.items(), 2):
+            if path is not None and path == second:
+                raise ConfigError(f"{name} and {other} are both {path}: name two files")
         if self.spread is not None and self.output is None:
             raise ConfigError("spread goes with the map itself: name its file with output")
 

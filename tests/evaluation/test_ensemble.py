@@ -72,7 +72,10 @@ def test_a_pattern_of_folders_names_their_best_snapshots(
     ("words", "sentence"),
     [
         (["--output", "m.npy"], "several snapshots map another image: name it with --image"),
-        (["--image", "IMAGE", "--output", "m.npy", "--spread", "m.npy"], "must be different files"),
+        (
+            ["--image", "IMAGE", "--output", "m.npy", "--spread", "m.npy"],
+            "output and spread are both m.npy: name two files",
+        ),
         (
             ["--image", "IMAGE", "--output", "m.npy", "--epochs", "3", "--config", "FILE"],
             "--config",
