@@ -18,7 +18,7 @@ from lis2_lightning.evaluation.area_scores import AreaScores
 from lis2_lightning.evaluation.baselines import Chosen, score_baselines
 from lis2_lightning.evaluation.fields import Field, fields_of
 from lis2_lightning.evaluation.fold_data import data_of_all, data_of_fold, number_of_folds
-from lis2_lightning.evaluation.folder import CONFIG, begin
+from lis2_lightning.evaluation.folder import CONFIG, begin, check
 from lis2_lightning.evaluation.out_of_fold import folds_of_areas, gather
 from lis2_lightning.evaluation.run_maps import RunMaps, make_maps, map_paths, threshold_of
 from lis2_lightning.evaluation.summary import NETWORK, Summary, summarise, write_csv, write_json
@@ -127,11 +127,8 @@ class CrossValidation:
                 "jobs start from the configuration in the folder, which holds no password: set "
                 "those of trackers by the variables of the environment that their packages read"
             )
-        logs = {
-            fold: self.folder / f"fold_{fold}.log"
-            for fold in range(self.num_folds)
-            if not self._is_over(fold)
-        }
+        # each finds for itself what is left to train: epochs may have been raised
+        logs = {fold: self.folder / f"fold_{fold}.log" for fold in range(self.num_folds)}
         words = ["--config", str(self.folder / CONFIG), "--folds", str(self.num_folds)]
         words += ["--seeds", str(len(self.seeds))]
         side_by_side.run(["cross-validate", *words], logs, jobs=jobs)
@@ -163,7 +160,7 @@ class CrossValidation:
             ConfigError: A run is not over.
             DataError: A map cannot be read or written.
         """
-        self._begin()
+        check(self.folder, self._folds)
         fields = self.fields
         runs = [self._maps(fold, seed) for fold in range(self.num_folds) for seed in self.seeds]
         paths = map_paths(self.folder, "out_of_fold", [field.image for field in fields])
@@ -228,20 +225,16 @@ class CrossValidation:
             )
         return RunMaps(fold, seed, threshold_of(folder / "best.pt"), paths)
 
-    def _is_over(self, fold: int) -> bool:
-        try:
-            for seed in self.seeds:
-                self._maps(fold, seed)
-        except ConfigError:
-            return False
-        return True
-
     def _begin(self) -> None:
-        data = data_of_fold(self.config, 0, self.num_folds)
-        folds = {
+        check(self.folder, self._folds)
+        begin(self.folder, self.config, self._folds)
+
+    @property
+    def _folds(self) -> dict[str, Any]:
+        """What decides how pixels are divided, and in which folders runs are."""
+        return {
             "num_folds": self.num_folds,
             "first_seed": self.seeds[0],
             "several_seeds": len(self.seeds) > 1,
-            "test_dataset": data["test_dataset"],
+            "test_dataset": data_of_fold(self.config, 0, self.num_folds)["test_dataset"],
         }
-        begin(self.folder, self.config, folds)

@@ -50,6 +50,8 @@ def make_maps(trainer: Trainer, folder: Path) -> None:
         ConfigError: A file cannot be written.
         DataError: An image cannot be read.
     """
+    if not (folder / BEST).is_file():
+        return  # a trial of the loops keeps nothing
     dataset = trainer.data.test
     is_stored = isinstance(dataset, PatchDataset)
     images = [None] if is_stored else [field.image for field in fields_of(dataset)]
