@@ -113,7 +113,7 @@ def _dataset(
 ) -> Config:
     """A data set of some folds; it has its own keys where it is configured."""
     train, own = config["train_dataset"], config[split] or config["val_dataset"]
-    theirs = {"data_augmentations": None} if own is None else own["init_args"]
+    theirs = {"data_augmentations": None} if own is None else own.get("init_args") or {}
     arguments = _arguments(config) | {key: theirs[key] for key in _OWN if key in theirs}
     if issubclass(kind, TileDataset):
         return {**train, "init_args": {**arguments, "num_folds": num_folds, "folds": folds}}
