@@ -11,10 +11,10 @@ PYTEST := $(BIN)/python -m pytest
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-# the package alone to run it, all dependencies to develop it
+# the package and the demo's baselines to run it, all dependencies to develop it
 $(BIN)/lis2: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[baselines]"
 	@touch $@
 
 $(VENV)/dev: $(BIN)/lis2
@@ -24,7 +24,7 @@ $(VENV)/dev: $(BIN)/lis2
 demo: $(BIN)/lis2 ## train on the built-in image and plot the result
 	@rm -rf runs/demo
 	$(BIN)/lis2 fit --config configs/quickstart.yaml --run_name demo
-	$(BIN)/python benchmarks/baseline.py runs/demo
+	$(BIN)/lis2 baseline --config runs/demo
 
 test: $(VENV)/dev ## run the quick tests
 	$(PYTEST) -n 2 -m "not slow"

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         TileDataset,
         open_raster,
     )
+    from lis2_lightning.evaluation.cross_validation import CrossValidation
     from lis2_lightning.models import UNet
     from lis2_lightning.segmenter import Segmenter
     from lis2_lightning.trainer import Trainer
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 # Where the names live that bring torch with them: they are imported when they are asked for.
 _LATE = {
+    "CrossValidation": "lis2_lightning.evaluation.cross_validation",
     "PatchDataset": "lis2_lightning.data",
     "SegmentationData": "lis2_lightning.data",
     "SegmentationModule": "lis2_lightning.training.module",
@@ -42,6 +44,7 @@ _LATE = {
 
 __all__ = [
     "ConfigError",
+    "CrossValidation",
     "DataError",
     "Lis2Error",
     "PatchDataset",

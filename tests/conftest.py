@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from lis2_lightning.__main__ import main
 
 # two workers on two cores: with more threads each they wait for one another
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -166,3 +169,19 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
     """Every file below a folder, by name, with its bytes; a run's lock is none of its results."""
     files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(files)}
+
+
+@pytest.fixture
+def typed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[int, str, str]]:
+    """Type a command; give its exit code and what it printed on both streams."""
+    monkeypatch.setattr(sys, "argv", ["lis2"])
+
+    def run(*words: str | Path) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main([str(word) for word in words])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run

@@ -8,15 +8,12 @@ import runpy
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from lis2_lightning import TileDataset
 from lis2_lightning.__main__ import main
 from lis2_lightning.config import Schema, load_config, to_class_paths
 from lis2_lightning.config.common_data import separate
 from lis2_lightning.config.names import TABLES
-from lis2_lightning.metrics import Dice
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -149,24 +146,3 @@ def test_the_pictures_are_small_and_each_is_used() -> None:
     assert pictures
     assert [picture.name for picture in pictures if picture.stat().st_size >= 400_000] == []
     assert [picture.name for picture in pictures if picture.name not in text] == []
-
-
-def test_the_threshold_is_scored_on_the_pixels_that_the_network_is_scored_on():
-    baseline = runpy.run_path(str(ROOT / "benchmarks" / "baseline.py"))
-    image = np.random.default_rng(0).random((3, 40, 50)).mean(axis=0, keepdims=True) + 1
-    image[0, 7:12, 20:30] = np.nan
-    image[0, 20:30] = image[0, 20, 20]  # many pixels of one value
-    target = np.nan_to_num(image)[0] + np.random.default_rng(1).normal(0, 0.2, (40, 50)) > 1.6
-    tiles = TileDataset(image, target=target, size=16, stride=7, normalization="none")
-    found, dice = baseline["best_threshold"](*baseline["labelled_pixels"](tiles))
-
-    def dice_at(threshold: float) -> float:
-        metric = Dice()
-        batch = tiles.__getitems__(range(len(tiles))).tensors
-        over = (batch["patch"] >= threshold).float()
-        metric.update(over, batch["target"], batch["labelled"])
-        return metric.compute().item()
-
-    assert dice == pytest.approx(dice_at(found))
-    others = np.unique(image[np.isfinite(image)].astype(np.float32))[::25]
-    assert dice >= max(map(dice_at, others.tolist())) > 0.5

@@ -35,6 +35,8 @@ TRAINER_COMMANDS: Final = {
     "test": "Measure a snapshot on the test set.",
     "predict": "Map the whole image with a snapshot.",
     "plan": "Show what each key becomes, and write the equivalent configuration for Lightning.",
+    "cross-validate": "Train a network for each fold, and score every labelled pixel once.",
+    "baseline": "Score filters that need no training on the test pixels, beside the network.",
     "verify-resume": "Check that a run of this configuration resumes exactly when interrupted.",
 }
 _CKPT_PATH: Final = {
@@ -47,22 +49,32 @@ OWN_KEYS: Final[Mapping[str, Mapping[str, str]]] = {
     "validate": _CKPT_PATH,
     "test": _CKPT_PATH,
     "predict": {
-        **_CKPT_PATH,
+        "ckpt_path": "best, last, a snapshot, a run's folder, or a pattern of several, whose mean "
+        "is the map; best by default. Without a configuration, that of the snapshot is used.",
         "image": "Another image to map, in place of the configured one; it needs output.",
-        "output": "File of the map; by default prediction in the run's folder.",
+        "output": "File of the map; by default in the run's folder.",
         "mask": "File of the mask: 1 from the threshold on.",
+        "spread": "File of the standard deviation of several.",
         "threshold": "In [0, 1]; auto: the best on validation pixels.",
         "stride": "Pixels from one tile to the next.",
         "dtype": "float32, or uint8: 0 to 254, 255 without data.",
     },
     "plan": {"lightning_yaml": "File to write: the equivalent configuration for LightningCLI."},
+    "cross-validate": {
+        "folds": "Number of folds; by default that of the configuration, or 5.",
+        "seeds": "Runs of each fold, with successive seeds; 1 by default.",
+        "jobs": "Folds to train side by side, each in a process of its own.",
+        "fold": "Train this fold alone, from 0: one task of a SLURM array.",
+    },
+    "baseline": {"folds": "Score on every fold; by default on the test areas configured."},
     "verify-resume": {"batches": "Batches in an epoch; 4 by default."},
 }
 # the commands that no snapshot gives a configuration to
-_NEED_KEYS: Final = frozenset({"fit", "plan", "verify-resume"})
+_NEED_KEYS: Final = frozenset({"fit", "plan", "verify-resume", "cross-validate", "baseline"})
 # the switches that a command has besides --json and --print_config
 OWN_SWITCHES: Final[Mapping[str, Mapping[str, str]]] = {
-    "predict": {"overwrite": "Replace a map that exists."}
+    "predict": {"overwrite": "Replace a map that exists."},
+    "cross-validate": {"collect": "Train nothing: gather what the folds have left."},
 }
 
 
@@ -109,7 +121,11 @@ def _run_configured(name: str, words: Sequence[str]) -> int:
     """Read the words, of which wrong ones need no torch to be refused, and run a command."""
     own_keys, own_switches = OWN_KEYS[name], OWN_SWITCHES.get(name, {})
     config, switches = read_arguments(
-        words, command=name, keys=[*manual.keys(), DATA, *own_keys], own_switches=own_switches
+        words,
+        command=name,
+        keys=[*manual.keys(), DATA, *own_keys],
+        own_switches=own_switches,
+        is_for_all=name == "cross-validate",
     )
     if (text := _help(name, switches)) is not None:
         sys.stdout.write(text)

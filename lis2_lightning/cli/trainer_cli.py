@@ -15,12 +15,14 @@ import yaml
 from lis2_lightning.assembly.plan import lightning_yaml
 from lis2_lightning.base.files import atomic
 from lis2_lightning.base.tables import table
+from lis2_lightning.cli import evaluation_commands
 from lis2_lightning.cli.dispatch import OWN_KEYS, OWN_SWITCHES
 from lis2_lightning.cli.tools import Answer, print_answer
 from lis2_lightning.config import Schema
 from lis2_lightning.config.arguments import HELP
 from lis2_lightning.config.names import KINDS, LIGHTNING_KINDS, class_path
 from lis2_lightning.errors import ConfigError, SnapshotError, did_you_mean
+from lis2_lightning.evaluation.ensemble import snapshots_matching
 from lis2_lightning.evaluation.verify_resume import verify_resume
 from lis2_lightning.inference import data_of_image
 from lis2_lightning.parallel import is_main
@@ -92,7 +94,13 @@ def _predict(config: dict[str, Any], options: Options) -> Answer:
         "dtype": options["dtype"] or "float32",
         "overwrite": options["overwrite"],
     }
-    trainer, snapshot = _trainer(config, options["ckpt_path"], command="predict", image=image)
+    snapshots = snapshots_matching(options["ckpt_path"])
+    if len(snapshots) > 1:
+        return evaluation_commands.segment_together(snapshots, config, options, request)
+    if options["spread"]:
+        raise ConfigError("--spread needs several snapshots: --ckpt_path 'runs/x/fold_*/best.pt'")
+    ckpt_path = str(snapshots[0]) if snapshots else options["ckpt_path"]
+    trainer, snapshot = _trainer(config, ckpt_path, command="predict", image=image)
     path = Path(output) if output else _own_map(trainer)
     maps = trainer.predict(snapshot, output=path, **request)
     shapes = [list(probs.shape) for probs in maps]
@@ -190,5 +198,7 @@ _COMMANDS: Final[Mapping[str, Callable[[dict[str, Any], Options], Answer]]] = {
     "test": partial(_measure, "test"),
     "predict": _predict,
     "plan": _plan,
+    "cross-validate": evaluation_commands.cross_validate,
+    "baseline": evaluation_commands.baseline,
     "verify-resume": _verify_resume,
 }

@@ -44,11 +44,12 @@ def read_arguments(
     keys: Sequence[str],
     own_switches: Iterable[str] = (),
     environ: Mapping[str, str] = os.environ,
+    is_for_all: bool = False,
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Read the words after a command, as a configuration and the switches that they hold.
 
     Values that are not components stay text. ``own_switches`` are those of the command, without
-    dashes.
+    dashes; ``is_for_all`` is as for :func:`load_config`.
 
     Raises:
         ConfigError: An argument is unknown or lacks its value, or a file cannot be read.
@@ -61,10 +62,10 @@ def read_arguments(
         raise ConfigError(f"{with_value[0]} takes no value: leave it out to do without it")
     if any(flag in _HELP or flag.endswith(HELP) for flag in switches):
         return {}, switches  # whatever the configuration is
-    config = from_environment(environ, keys, command=command)
+    config = from_environment(environ, keys, command=command, is_for_all=is_for_all)
     for flag, value in flags:
         if flag in _CONFIG:
-            config = merge(config, load_config(value or ""))
+            config = merge(config, load_config(value or "", is_for_all=is_for_all))
     for flag, value in flags:
         if flag not in _CONFIG and flag not in switches:
             key = flag.removeprefix("--")
@@ -140,7 +141,7 @@ def _value(key: str, text: str, source: str) -> Any:
 
 
 def from_environment(
-    environ: Mapping[str, str], keys: Sequence[str], *, command: str
+    environ: Mapping[str, str], keys: Sequence[str], *, command: str, is_for_all: bool = False
 ) -> dict[str, Any]:
     """The configuration that the environment sets; files and flags override it.
 
@@ -151,7 +152,8 @@ def from_environment(
         ConfigError: A value is not valid YAML, or the file cannot be read.
     """
     variables = _variables(environ, [*keys, *ALIASES, _FILE], command)
-    config = load_config(environ[variables.pop(_FILE)]) if _FILE in variables else {}
+    file = environ[variables.pop(_FILE)] if _FILE in variables else None
+    config = {} if file is None else load_config(file, is_for_all=is_for_all)
     # shorter keys first: a component before what lies inside it
     for key in sorted(variables, key=len):
         text = environ[variables[key]]

@@ -95,17 +95,19 @@ def _reason(error: Exception) -> str:
     return one_line(error)
 
 
-def load_config(source: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, Any]:
+def load_config(
+    source: str | os.PathLike[str] | Mapping[str, Any], *, is_for_all: bool = False
+) -> dict[str, Any]:
     """Read a configuration: a YAML or JSON file, or a mapping, of which a copy is returned.
 
     Of a folder, such as that of a run, ``config.yaml`` is read. Sections of LIS2's pipeline are put
-    into our keys.
+    into our keys; ``is_for_all`` as for :func:`from_pipeline`.
 
     Raises:
         ConfigError: The file is missing, is not UTF-8 text or YAML, or holds no mapping.
     """
     if isinstance(source, Mapping):
-        return from_pipeline(dict(source))
+        return from_pipeline(dict(source), is_for_all=is_for_all)
     path = Path(source)
     if path.is_dir():
         path /= _OF_RUN
@@ -129,7 +131,8 @@ def load_config(source: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str,
             f"{path} must hold keys and values at the top level, got {kind}: lis2 init writes a "
             "configuration to start from"
         )
-    return from_pipeline({str(key): value for key, value in loaded.items()})
+    named = {str(key): value for key, value in loaded.items()}
+    return from_pipeline(named, is_for_all=is_for_all)
 
 
 def merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,8 +20,10 @@ _ACCELERATORS: Final = {"cpu": "cpu", "cuda": "gpu", "mps": "mps"}  # torch's na
 _log = logging.getLogger("lis2_lightning")
 
 
-def from_pipeline(config: dict[str, Any]) -> dict[str, Any]:
+def from_pipeline(config: dict[str, Any], *, is_for_all: bool = False) -> dict[str, Any]:
     """A configuration of LIS2's pipeline, which has sections, in our keys; any other as it is.
+
+    Where it is for all of the runs that LIS2 makes of it, none of them needs to be chosen.
 
     Raises:
         ConfigError: It asks for several runs, or for folds that are unknown here.
@@ -41,14 +43,15 @@ def from_pipeline(config: dict[str, Any]) -> dict[str, Any]:
     if "train_output_dir" in keys:
         keys["output_dir"] = keys.pop("train_output_dir")
     if has_sets:
-        keys |= _data_sets(keys.pop("data"), str(keys.get("run_name", "run")))
+        run_name = str(keys.get("run_name", "run"))
+        keys |= _data_sets(keys.pop("data"), run_name, is_for_all=is_for_all)
     unused = [key for key in _NO_EFFECT if key in config]
     note = f"; without effect here: {', '.join(unused)}" if unused else ""
     _log.info("the configuration is one of LIS2's pipeline%s", note)
     return {**(trainer or {}), **keys}
 
 
-def _data_sets(data: Mapping[str, Any], run_name: str) -> dict[str, Any]:
+def _data_sets(data: Mapping[str, Any], run_name: str, *, is_for_all: bool) -> dict[str, Any]:
     """The data sets that LIS2 makes of its section `data`, and the run's name."""
     controller = data.get("controller")
     if not isinstance(controller, Mapping) or controller.get("type") not in _DEALING:
@@ -65,11 +68,12 @@ def _data_sets(data: Mapping[str, Any], run_name: str) -> dict[str, Any]:
             raise ConfigError(f"data.{theirs} must hold keys and values, got {data.get(theirs)!r}")
     num_folds = _first(controller, _NUM_FOLDS, default=1)
     splits = _splits(num_folds, _first(controller, _TRAIN_RATIO, default=0.8))
-    split = controller.get("split", 0 if len(splits) == 1 else None)
+    is_alone = is_for_all or len(splits) == 1
+    split = 0 if is_for_all else controller.get("split", 0 if is_alone else None)
     if split not in range(len(splits)):
         raise ConfigError(
             f"data.controller.split must be a number from 0 to {len(splits) - 1}, one for each run "
-            f"that LIS2 makes of this file, got {split!r}"
+            f"that LIS2 makes of this file, got {split!r}; lis2 cross-validate makes all of them"
         )
     folds = {
         "dealing": _DEALING[controller["type"]],
@@ -81,7 +85,7 @@ def _data_sets(data: Mapping[str, Any], run_name: str) -> dict[str, Any]:
         ours: {**data[theirs], **shared, "area_folds": folds, "fold_list": fold_list}
         for (theirs, ours), fold_list in zip(_SETS.items(), splits[split], strict=True)
     }
-    return {**sets, "run_name": f"{run_name}_fold_{split}" if len(splits) > 1 else run_name}
+    return {**sets, "run_name": run_name if is_alone else f"{run_name}_fold_{split}"}
 
 
 def _check_keys(section: Mapping[str, Any], known: set[str], path: str) -> None:

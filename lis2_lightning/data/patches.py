@@ -81,13 +81,13 @@ class PatchDataset(KeyedDataset):
         self.normalization: Normalization = normalization or "none"
         self.data_augmentations = tuple(data_augmentations or ())
         self.encoded = tuple(dict.fromkeys(toEncode or ()))
+        self.area_folds = area_folds
         self._file = PatchFile(Path(dataset_path), extra=self.encoded)
         assigned: _Folds | None = fold_assignments
         if area_folds is not None:
             if assigned is not None:
                 raise ConfigError("area_folds and fold_assignments both assign folds: omit one")
-            everything = self._file.corners(np.arange(self._file.length))
-            assigned = area_folds.deal(everything, self._file.patch_size)
+            assigned = area_folds.deal(self._all_corners, self._file.patch_size)
         folds = _choose(assigned, fold_list, self._file.length)
         if fold_list is None:
             chosen = folds[0]
@@ -131,6 +131,24 @@ class PatchDataset(KeyedDataset):
     def corners(self) -> NDArray[np.int64]:
         """First row and column of each patch in the image, px, ``(N, 2)``, from ``positions``."""
         return self._file.corners(self.numbers)
+
+    @property
+    def corners_by_fold(self) -> dict[int, NDArray[np.int64]]:
+        """The same of each fold of ``area_folds``, whether it is used or not."""
+        if self.area_folds is None:
+            return {}
+        dealt = self.area_folds.deal(self._all_corners, self._file.patch_size)
+        return {int(fold): self._file.corners(numbers) for fold, numbers in dealt.items()}
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """The last row and column + 1, px, of all patches of the file."""
+        height, width = (self._all_corners.max(axis=0) + self._file.patch_size).tolist()
+        return height, width
+
+    @property
+    def _all_corners(self) -> NDArray[np.int64]:
+        return self._file.corners(np.arange(self._file.length))
 
 
 class PatchFile(OpenedLate):

@@ -54,6 +54,7 @@ class TiledImage:
         self.areas = Areas.cut((height, width), size=None) if areas is None else areas
         self.lattice = self.areas.lattice(size, stride)
         self.used = np.ones(self.areas.shape, dtype=np.bool_)  # the areas of the chosen folds
+        self.fold_of_area = np.zeros(self.areas.shape, dtype=np.intp)
         self._index: NDArray[np.integer] | None = None
         self._positive: NDArray[np.uint8] | None = None  # a bit for each kept tile
 
@@ -129,6 +130,7 @@ class TiledImage:
             How many of each fold are kept.
         """
         self.num_without_data = census.without_data
+        self.fold_of_area = of_area
         self.used = np.isin(of_area, folds)
         sizes = np.zeros(max(folds) + 1, dtype=np.intp)
         self.has_positive = False

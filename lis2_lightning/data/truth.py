@@ -54,6 +54,11 @@ class Truth:
         """The image, the target, and the other maps."""
         return [self.image, self.target, *self._others, self.weight]
 
+    @property
+    def missing(self) -> Raster | None:
+        """The map that is 0 where data are missing."""
+        return self._others[1]
+
     def read(self, tile: Tile) -> Known:
         """The target, 0 where unknown, and whether a pixel is labelled, `(C, h, w)` each.
 
@@ -84,10 +89,9 @@ class Truth:
         self, tops: NDArray[np.int64], lefts: NDArray[np.int64], size: int
     ) -> NDArray[np.bool_] | None:
         """Where `missing` says so for all channels, `(N, 1, size, size)`; null without this map."""
-        missing = self._others[1]
-        if missing is None:
+        if self.missing is None:
             return None
-        values = missing.read_many(tops, lefts, size)
+        values = self.missing.read_many(tops, lefts, size)
         return np.logical_and.reduce(~(values > 0), axis=1, keepdims=True)
 
     def check_weights(self, tile: Tile, labelled: NDArray[np.bool_]) -> None:

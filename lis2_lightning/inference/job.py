@@ -41,7 +41,8 @@ class MapJob:
     Args:
         tiles: All tiles of the image.
         request: Where the map goes.
-        channels: Those of the map.
+        channels: Those of all maps that the network makes.
+        num_networks: How many networks it is made of, which are averaged.
         batch_size: Tiles in a batch of one process.
         blend: How overlapping tiles are averaged.
 
@@ -55,13 +56,17 @@ class MapJob:
         request: MapRequest,
         *,
         channels: int,
+        num_networks: int = 1,
         batch_size: int,
         blend: Blend = "hann",
     ) -> None:
         self.tiles = tiles
         self.request = request
         self.image = unpadded(tiles.image)
-        self.shape = (channels, *self.image.shape[1:])
+        self.num_networks = num_networks
+        num_maps = 1 if request.spread is None else 2
+        self.shape = (channels // num_networks * num_maps, *self.image.shape[1:])
+        self.channels = channels
         self.blend: Blend = blend
         lattice = Areas.cut(tiles.image_shape, size=None).lattice(tiles.size, tiles.stride)
         self.blocks = Blocks(lattice, batch_size)
@@ -92,7 +97,7 @@ class MapJob:
         self._top, self._bottom = self.rows.begin(digest, share, rank), share[1]
         batches = self.blocks.batches(self._top, self._bottom)
         first = self.blocks.top_of(batches[0]) if batches else self._bottom
-        self._stitcher = RowStitcher(width, channels=self.shape[0], blend=self.blend, top=first)
+        self._stitcher = RowStitcher(width, channels=self.channels, blend=self.blend, top=first)
         self._num_batches = len(batches)
         num_all = len(self.blocks.batches(*share))
         done = 1 - len(batches) / num_all if num_all else 1.0
@@ -142,7 +147,17 @@ class MapJob:
             first = max(self._top - top, 0)
             last = self._bottom - top
             if first < min(last, band.shape[1]):
-                self.rows.write(top + first, band[:, first:last, : self.shape[2]])
+                self.rows.write(top + first, self._joined(band[:, first:last, : self.shape[2]]))
+
+    def _joined(self, band: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The mean of the maps of all networks, and their standard deviation if it is wanted."""
+        if self.num_networks == 1:
+            return band
+        maps = band.reshape(self.num_networks, -1, *band.shape[1:])
+        parts = [maps.mean(axis=0, dtype=np.float64)]
+        if self.request.spread is not None:
+            parts.append(maps.std(axis=0, dtype=np.float64))
+        return np.concatenate(parts).astype(np.float32)
 
     def _chosen_threshold(self, module: SegmentationModule) -> float | None:
         if self.request.mask is None or self.request.threshold != "auto":

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
@@ -44,6 +44,8 @@ class MapRequest:
     """The file of the probabilities."""
     mask: Path | None = None
     """The file of the mask: 1 where the probability is at least the threshold, else 0."""
+    spread: Path | None = None
+    """The file of the standard deviation over the networks of an ensemble."""
     threshold: float | Literal["auto"] = "auto"
     """Where the mask is cut, in [0, 1]; or the best one on the run's validation pixels."""
     stride: int | None = None
@@ -68,10 +70,17 @@ class MapRequest:
                 f"dtype {self.dtype} needs a file with a place for its scale, which {self.output} "
                 "is not: choose .fits, .tif, .zarr or .h5, or dtype float32"
             )
-        if self.mask is not None and self.mask == self.output:
-            raise ConfigError(f"output and mask are both {self.mask}: name two files")
+        self._check_paths()
         if self.stride is not None and self.stride < 1:
             raise ConfigError(f"stride must be at least 1 px, not {self.stride}")
+
+    def _check_paths(self) -> None:
+        files = {"output": self.output, "mask": self.mask, "spread": self.spread}
+        for (name, path), (other, second) in combinations(files.items(), 2):
+            if path is not None and path == second:
+                raise ConfigError(f"{name} and {other} are both {path}: name two files")
+        if self.spread is not None and self.output is None:
+            raise ConfigError("spread goes with the map itself: name its file with output")
 
     @classmethod
     def of(
@@ -79,16 +88,19 @@ class MapRequest:
         *,
         output: str | os.PathLike[str] | None,
         mask: str | os.PathLike[str] | None,
+        spread: str | os.PathLike[str] | None = None,
         **others: Any,
     ) -> Self:
         """The request of a caller, whose paths may be text and begin with a tilde."""
-        first, second = (None if p is None else Path(p).expanduser() for p in (output, mask))
-        return cls(output=first, mask=second, **others)
+        paths = [
+            None if path is None else Path(path).expanduser() for path in (output, mask, spread)
+        ]
+        return cls(output=paths[0], mask=paths[1], spread=paths[2], **others)
 
     @property
     def paths(self) -> list[Path]:
         """The files that are written."""
-        return [path for path in (self.output, self.mask) if path is not None]
+        return [path for path in (self.output, self.mask, self.spread) if path is not None]
 
     def check_new(self) -> None:
         """Refuse files that exist, unless they are to be replaced.
@@ -109,7 +121,7 @@ class MapFiles:
 
     Args:
         request: Which they are.
-        shape: That of the map, ``(C, H, W)``.
+        shape: That of the rows, ``(C, H, W)``; those of a spread follow those of the map.
         like: The image, or null.
 
     Raises:
@@ -122,8 +134,9 @@ class MapFiles:
         self.shape = shape
         self.like = like
         self.rows = None if request.output is None else RowsOnDisk(request.output, shape)
+        self.num_channels = shape[0] if request.spread is None else shape[0] // 2
         for path in request.paths:
-            check_path(path, like, channels=shape[0])
+            check_path(path, like, channels=self.num_channels)
         if is_main():
             self._tidy()
         # a prediction that was stopped at its very end may have written some of its files
@@ -171,8 +184,9 @@ class MapFiles:
         self, threshold: float | None, snapshot: str | None
     ) -> Iterator[tuple[Path, NewMap, Callable[[NDArray[np.float32]], NDArray[Any]]]]:
         """Path, description and conversion of each file."""
-        output, mask = self.request.output, self.request.mask
-        shape = self.shape[1:] if self.shape[0] == 1 else self.shape
+        output, mask, spread = self.request.output, self.request.mask, self.request.spread
+        num = self.num_channels
+        shape = self.shape[1:] if num == 1 else (num, *self.shape[1:])
         # FITS and TIFF have no other letters than those of ASCII
         facts = {} if snapshot is None else {"SNAPSHOT": (ascii(snapshot)[1:-1], "weights")}
         floats = NewMap(shape, np.dtype(np.float32), self.like, facts=facts)
@@ -180,12 +194,15 @@ class MapFiles:
         if mask is not None and threshold is not None:
             cut = facts | {"THRESH": (threshold, "1 where the probability is at least")}
             packing = Packing((_NO_DATA,))
-            yield mask, NewMap(shape, byte, self.like, packing, cut), partial(as_mask, threshold)
+            new = NewMap(shape, byte, self.like, packing, cut)
+            yield mask, new, lambda band: as_mask(threshold, band[:num])
+        if spread is not None:
+            yield spread, floats, lambda band: band[num:]
         if output is not None and self.request.dtype == "uint8":
             packing = Packing((_NO_DATA,), scale=1 / _SCALE)
-            yield output, replace(floats, dtype=byte, packing=packing), as_bytes
+            yield output, replace(floats, dtype=byte, packing=packing), lambda b: as_bytes(b[:num])
         elif output is not None:
-            yield output, floats, lambda band: band
+            yield output, floats, lambda band: band[:num]
 
     def _check_space(self) -> None:
         """Refuse to begin what would not fit, as long as nothing else is written."""

@@ -55,15 +55,15 @@ def draw_curves(rows: Sequence[Mapping[str, float | None]], path: str | os.PathL
     count = len(names) + (rates is not None)
     across = 2 if count == 4 else min(count, 3)
     down = math.ceil(count / across)
-    figure = _figure(4.0 * across, 2.9 * down + 0.2)
+    figure = new_figure(4.0 * across, 2.9 * down + 0.2)
     panels = [figure.add_subplot(down, across, place + 1) for place in range(count)]
     for axes, name in zip(panels, names, strict=False):
         _draw_curve(axes, name, epochs, columns)
     if rates is not None:
         _draw_rates(panels[-1], epochs, rates)
     lines = {line.get_label(): line for axes in panels[: len(names)] for line in axes.lines}
-    _add_legend(figure, list(lines.values()))
-    return _save(figure, path)
+    add_legend(figure, list(lines.values()))
+    return save(figure, path)
 
 
 def draw_prediction(
@@ -98,15 +98,15 @@ def draw_prediction(
     step = math.ceil(max(shape) / _MAX_SIDE)
     drawn = (slice(None, None, step), slice(None, None, step))
     grid, size = _layout(shape[0], shape[1])
-    figure = _figure(*size)
+    figure = new_figure(*size)
     panels = [figure.add_subplot(*grid, place) for place in (1, 2, 3)]
-    _show(panels[0], "image (asinh stretch)", _stretched(image[drawn]), shape, cmap="gray")
+    _show(panels[0], "image (asinh stretch)", stretched(image[drawn]), shape, cmap="gray")
     _show(panels[1], "truth", _truth(target[drawn], labelled[drawn]), shape)
     probabilities = probability[drawn].astype(np.float32)
     shown = _show(panels[2], "probability", probabilities, shape, cmap="cividis")
     _add_colour_bar(figure, panels[2], shown)
     _add_colour_legend(figure)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _show(
@@ -180,7 +180,7 @@ def _layout(height: int, width: int) -> tuple[tuple[int, int], tuple[float, floa
     return (3, 1), (12.0, round(3 * max(10.5 * height / width, 0.9) + 1.7, 2))
 
 
-def _stretched(image: NDArray[Any]) -> NDArray[np.float32]:
+def stretched(image: NDArray[Any]) -> NDArray[np.float32]:
     """The image in [0, 1], with an asinh stretch that keeps faint structures visible."""
     values = np.array(image, dtype=np.float64)
     finite = np.isfinite(values)
@@ -218,22 +218,25 @@ def _add_colour_legend(figure: Figure) -> None:
         "no data": _NO_DATA,
     }
     handles = [Patch(facecolor=colour, label=name) for name, colour in meanings.items()]
-    _add_legend(figure, handles)
+    add_legend(figure, handles)
 
 
-def _add_legend(figure: Figure, handles: Sequence[Artist]) -> None:
+def add_legend(figure: Figure, handles: Sequence[Artist]) -> None:
+    """Add a legend below all panels."""
     figure.legend(
         handles=handles, loc="outside lower center", ncols=max(len(handles), 1), frameon=False
     )
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """A figure of so many inches, which belongs to no window."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=120, layout="constrained")
 
 
-def _save(figure: Figure, path: str | os.PathLike[str]) -> Path:
+def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
+    """Write a figure in the format of its name."""
     target = Path(path)
     with atomic(target) as file:
         figure.savefig(file, format=target.suffix.lstrip(".").lower() or "png")

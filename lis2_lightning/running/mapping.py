@@ -34,6 +34,12 @@ def predict(
     ``folder`` is that of the run, and ``run`` runs the loop.
     """
     configured = built.data.predict
+    num_networks = getattr(built.module.model, "num_members", 1)
+    if request.spread is not None and num_networks == 1:
+        raise ConfigError(
+            "spread is how far several networks differ: name their snapshots by a pattern, such as "
+            "--ckpt_path 'runs/x/fold_*/best.pt'"
+        )
     datasets = _datasets(built, request)
     channels = [_check_network(built.module, dataset) for dataset in datasets]
     requests = [
@@ -44,7 +50,13 @@ def predict(
         if not isinstance(datasets[0], TileDataset):
             return _map_samples(built, datasets[0], run, requests[0])
         jobs = [
-            MapJob(cast("TileDataset", tiles), own, channels=num, batch_size=built.data.batch_size)
+            MapJob(
+                cast("TileDataset", tiles),
+                own,
+                channels=num,
+                num_networks=num_networks,
+                batch_size=built.data.batch_size,
+            )
             for tiles, own, num in zip(datasets, requests, channels, strict=True)
         ]
         return [_map_image(built, job, run) for job in jobs]
@@ -127,8 +139,8 @@ def _with_own_output(
 
     The files of one of several images have its ``number`` in their names.
     """
-    output, mask = (_numbered(path, number) for path in (request.output, request.mask))
-    request = replace(request, output=output, mask=mask)
+    names = ("output", "mask", "spread")
+    request = replace(request, **{n: _numbered(getattr(request, n), number) for n in names})
     if request.output is None and request.image is None:
         path = _numbered(default_map_path(dataset, folder), number)
         if not path.exists() or request.overwrite:

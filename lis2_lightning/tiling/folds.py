@@ -7,7 +7,7 @@ tiles of two folds never share a pixel, however much tiles of one fold overlap.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,10 +73,10 @@ class Areas:
 
     def spread(
         self,
-        values: NDArray[np.bool_],
+        values: NDArray[Any],
         rows: NDArray[np.int64],
         columns: NDArray[np.int64],
-    ) -> NDArray[np.bool_]:
+    ) -> NDArray[Any]:
         """The value of the area, of `(R, K)` values, that each pixel of a grid lies in."""
         row = np.searchsorted(self.row_edges, rows, side="right") - 1
         column = np.searchsorted(self.column_edges, columns, side="right") - 1

@@ -1,0 +1,77 @@
+"""The map that each run of a cross-validation leaves in its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from lis2_lightning.base.files import atomic
+from lis2_lightning.data import PatchDataset, Raster
+from lis2_lightning.evaluation.fields import fields_of, mosaic
+from lis2_lightning.parallel import is_main
+from lis2_lightning.snapshots.describe import summary
+from lis2_lightning.trainer import Trainer
+
+BEST: Final = "best.pt"
+
+
+@dataclass(frozen=True, slots=True)
+class RunMaps:
+    """What a run of a fold has made of the images."""
+
+    fold: int
+    seed: int
+    threshold: float
+    """The best one on its validation pixels."""
+    paths: Sequence[Path]
+    """The map of each image."""
+
+
+def map_paths(folder: Path, name: str, images: Sequence[Raster | None]) -> list[Path]:
+    """The file of the map of each image: FITS where the first image is FITS, else ``.npy``.
+
+    >>> [path.name for path in map_paths(Path("runs"), "prediction", [None, None])]
+    ['prediction_0.npy', 'prediction_1.npy']
+    """
+    suffix = ".npy" if getattr(images[0], "cards", None) is None else ".fits"
+    if len(images) == 1:
+        return [folder / f"{name}{suffix}"]
+    return [folder / f"{name}_{number}{suffix}" for number in range(len(images))]
+
+
+def make_maps(trainer: Trainer, folder: Path) -> None:
+    """Map every image with the best snapshot of a finished run, unless its maps are there.
+
+    Raises:
+        ConfigError: A file cannot be written.
+        DataError: An image cannot be read.
+    """
+    if not (folder / BEST).is_file():
+        return  # a trial of the loops keeps nothing
+    dataset = trainer.data.test
+    is_stored = isinstance(dataset, PatchDataset)
+    images = [None] if is_stored else [field.image for field in fields_of(dataset)]
+    paths = map_paths(folder, "prediction", images)
+    trained = (folder / BEST).stat().st_mtime_ns
+    if all(path.exists() and path.stat().st_mtime_ns >= trained for path in paths):
+        return
+    if not isinstance(dataset, PatchDataset):
+        trainer.predict(
+            "best", output=map_paths(folder, "prediction", images[:1])[0], overwrite=True
+        )
+        return
+    maps = trainer.predict("best", output=folder / "patches.npy", overwrite=True)
+    if is_main():
+        with atomic(paths[0]) as file:
+            np.save(file, mosaic(dataset, (np.asarray(map_) for map_ in maps)))
+        (folder / "patches.npy").unlink()
+
+
+def threshold_of(snapshot: Path) -> float:
+    """Where the maps of a snapshot are cut: best on validation pixels, or one half."""
+    threshold = summary(snapshot)["threshold"]
+    return 0.5 if threshold is None else float(threshold)
