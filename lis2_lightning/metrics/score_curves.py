@@ -41,10 +41,10 @@ def score_curves(histogram: Histogram) -> ScoreCurves:
     >>> from lis2_lightning.metrics import RocAuc
     >>> import torch
     >>> metric = RocAuc()
-    >>> metric.update(torch.tensor([0.125, 0.25, 0.75]), torch.tensor([0.0, 1.0, 1.0]))
+    >>> metric.update(torch.tensor([0.125, 0.25, 0.375]), torch.tensor([0.0, 1.0, 1.0]))
     >>> curves = score_curves(metric.sums.numpy())
     >>> curves.threshold.tolist(), curves.recall.tolist()
-    ([0.75, 0.25, 0.125], [0.5, 1.0, 1.0])
+    ([0.375, 0.25, 0.125], [0.5, 1.0, 1.0])
     """
     chosen = np.flatnonzero(histogram.any(axis=0))[::-1]
     negatives, positives = histogram[:, chosen].cumsum(axis=1, dtype=np.float64)

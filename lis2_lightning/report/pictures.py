@@ -100,7 +100,7 @@ def draw_prediction(
     grid, size = _layout(shape[0], shape[1])
     figure = _figure(*size)
     panels = [figure.add_subplot(*grid, place) for place in (1, 2, 3)]
-    _show(panels[0], "image (asinh stretch)", _stretched(image[drawn]), shape, cmap="gray")
+    _show(panels[0], "image (asinh stretch)", stretched(image[drawn]), shape, cmap="gray")
     _show(panels[1], "truth", _truth(target[drawn], labelled[drawn]), shape)
     probabilities = probability[drawn].astype(np.float32)
     shown = _show(panels[2], "probability", probabilities, shape, cmap="cividis")
@@ -180,7 +180,7 @@ def _layout(height: int, width: int) -> tuple[tuple[int, int], tuple[float, floa
     return (3, 1), (12.0, round(3 * max(10.5 * height / width, 0.9) + 1.7, 2))
 
 
-def _stretched(image: NDArray[Any]) -> NDArray[np.float32]:
+def stretched(image: NDArray[Any]) -> NDArray[np.float32]:
     """The image in [0, 1], with an asinh stretch that keeps faint structures visible."""
     values = np.array(image, dtype=np.float64)
     finite = np.isfinite(values)

@@ -125,7 +125,7 @@ def test_an_unlabelled_positive_pixel_is_grey():
 def test_the_stretch_shows_faint_pixels_whatever_outliers_and_gaps_there_are():
     values = np.linspace(1e21, 2e21, 10_000)
     values[:3] = [np.nan, np.inf, 1e30]
-    stretched = figures._stretched(values.reshape(100, 100)).ravel()
+    stretched = figures.stretched(values.reshape(100, 100)).ravel()
     assert np.isnan(stretched[:2]).all()
     assert stretched[2] == 1
     assert 0.6 < stretched[5_000] < 0.9  # linear would be about 0.5, the outlier's scale 0
