@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -124,6 +125,7 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw nothing: pictures take most of a tiny run's time, and have tests of their own."""
     monkeypatch.setattr("lis2_lightning.report.run_pictures.draw_curves", lambda *_: None)
     monkeypatch.setattr("lis2_lightning.report.run_pictures.is_drawn", lambda _: False)
+    monkeypatch.setattr("lis2_lightning.report.run_pictures.write_page", lambda _: None)
 
 
 @pytest.fixture(scope="session")
@@ -139,6 +141,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, d
     before = bytes_of(folder)
     yield folder / "tiny", info
     assert bytes_of(folder) == before, "a test wrote to the shared run"
+
+
+@pytest.fixture
+def copied(finished: tuple[Path, dict[str, Any]], tmp_path: Path) -> Path:
+    """A run that may be changed."""
+    return Path(shutil.copytree(finished[0], tmp_path / "runs" / "copied"))
 
 
 @pytest.fixture(scope="session")

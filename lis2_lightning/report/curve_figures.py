@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 from lis2_lightning.metrics import calibration_curve
 from lis2_lightning.metrics.score_curves import score_curves
 from lis2_lightning.report.run_record import RunRecord
-from lis2_lightning.report.vector import DASHES, FAINT, INK, SERIES, dress, inline, new_figure
+from lis2_lightning.report.vector import (
+    DASHES,
+    FAINT,
+    INK,
+    SERIES,
+    dress,
+    inline,
+    new_figure,
+    spoken,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,7 +65,7 @@ def learning_drawings(records: Sequence[RunRecord]) -> Iterator[Drawing]:
             for line in _of_metric(record, name, number if len(records) > 1 else None)
         ]
         if lines:
-            yield _over_epochs(name.replace("_", " "), lines)
+            yield _over_epochs(spoken(name), lines)
     rates = [
         line for n, record in enumerate(records) if (line := _line(record, "lr", n, record.name))
     ]
@@ -99,7 +108,8 @@ def _over_epochs(title: str, lines: Sequence[Line]) -> Drawing:
     if title == "learning rate" and _spans_decades(lines):
         axes.set_yscale("log")
     _legend(axes, lines)
-    return Drawing(title, inline(figure, f"epochs {title}", _told(title, lines)))
+    heading = f"{title[0].upper()}{title[1:]}"
+    return Drawing(heading, inline(figure, f"epochs {title}", _in_words(title, lines)))
 
 
 def _spans_decades(lines: Sequence[Line]) -> bool:
@@ -108,7 +118,7 @@ def _spans_decades(lines: Sequence[Line]) -> bool:
     return bool(len(positive) and positive.max() > 10 * positive.min())
 
 
-def _told(title: str, lines: Sequence[Line]) -> str:
+def _in_words(title: str, lines: Sequence[Line]) -> str:
     """What a curve shows, in words."""
     ends = [
         f"{line.label} from {line.y[known][0]:.4g} to {line.y[known][-1]:.4g}"
@@ -141,13 +151,12 @@ def _precision_recall(scored: Sequence[tuple[int, RunRecord]]) -> Drawing:
         tp, fp, fn, _ = record.confusion or (0, 0, 0, 0)
         recall, precision = tp / max(tp + fn, 1), tp / max(tp + fp, 1)
         _mark(axes, recall, precision, number)
-        marks.append(
-            f"{record.name} at {record.cut:.3f}: precision {precision:.3f}, recall {recall:.3f}"
-        )
+        place = f"{_before(record, scored)}at {record.cut:.3f}"
+        marks.append(f"{place}: precision {precision:.3f}, recall {recall:.3f}")
     _legend(axes, lines)
     text = "; ".join(marks)
     alt = f"Precision over recall of the test pixels, one point for each threshold; {text}"
-    return Drawing("precision and recall", inline(figure, "pr", alt), f"The dot is {text}.")
+    return Drawing("Precision and recall", inline(figure, "pr", alt), f"The dot is {text}.")
 
 
 def _roc(scored: Sequence[tuple[int, RunRecord]]) -> Drawing:
@@ -163,7 +172,9 @@ def _roc(scored: Sequence[tuple[int, RunRecord]]) -> Drawing:
         tp, fp, fn, tn = record.confusion or (0, 0, 0, 0)
         false_rate, recall = fp / max(fp + tn, 1), tp / max(tp + fn, 1)
         _mark(axes, false_rate, recall, number)
-        marks.append(f"{record.name} at {record.cut:.3f}: {recall:.3f} against {false_rate:.3f}")
+        marks.append(
+            f"{_before(record, scored)}at {record.cut:.3f}: {recall:.3f} against {false_rate:.3f}"
+        )
     _legend(axes, lines)
     text = "; ".join(marks)
     alt = f"ROC curve of the test pixels: positives selected over negatives selected; {text}"
@@ -181,14 +192,14 @@ def _calibration(scored: Sequence[tuple[int, RunRecord]]) -> Drawing:
         lines.append(Line(mean[known], share[known], number, record.name))
         _plot(axes, lines[-1], marker="o")
         error = float(np.nansum(np.abs(mean - share) * num) / max(num.sum(), 1))
-        texts.append(f"{record.name}: mean distance {error:.3f}")
+        texts.append(f"{_before(record, scored)}mean distance {error:.3f}")
     _legend(axes, lines)
     text = "; ".join(texts)
     alt = f"Share of positive test pixels over the probability, in ten bins; {text}"
     caption = (
         f"On the thin line, a probability is how often it is right. {text[0].upper()}{text[1:]}."
     )
-    return Drawing("calibration", inline(figure, "calibration", alt), caption)
+    return Drawing("Calibration", inline(figure, "calibration", alt), caption)
 
 
 def time_drawing(record: RunRecord) -> Drawing | None:
@@ -224,6 +235,11 @@ def thinned(x: Floats, y: Floats) -> NDArray[np.intp]:
     is_new = np.any([np.diff(axis, prepend=-1) != 0 for axis in cells], axis=0)
     is_new[-1:] = True
     return np.flatnonzero(is_new)
+
+
+def _before(record: RunRecord, scored: Sequence[object]) -> str:
+    """The name of a run among several, to stand before what is said of it."""
+    return f"{record.name} " if len(scored) > 1 else ""
 
 
 def _histogram(record: RunRecord) -> NDArray[np.int64]:

@@ -90,7 +90,8 @@ class MapPanel:
             self.axes = self._figure.add_subplot()
             extent = (-0.5, width - 0.5, height - 0.5, -0.5)
             self._place = {"origin": "upper", "extent": extent}
-        self.axes.set_rasterization_zorder(2.5)  # one image layer, which lines would make heavy
+        self.axes.set_axisbelow(False)  # above what becomes one image layer: axes stay sharp
+        self.axes.set_rasterization_zorder(2.2)
 
     def show(self, values: NDArray[Any], **style: Any) -> Any:
         """Draw values or colours, ``(h, w)`` or ``(h, w, 4)``."""
@@ -100,7 +101,7 @@ class MapPanel:
         """Draw the contour of a level, where it has one."""
         if (values >= level).any() and (values < level).any():
             self.axes.contour(
-                values, levels=[level], colors=[colour], linewidths=1.1, zorder=2, **self._place
+                values, levels=[level], colors=[colour], linewidths=0.8, zorder=2, **self._place
             )
 
     def drawing(self, title: str, alt: str, caption: str = "") -> Drawing:
@@ -139,36 +140,36 @@ def map_drawings(view: MapView, name: str) -> Iterator[Drawing]:
     image_name = view.source
     panel = MapPanel(view, name)
     panel.show(_coloured(view.truth, TRUTH.values()), interpolation="nearest")
-    yield panel.drawing("truth", f"The truth of {image_name}: {_shares(view.truth, TRUTH)}")
+    yield panel.drawing("Truth", f"The truth of {image_name}: {_shares(view.truth, TRUTH)}")
     if view.has_map:
         probability = _floats(view.probability)
         panel = MapPanel(view, name)
         panel.colour_bar(panel.show(probability, cmap="cividis", vmin=0, vmax=1))
         share = float(np.nanmean(probability >= view.threshold))
         alt = f"The probability of {image_name}; {share:.1%} of it is at least {view.threshold:.3f}"
-        yield panel.drawing("probability", alt)
+        yield panel.drawing("Probability", alt)
     panel = MapPanel(view, name)
     panel.show(grey(view.image), interpolation="nearest")
     _contours(panel, view.truth, view.probability, view.threshold)
     what = "truth and prediction" if view.has_map else "the truth"
-    yield panel.drawing("contours on the image", f"Contours of {what} on {image_name}")
+    yield panel.drawing("Contours on the image", f"Contours of {what} on {image_name}")
     if view.has_map:
         verdict = verdicts(view.truth, view.probability, view.threshold)
         panel = MapPanel(view, name)
         panel.show(_coloured(verdict, RIGHT_AND_WRONG.values()), interpolation="nearest")
         alt = f"Right and wrong pixels of {image_name}: {_shares(verdict, RIGHT_AND_WRONG)}"
-        yield panel.drawing("right and wrong pixels", alt)
+        yield panel.drawing("Right and wrong pixels", alt)
 
 
 def fold_drawing(view: MapView, name: str) -> Drawing:
     """The areas of each split, on the image."""
     panel = MapPanel(view, name)
     colours = _coloured(view.splits, FOLDS.values())
-    shade = grey(view.image)[..., :3]
-    colours[..., :3] = 0.45 * colours[..., :3] + 0.55 * shade
+    shade = np.where(view.image == NO_DATA, 0.5, view.image / (NO_DATA - 1))
+    colours[..., :3] = 0.45 * colours[..., :3] + 0.55 * shade[..., None]
     panel.show(colours, interpolation="nearest")
     shares = _shares(view.splits, dict.fromkeys(SPLITS))
-    return panel.drawing("areas of the splits", f"Where each split lies: {shares}")
+    return panel.drawing("Areas of the splits", f"Where each split lies: {shares}")
 
 
 def tile_drawing(crop: Crop, view: MapView) -> Drawing:
@@ -186,7 +187,7 @@ def tile_drawing(crop: Crop, view: MapView) -> Drawing:
     strip = np.concatenate([part for panel in panels for part in (panel, gap)][:-1], axis=1)
     tp, fp, fn, _ = crop.counts
     bottom, right = crop.top + size - 1, crop.left + size - 1
-    place = f"rows {crop.top} to {bottom}, columns {crop.left} to {right}"
+    place = f"Rows {crop.top} to {bottom}, columns {crop.left} to {right}"
     middle = (size - 1) / 2
     sky = SkyPlace(view.header).text(crop.top + middle, crop.left + middle)
     numbers = (
@@ -194,7 +195,7 @@ def tile_drawing(crop: Crop, view: MapView) -> Drawing:
         f"{tp} positive are right."
     )
     caption = f"Centre {sky}. {numbers}" if sky else numbers
-    alt = f"Image, truth, probability and right and wrong pixels of the tile of {place}"
+    alt = f"Image, truth, probability and right and wrong pixels of a tile: {place}"
     return Drawing(place, pixels(strip[::-1] if up else strip, alt), caption)
 
 

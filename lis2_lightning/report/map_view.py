@@ -7,10 +7,12 @@ neither the network nor the images. Images are read in bands, never whole.
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Self, cast
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +39,7 @@ VIEW: Final = "report_map.npz"
 MAX_SIDE: Final = 800  # px kept along the longer side
 SPLITS: Final = ("none", "train", "val", "test")
 _BAND: Final = 4_000_000  # px read at once
+_BAD_ZIP: Final = (BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,15 +98,27 @@ class MapView:
         path = folder / VIEW
         if not path.is_file():
             return None
+        arrays = read_arrays(path)
         try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
             crops: Any = {kind: _crops(kind, arrays) for kind in ("worst", "best")}
             names = cls.__dataclass_fields__.keys() - crops.keys()
             plain: Any = {name: _plain(arrays[name]) for name in names}
             return cls(**{**plain, "shape": tuple(plain["shape"].tolist())}, **crops)
-        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise damaged(path, error) from error
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """All arrays of an ``.npz`` file.
+
+    Raises:
+        DataError: The file is damaged.
+    """
+    try:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, TypeError, AttributeError, EOFError, *_BAD_ZIP) as error:
+        raise damaged(path, error) from error
 
 
 def damaged(path: Path, error: Exception) -> DataError:

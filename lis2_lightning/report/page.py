@@ -26,6 +26,7 @@ from lis2_lightning.report.map_figures import (
     tile_drawing,
 )
 from lis2_lightning.report.run_record import RunRecord, flat
+from lis2_lightning.report.vector import spoken
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -34,6 +35,10 @@ PAGE: Final = "report.html"
 _MARK: Final = '<meta name="generator" content="lis2_lightning'  # of pages that may be replaced
 _HEAD_BYTES: Final = 4096
 _SPLIT_NAMES: Final = {"train": "training", "val": "validation", "test": "test"}
+_SCORE_NAMES: Final = {
+    "val_threshold": "threshold, best on validation",
+    "dice_at_val_threshold": "test dice at the threshold",
+}
 Rows = dict[str, str]
 
 
@@ -105,7 +110,7 @@ def _common() -> dict[str, Any]:
         "keys": {
             "truth": TRUTH,
             "verdicts": RIGHT_AND_WRONG,
-            "folds": FOLDS,
+            "folds": {_SPLIT_NAMES.get(name, name): colour for name, colour in FOLDS.items()},
             "contours": CONTOURS,
         },
     }
@@ -192,11 +197,12 @@ def _table(columns: Sequence[Mapping[str, str]]) -> list[tuple[str, list[str]]]:
 def _results(record: RunRecord) -> Rows:
     info = _dict(record.result, "info")
     rows = {f"best {record.monitor}": _number(info.get("best_loss"))}
-    rows["epochs"] = str(info.get("epochs_run", len(record.rows)))
+    done, planned = info.get("epochs_run", len(record.rows)), record.config.get("epochs")
+    rows["epochs"] = str(done) if planned is None else f"{done} of {planned}"
     rows["ended"] = _status(record)
-    return rows | {
-        f"test {name}".replace("_", " "): _number(v) for name, v in record.scores.items()
-    }
+    scores = {_SCORE_NAMES.get(k, f"test {spoken(k)}"): v for k, v in record.scores.items()}
+    scores = {_SCORE_NAMES.get(k, f"test {spoken(k)}"): v for k, v in record.scores.items()}
+    return rows | {name: _number(value) for name, value in scores.items()}
 
 
 def _cards(record: RunRecord) -> Rows:

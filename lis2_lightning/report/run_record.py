@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from zipfile import BadZipFile
 
 import numpy as np
 import yaml
@@ -18,7 +17,7 @@ from lis2_lightning.base.records import Record, read_records
 from lis2_lightning.callbacks.run_events import EVENTS
 from lis2_lightning.errors import ConfigError, DataError
 from lis2_lightning.metrics.score_curves import Confusion, confusion
-from lis2_lightning.report.map_view import MapView, damaged
+from lis2_lightning.report.map_view import MapView, damaged, read_arrays
 from lis2_lightning.trackers.csv_rows import read_rows
 from lis2_lightning.trackers.journal import Journal
 
@@ -165,11 +164,11 @@ def _mapping(path: Path) -> dict[str, Any]:
 def _scores(path: Path) -> tuple[NDArray[np.int64] | None, float | None]:
     if not path.is_file():
         return None, None
+    arrays = read_arrays(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            histogram, threshold = file["histogram"], float(file["threshold"])
-            _ = confusion(histogram, 0.5)  # of the right shape
-    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
+        histogram, threshold = arrays["histogram"], float(arrays["threshold"])
+        _ = confusion(histogram, 0.5)  # of the right shape
+    except (ValueError, KeyError, TypeError, IndexError) as error:
         raise damaged(path, error) from error
     return histogram, None if np.isnan(threshold) else threshold
 

@@ -25,7 +25,7 @@ _VARIABLES: Final = {
     **{colour: f"var(--series-{number})" for number, colour in enumerate(SERIES, start=1)},
 }
 DASHES: Final = ("-", "--", "-.", ":")
-DPI: Final = 130  # of image layers
+DPI: Final = 150  # of image layers
 _METADATA: Final = re.compile(r"<metadata>.*?</metadata>\s*", re.DOTALL)
 _GROUP_ID: Final = re.compile(r'<g id="[^"]*"')
 _HEAD: Final = re.compile(r"<svg[^>]*>")
@@ -77,3 +77,12 @@ def inline(figure: Figure, name: str, alt: str) -> str:
     size = re.search(r'viewBox="([^"]*)"', svg)
     head = f'<svg viewBox="{size[1] if size else ""}" role="img" aria-label="{escape(alt)}">'
     return _HEAD.sub(lambda _: head, svg, count=1)
+
+
+def spoken(name: str) -> str:
+    """The name of a value as words.
+
+    >>> spoken("roc_auc"), spoken("average_precision")
+    ('ROC AUC', 'average precision')
+    """
+    return name.replace("_", " ").replace("roc auc", "ROC AUC")
