@@ -107,6 +107,7 @@ def _over_epochs(title: str, lines: Sequence[Line]) -> Drawing:
     axes.set_xlabel("epoch")
     if title == "learning rate" and _spans_decades(lines):
         axes.set_yscale("log")
+        axes.minorticks_off()  # which take longer to draw than all else
     _legend(axes, lines)
     heading = f"{title[0].upper()}{title[1:]}"
     return Drawing(heading, inline(figure, f"epochs {title}", _in_words(title, lines)))
@@ -172,9 +173,8 @@ def _roc(scored: Sequence[tuple[int, RunRecord]]) -> Drawing:
         tp, fp, fn, tn = record.confusion or (0, 0, 0, 0)
         false_rate, recall = fp / max(fp + tn, 1), tp / max(tp + fn, 1)
         _mark(axes, false_rate, recall, number)
-        marks.append(
-            f"{_before(record, scored)}at {record.cut:.3f}: {recall:.3f} against {false_rate:.3f}"
-        )
+        place = f"{_before(record, scored)}at {record.cut:.3f}"
+        marks.append(f"{place}: {recall:.3f} of the positives, {false_rate:.3f} of the negatives")
     _legend(axes, lines)
     text = "; ".join(marks)
     alt = f"ROC curve of the test pixels: positives selected over negatives selected; {text}"
@@ -196,9 +196,7 @@ def _calibration(scored: Sequence[tuple[int, RunRecord]]) -> Drawing:
     _legend(axes, lines)
     text = "; ".join(texts)
     alt = f"Share of positive test pixels over the probability, in ten bins; {text}"
-    caption = (
-        f"On the thin line, a probability is how often it is right. {text[0].upper()}{text[1:]}."
-    )
+    caption = f"On the thin line, a probability is how often it is right; {text}."
     return Drawing("Calibration", inline(figure, "calibration", alt), caption)
 
 
@@ -220,7 +218,7 @@ def time_drawing(record: RunRecord) -> Drawing | None:
     text = f"median {median:.3g} s, longest {longest:.3g} s, all {whole:.4g} s"
     alt = f"Seconds of training and validation in each epoch: {text}"
     return Drawing(
-        "seconds per epoch", inline(figure, "time", alt), f"{text[0].upper()}{text[1:]}."
+        "Seconds per epoch", inline(figure, "time", alt), f"{text[0].upper()}{text[1:]}."
     )
 
 
