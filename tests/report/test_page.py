@@ -290,3 +290,19 @@ def test_a_record_knows_how_long_epochs_took(finished: Finished) -> None:
     record = RunRecord.read(finished[0])
     assert sorted(record.seconds) == [0, 1, 2, 3, 4]
     assert all(seconds > 0 for seconds in record.seconds.values())
+
+
+def test_a_large_image_is_shown_with_its_map_once_it_was_mapped(
+    tiny: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lis2_lightning.report.run_pictures.DRAWN_PIXELS", 1)
+    Trainer.from_config(tiny(epochs=1)).train()
+    folder = Path(tiny()["output_dir"]) / "tiny"
+    assert "no prediction yet" in Page(folder / "report.html").text
+    trainer = Trainer.from_snapshot(folder / "best.pt")
+    trainer.predict(output=folder.parent / "elsewhere.npy")  # is not the run's own
+    assert "no prediction yet" in Page(trainer.report()).text
+    trainer.predict()
+    page = Page(trainer.report())
+    assert "no prediction yet" not in page.text
+    assert "Right and wrong pixels" in page.text
