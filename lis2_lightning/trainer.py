@@ -69,7 +69,7 @@ class Trainer(TrainerView):
         save_every_minutes: Write last.pt inside an epoch every so many minutes.
         monitor: The logged value that best.pt follows.
         mode: Whether the best value is the smallest or the largest; by default the metric says.
-        validate_on: With map, the stitched map is scored too.
+        validate_on: map scores the stitched map too.
         resume: False starts a new run and refuses a folder that holds one; auto resumes from the
             newest whole snapshot of this run, or starts a new one where there is none; or a path.
         weights: A file whose weights a new run starts from: a snapshot, a state dict or one of
@@ -77,7 +77,7 @@ class Trainer(TrainerView):
         compile: Run the model through torch.compile.
         trackers: Where numbers go besides logs_train.csv.
         metrics: What is measured; average precision, Dice and ROC AUC where it is null.
-        report: Write report.html, a page about the run, at the end of training.
+        report: Write report.html when training ends.
         seed: Seeds order, augmentation, dropout and first weights; null for another one each run.
         lightning: Any argument of the Lightning Trainer: accelerator, devices, precision,
             accumulate_grad_batches, gradient_clip_val, callbacks and so on.
@@ -331,8 +331,7 @@ class Trainer(TrainerView):
             ConfigError: The folder holds no run, or ``output`` cannot be written.
             DataError: A file of the run is damaged.
         """
-        path = None if output is None else Path(output).expanduser()
-        return write_page([self._settings.run_dir], path)
+        return write_page([self._settings.run_dir], output)
 
     def run_final_evaluation(self, csv_path: str = results.TEST) -> dict[str, float]:
         """Score the best snapshot as :meth:`test` does, or return nothing without a test set.

@@ -38,15 +38,21 @@ def test_a_damaged_file_is_named_in_a_sentence(
 def test_what_is_no_run_is_refused(tmp_path: Path, copied: Path, typed: Typed) -> None:
     (tmp_path / "mine.html").write_text("<p>mine</p>", encoding="utf-8")
     for words, reason in (
-        (("report", tmp_path / "none"), "is no folder"),
+        (("report", tmp_path / "none"), "is no folder:"),
+        (
+            ("report", tmp_path / "none", "--output", tmp_path / "new" / "page.html"),
+            "is no folder:",
+        ),
         (("report", tmp_path), "is no folder of a run"),
         (("report", copied, "--output", tmp_path / "mine.html"), "is no report"),
         (("report", copied, "--output", tmp_path), "is a folder"),
+        (("report", copied, "--output", tmp_path / "mine.html" / "page.html"), "cannot be written"),
         (("report",), "required"),
     ):
         code, output, error = typed(*words)
         assert (code, output, error.count("\n")) == (2, "", 1)
         assert reason in error
+    assert {path.name for path in tmp_path.iterdir()} == {"mine.html", "runs"}
     assert (tmp_path / "mine.html").read_text(encoding="utf-8") == "<p>mine</p>"
 
 
