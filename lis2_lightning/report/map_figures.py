@@ -33,7 +33,9 @@ FOLDS: Final = {"none": "#808080", "train": "#0072b2", "val": "#e69f00", "test":
 _TRUE_CONTOUR: Final = "#fab519"
 _CONTOUR: Final = "#56b4e9"
 CONTOURS: Final = {"truth": _TRUE_CONTOUR, "prediction": _CONTOUR}
-_GREYS: Final = 48  # shades of an image: finer ones are noise, which does not compress
+# shades of an image, and of what lies below colours: finer ones are noise, which compresses badly
+_SHADES: Final = 48
+_FEW_SHADES: Final = 12
 
 
 class SkyPlace:
@@ -125,7 +127,7 @@ class MapPanel:
         names = _axis_names(self.axes.wcs)
         for coordinate, name in zip(self.axes.coords, names, strict=True):
             coordinate.set_ticks(color=INK, number=4)
-            coordinate.set_ticklabel(color=INK, size=8, exclude_overlapping=True)
+            coordinate.set_ticklabel(color=INK, size=8, exclude_overlapping=True, simplify=False)
             coordinate.set_axislabel(name, color=INK)
         self.axes.coords.frame.set_color(INK)
 
@@ -144,7 +146,9 @@ def map_drawings(view: MapView, name: str) -> Iterator[Drawing]:
     if view.has_map:
         probability = _floats(view.probability)
         panel = MapPanel(view, name)
-        panel.colour_bar(panel.show(probability, cmap="cividis", vmin=0, vmax=1))
+        shades = _rounded(probability, _SHADES)
+        style = {"cmap": "cividis", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
+        panel.colour_bar(panel.show(shades, **style))
         share = float(np.nanmean(probability >= view.threshold))
         alt = f"The probability of {image_name}; {share:.1%} of it is at least {view.threshold:.3f}"
         yield panel.drawing("Probability", alt)
@@ -166,7 +170,7 @@ def fold_drawing(view: MapView, name: str) -> Drawing:
     panel = MapPanel(view, name)
     colours = _coloured(view.splits, FOLDS.values())
     shade = np.where(view.image == NO_DATA, 0.5, view.image / (NO_DATA - 1))
-    colours[..., :3] = 0.45 * colours[..., :3] + 0.55 * shade[..., None]
+    colours[..., :3] = 0.45 * colours[..., :3] + 0.55 * _rounded(shade, _FEW_SHADES)[..., None]
     panel.show(colours, interpolation="nearest")
     shares = _shares(view.splits, dict.fromkeys(SPLITS))
     return panel.drawing("Areas of the splits", f"Where each split lies: {shares}")
@@ -245,9 +249,14 @@ def _floats(values: Bytes) -> NDArray[np.float32]:
 
 def grey(image: Bytes) -> NDArray[np.float64]:
     """An image in few shades of grey, ``(h, w, 4)``; transparent without data."""
-    shades = np.rint(image / (NO_DATA - 1) * _GREYS) / _GREYS
+    shades = _rounded(image / (NO_DATA - 1), _SHADES)
     alpha = (image != NO_DATA).astype(np.float64)
     return np.stack([shades, shades, shades, alpha], axis=-1).clip(0, 1)
+
+
+def _rounded(values: NDArray[Any], steps: int) -> NDArray[Any]:
+    """Numbers in [0, 1], of which so many steps are told apart."""
+    return np.asarray(np.rint(values * steps) / steps)
 
 
 def _coloured(indices: Bytes, colours: Any) -> NDArray[np.float64]:
