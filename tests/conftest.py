@@ -40,6 +40,7 @@ TINY = {
     "epochs": 2,
     "batch_size": 4,
     "num_workers": 0,
+    "report": False,  # which takes longer to draw than such a run to train
     "lightning": {"enable_progress_bar": False, "accelerator": "cpu"},
 }
 
@@ -135,6 +136,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, d
 
     folder = tmp_path_factory.mktemp("finished")
     settings = {**deepcopy(TINY), "output_dir": str(folder), "save_interval": 2, "save_last": True}
+    settings["report"] = True
     config = folder / "tiny.yaml"
     config.write_text(yaml.safe_dump({**settings, "epochs": 9}), encoding="utf-8")
     info = Trainer.from_config(config, epochs=5, **{"optimizer.lr": 0.02}).train()

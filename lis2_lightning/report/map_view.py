@@ -1,7 +1,7 @@
 """What of an image and its map a page shows: every n-th pixel, and the best and worst tiles.
 
 It is taken where data and map are at hand and kept in the run's folder, so that a page needs
-neither the network nor the images. Images are read in bands, never whole.
+neither the network nor the images. Images are read row by row, never whole.
 """
 
 from __future__ import annotations
@@ -38,7 +38,6 @@ from lis2_lightning.tiling import Tile
 VIEW: Final = "report_map.npz"
 MAX_SIDE: Final = 800  # px kept along the longer side
 SPLITS: Final = ("none", "train", "val", "test")
-_BAND: Final = 4_000_000  # px read at once
 _BAD_ZIP: Final = (BadZipFile, zlib.error)
 
 
@@ -191,34 +190,24 @@ def _step(shape: tuple[int, int]) -> int:
     return math.ceil(max(shape) / MAX_SIDE)
 
 
-def _bands(shape: tuple[int, int]) -> Iterator[tuple[Tile, NDArray[np.int64]]]:
-    """Bands of an image that hold rows of the view, and which of their rows those are."""
-    (height, width), step = shape, _step(shape)
-    num_rows = max(1, _BAND // width)
-    for top in range(0, height, num_rows):
-        bottom = min(top + num_rows, height)
-        rows = np.arange(-(-top // step) * step, bottom, step)
-        if len(rows):
-            band = Tile(int(rows[0]), 0, int(rows[-1] - rows[0]) + 1, width)
-            yield band, rows - rows[0]
+def _rows(shape: tuple[int, int]) -> Iterator[Tile]:
+    """The rows of the view; a raster keeps the blocks that a row was read from for the next."""
+    height, width = shape
+    return (Tile(top, 0, 1, width) for top in range(0, height, _step(shape)))
 
 
 def _sampled(raster: Raster) -> NDArray[np.float32]:
     """Every `step`-th row and column of the first channel."""
     shape = raster.shape[1], raster.shape[2]
     step = _step(shape)
-    parts = [raster.read(band)[0][rows][:, ::step] for band, rows in _bands(shape)]
-    return np.concatenate(parts)
+    return np.concatenate([raster.read(row)[0][:, ::step] for row in _rows(shape)])
 
 
 def _sampled_truth(whole: TileDataset) -> Bytes:
     """The codes of the truth at the pixels of the view."""
-    step = _step(whole.image_shape)
-    parts = []
-    for band, rows in _bands(whole.image_shape):
-        target, labelled = whole.tiled_images[0].truth.read(band)
-        parts.append(codes(target[0][rows][:, ::step], labelled[0][rows][:, ::step]))
-    return np.concatenate(parts)
+    truth, step = whole.tiled_images[0].truth, _step(whole.image_shape)
+    parts = (truth.read(row) for row in _rows(whole.image_shape))
+    return np.concatenate([codes(t[0][:, ::step], known[0][:, ::step]) for t, known in parts])
 
 
 def _splits(data: SegmentationData, image: Raster) -> Bytes:

@@ -262,6 +262,7 @@ def sky_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "sky"
 
 
+@pytest.mark.slow
 def test_tiles_have_the_sky_coordinates_of_their_centres(sky_run: Path) -> None:
     from astropy.io import fits
     from astropy.wcs import WCS
@@ -292,11 +293,12 @@ def test_a_record_knows_how_long_epochs_took(finished: Finished) -> None:
     assert all(seconds > 0 for seconds in record.seconds.values())
 
 
+@pytest.mark.slow
 def test_a_large_image_is_shown_with_its_map_once_it_was_mapped(
     tiny: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lis2_lightning.report.run_pictures.DRAWN_PIXELS", 1)
-    Trainer.from_config(tiny(epochs=1)).train()
+    Trainer.from_config(tiny(epochs=1, report=True)).train()
     folder = Path(tiny()["output_dir"]) / "tiny"
     assert "no prediction yet" in Page(folder / "report.html").text
     trainer = Trainer.from_snapshot(folder / "best.pt")
