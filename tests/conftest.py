@@ -40,7 +40,6 @@ TINY = {
     "epochs": 2,
     "batch_size": 4,
     "num_workers": 0,
-    "report": False,  # which takes longer to draw than such a run to train
     "lightning": {"enable_progress_bar": False, "accelerator": "cpu"},
 }
 
@@ -126,6 +125,14 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw nothing: pictures take most of a tiny run's time, and have tests of their own."""
     monkeypatch.setattr("lis2_lightning.report.run_pictures.draw_curves", lambda *_: None)
     monkeypatch.setattr("lis2_lightning.report.run_pictures.is_drawn", lambda _: False)
+
+
+@pytest.fixture(autouse=True)
+def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write no page at the end of a test's run, which takes longer than to train it.
+
+    It is written for runs of wider fixtures, and where a test asks for it.
+    """
     monkeypatch.setattr("lis2_lightning.report.run_pictures.write_page", lambda _: None)
 
 
@@ -136,7 +143,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, d
 
     folder = tmp_path_factory.mktemp("finished")
     settings = {**deepcopy(TINY), "output_dir": str(folder), "save_interval": 2, "save_last": True}
-    settings["report"] = True
     config = folder / "tiny.yaml"
     config.write_text(yaml.safe_dump({**settings, "epochs": 9}), encoding="utf-8")
     info = Trainer.from_config(config, epochs=5, **{"optimizer.lr": 0.02}).train()

@@ -203,15 +203,35 @@ def test_runs_of_one_name_are_told_apart_by_their_folders(copied: Path, tmp_path
     assert str(other) in page.text
 
 
-def test_a_run_without_report_has_no_page_until_it_is_asked_for(tiny: Make) -> None:
-    trainer = Trainer.from_config(tiny(report=False, epochs=1))
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize("report", [True, False])
+def test_training_writes_a_page_unless_report_is_false(
+    tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, report: bool
+) -> None:
+    asked: list[list[Path]] = []
+    monkeypatch.setattr("lis2_lightning.report.run_pictures.write_page", asked.append)
+    Trainer.from_config(tiny(report=report, epochs=1)).train()
+    assert asked == ([[tmp_path / "runs" / "tiny"]] if report else [])
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_page_that_cannot_be_written_does_not_fail_the_run(
+    tiny: Make, monkeypatch: pytest.MonkeyPatch, said: pytest.LogCaptureFixture
+) -> None:
+    def full(_: list[Path]) -> None:
+        raise ConfigError("report.html cannot be written: the disk is full")
+
+    monkeypatch.setattr("lis2_lightning.report.run_pictures.write_page", full)
+    info = Trainer.from_config(tiny(epochs=1)).train()
+    assert info["epochs_run"] == 1
+    assert "no report of the run: report.html cannot be written: the disk is full" in said.text
+
+
+def test_a_trainer_that_has_not_trained_has_no_page(tiny: Make) -> None:
+    trainer = Trainer.from_config(tiny())
     with pytest.raises(ConfigError, match="is no folder"):
         trainer.report()
-    trainer.train()
-    folder = Path(trainer.output_dir) / "tiny"
-    assert not (folder / "report.html").exists()
-    assert trainer.report() == folder / "report.html"
-    assert (folder / "report.html").is_file()
+    assert not Path(trainer.output_dir).exists()
 
 
 @pytest.fixture(scope="module")
@@ -298,9 +318,10 @@ def test_a_large_image_is_shown_with_its_map_once_it_was_mapped(
     tiny: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lis2_lightning.report.run_pictures.DRAWN_PIXELS", 1)
-    Trainer.from_config(tiny(epochs=1, report=True)).train()
-    folder = Path(tiny()["output_dir"]) / "tiny"
-    assert "no prediction yet" in Page(folder / "report.html").text
+    first = Trainer.from_config(tiny(epochs=1))
+    first.train()
+    folder = Path(first.output_dir) / "tiny"
+    assert "no prediction yet" in Page(first.report()).text
     trainer = Trainer.from_snapshot(folder / "best.pt")
     trainer.predict(output=folder.parent / "elsewhere.npy")  # is not the run's own
     assert "no prediction yet" in Page(trainer.report()).text
