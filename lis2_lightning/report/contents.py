@@ -154,7 +154,7 @@ def _facts(record: RunRecord) -> Rows:
     facts = {
         "run folder": str(record.folder.resolve()),
         "started": environment.get("started"),
-        "training time": None if seconds is None else f"{float(seconds):.1f} s",
+        "training time": f"{seconds:.1f} s" if isinstance(seconds, int | float) else None,
         "command": " ".join(map(str, command)) if isinstance(command, list) else command,
         "seed": record.config.get("seed"),
         "git commit": environment.get("git_commit"),
@@ -175,15 +175,15 @@ def _data(record: RunRecord) -> list[Rows]:
     return [
         {
             "split": _SPLIT_NAMES.get(split, split),
-            "data set": str(data["class"]),
-            "samples": str(data["samples"]),
+            "data set": str(data.get("class", "-")),
+            "samples": str(data.get("samples", "-")),
             "image": str(image.get("source", "-")),
             "size, px": " x ".join(map(str, image.get("shape", []))) or "-",
             "tile, px": str(image.get("size", "-")),
             "digest": str(image.get("digest", "-")),
         }
         for split, data in _dict(starts[-1] if starts else {}, "data").items()
-        for image in (data["images"] or [{}])
+        for image in data.get("images") or [{}]
     ]
 
 

@@ -98,13 +98,10 @@ def _line(record: RunRecord, column: str, number: int, label: str) -> Line | Non
 
 
 def _over_epochs(title: str, lines: Sequence[Line]) -> Drawing:
-    from matplotlib.ticker import MaxNLocator
-
     figure, axes = _axes()
     for line in lines:
         _plot(axes, line, marker="o" if len(line.x) <= 30 else "")
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, steps=[1, 2, 5, 10]))
-    axes.set_xlabel("epoch")
+    _count_epochs(axes)
     if title == "learning rate" and _spans_decades(lines):
         axes.set_yscale("log")
         axes.minorticks_off()  # which take longer to draw than all else
@@ -204,15 +201,12 @@ def time_drawing(record: RunRecord) -> Drawing | None:
     """Seconds of each epoch; null where they were not noted."""
     if not record.seconds:
         return None
-    from matplotlib.ticker import MaxNLocator
-
     epochs = np.array(sorted(record.seconds), dtype=np.float64)
     seconds = np.array([record.seconds[int(epoch)] for epoch in epochs])
     figure, axes = _axes()
     _plot(axes, Line(epochs, seconds, 0, ""), marker="o" if len(epochs) <= 30 else "")
     axes.set_ylim(bottom=0)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, steps=[1, 2, 5, 10]))
-    axes.set_xlabel("epoch")
+    _count_epochs(axes)
     axes.set_ylabel("seconds")
     median, longest, whole = np.median(seconds), seconds.max(), seconds.sum()
     text = f"median {median:.3g} s, longest {longest:.3g} s, all {whole:.4g} s"
@@ -248,10 +242,18 @@ def _histogram(record: RunRecord) -> NDArray[np.int64]:
 def _axes(height: float = 2.9) -> tuple[Figure, Axes]:
     figure = new_figure(4.2, height)
     axes = figure.add_subplot()
+    axes.locator_params(nbins=5)  # each tick takes a millisecond
     axes.grid(color=FAINT, linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
     dress(axes)
     return figure, axes
+
+
+def _count_epochs(axes: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, steps=[1, 2, 5, 10]))
+    axes.set_xlabel("epoch")
 
 
 def _square(x: str, y: str) -> tuple[Figure, Axes]:

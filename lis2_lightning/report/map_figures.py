@@ -90,6 +90,7 @@ class MapPanel:
             self._place: dict[str, Any] = {"origin": "lower"}
         else:
             self.axes = self._figure.add_subplot()
+            self.axes.locator_params(nbins=5)
             extent = (-0.5, width - 0.5, height - 0.5, -0.5)
             self._place = {"origin": "upper", "extent": extent}
         self.axes.set_axisbelow(False)  # above what becomes one image layer: axes stay sharp

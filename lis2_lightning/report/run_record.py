@@ -24,6 +24,13 @@ from lis2_lightning.trackers.journal import Journal
 Row = dict[str, float | None]
 LOG: Final = "logs_train.csv"
 SCORES: Final = "test_results.npz"
+# what is used of each kind of event; others are passed over, as those that lack something
+_FIELDS: Final = {
+    "start": {"epoch", "batch", "data"},
+    "epoch": {"epoch", "seconds"},
+    "warning": {"text"},
+    "stopped": {"reason"},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +78,7 @@ class RunRecord:
             environment=_mapping(folder / "environment.json"),
             result=_mapping(folder / "result.json"),
             rows=log_rows(folder / LOG),
-            events=[record for record, _ in read_records(folder / EVENTS)],
+            events=list(_events(folder / EVENTS)),
             trackers=list(_trackers(folder)),
             files=sorted(_files(folder)),
             histogram=histogram,
@@ -171,6 +178,13 @@ def _scores(path: Path) -> tuple[NDArray[np.int64] | None, float | None]:
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise damaged(path, error) from error
     return histogram, None if np.isnan(threshold) else threshold
+
+
+def _events(path: Path) -> Iterator[Record]:
+    for record, _ in read_records(path):
+        fields = _FIELDS.get(str(record["kind"]))
+        if fields is not None and fields | {"time"} <= record.keys():
+            yield record
 
 
 def _trackers(folder: Path) -> Iterator[dict[str, Any]]:

@@ -169,6 +169,7 @@ def test_what_was_lost_on_the_way_is_told(copied: Path) -> None:
     append_record(events, "stopped", reason="SIGTERM in epoch 3")
     append_record(events, "start", epoch=3, batch=2, processes=1, data={})
     with events.open("a", encoding="utf-8") as file:
+        file.write('{"kind": "epoch"}\n{"kind": "unheard of", "time": 0}\n')
         file.write('{"kind": "warning", "te')  # a crash cut it short
     (copied / "trackers").mkdir()
     append_record(copied / "trackers" / "mlflow.jsonl", "row", values={})
