@@ -27,6 +27,7 @@ from lis2_lightning.data.open_raster import Source
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.inference import Map, MapRequest, for_image
 from lis2_lightning.report import run_pictures
+from lis2_lightning.report.page import write_page
 from lis2_lightning.running import around_loop, checks, mapping, results, resume, weights
 from lis2_lightning.running.view import GlobalConfig, TrainerView
 from lis2_lightning.snapshots import Snapshot, peek
@@ -68,7 +69,7 @@ class Trainer(TrainerView):
         save_every_minutes: Write last.pt inside an epoch every so many minutes.
         monitor: The logged value that best.pt follows.
         mode: Whether the best value is the smallest or the largest; by default the metric says.
-        validate_on: With map, the stitched map is scored too.
+        validate_on: map scores the stitched map too.
         resume: False starts a new run and refuses a folder that holds one; auto resumes from the
             newest whole snapshot of this run, or starts a new one where there is none; or a path.
         weights: A file whose weights a new run starts from: a snapshot, a state dict or one of
@@ -76,6 +77,7 @@ class Trainer(TrainerView):
         compile: Run the model through torch.compile.
         trackers: Where numbers go besides logs_train.csv.
         metrics: What is measured; average precision, Dice and ROC AUC where it is null.
+        report: Write report.html when training ends.
         seed: Seeds order, augmentation, dropout and first weights; null for another one each run.
         lightning: Any argument of the Lightning Trainer: accelerator, devices, precision,
             accumulate_grad_batches, gradient_clip_val, callbacks and so on.
@@ -111,6 +113,7 @@ class Trainer(TrainerView):
         compile: bool = False,  # noqa: A002 - the documented key
         trackers: list[Tracker | Logger] | None = None,
         metrics: list[Metric] | None = None,
+        report: bool = True,
         seed: int | None = None,
         lightning: Mapping[str, Any] | None = None,
     ) -> None:
@@ -228,13 +231,8 @@ class Trainer(TrainerView):
         results.remove_temporary(self._settings, self._built)
         self._result, seconds = self.get_final_info(), time.perf_counter() - begun
         results.store(self._settings, self._built, self._result, start=start, seconds=seconds)
-        if self.lightning.is_global_zero:
-            run_pictures.draw_log(self._settings.run_dir)
-        if run_pictures.is_drawn(self.data.predict):
-            maps = self.predict(self._best_or_none, overwrite=True)
-            run_pictures.draw_map(self.data.predict, maps, self._settings.run_dir)
-        else:
-            run_pictures.say_how_to_map(self.data.predict, self._settings.run_dir)
+        map_image = partial(self.predict, self._best_or_none, overwrite=True)
+        run_pictures.draw_run(self._settings, self._built, map_image)
         return self.get_final_info()
 
     def fit(self, checkpoint: Path | Snapshot | None = None) -> None:
@@ -327,7 +325,18 @@ class Trainer(TrainerView):
         }
         request = MapRequest.of(image=image, output=output, mask=mask, **how)
         run = partial(self._run, "predict", ckpt_path, return_predictions=False)
-        return mapping.predict(self._built, self._settings.run_dir, run, request)
+        maps = mapping.predict(self._built, self._settings.run_dir, run, request)
+        run_pictures.keep_map(self._built, self._settings.run_dir, maps)
+        return maps
+
+    def report(self, output: str | os.PathLike[str] | None = None) -> Path:
+        """Write the run's page, by default ``report.html`` in its folder, and return its path.
+
+        Raises:
+            ConfigError: The folder holds no run, or ``output`` cannot be written.
+            DataError: A file of the run is damaged.
+        """
+        return write_page([self._settings.run_dir], output)
 
     def run_final_evaluation(self, csv_path: str = results.TEST) -> dict[str, float]:
         """Score the best snapshot as :meth:`test` does, or return nothing without a test set.

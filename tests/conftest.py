@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
@@ -129,6 +130,15 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lis2_lightning.report.run_pictures.is_drawn", lambda _: False)
 
 
+@pytest.fixture(autouse=True)
+def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write no page at the end of a test's run, which takes longer than to train it.
+
+    It is written for runs of wider fixtures, and where a test asks for it.
+    """
+    monkeypatch.setattr("lis2_lightning.report.run_pictures.write_page", lambda _: None)
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, Any]]]:
     """A run that is over, with every kind of file, and what it returned; never write to it."""
@@ -142,6 +152,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, d
     before = bytes_of(folder)
     yield folder / "tiny", info
     assert bytes_of(folder) == before, "a test wrote to the shared run"
+
+
+@pytest.fixture
+def copied(finished: tuple[Path, dict[str, Any]], tmp_path: Path) -> Path:
+    """A run that may be changed."""
+    return Path(shutil.copytree(finished[0], tmp_path / "runs" / "copied"))
 
 
 @pytest.fixture(scope="session")

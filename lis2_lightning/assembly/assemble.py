@@ -23,6 +23,7 @@ from lis2_lightning.callbacks.finite import StopOnNonFiniteLoss
 from lis2_lightning.callbacks.idle_hooks import skip_idle_hooks
 from lis2_lightning.callbacks.inside_epoch import SnapshotInsideEpoch
 from lis2_lightning.callbacks.progress_bars import ProgressBars
+from lis2_lightning.callbacks.run_events import RunEvents
 from lis2_lightning.callbacks.run_folder import RunFolder, SharedFolder
 from lis2_lightning.callbacks.seeding import SeedEachBatch
 from lis2_lightning.callbacks.test_results import TestResults
@@ -97,6 +98,7 @@ def assemble(settings: Settings, config: Mapping[str, Any], *, seed: int) -> Ass
         SeedEachBatch(),
         finite,
         RunFolder(settings.run_dir, config),
+        RunEvents(settings.run_dir, {"train": data.train, "val": data.val, "test": data.test}),
         tracking,
         log,
         TilePictures(settings.run_dir),

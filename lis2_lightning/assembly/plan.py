@@ -48,6 +48,7 @@ _PLAN: Final[Mapping[str, str]] = {
     "compile": "torch.compile(model): {}",
     "trackers": "lightning.pytorch.Trainer(logger=...): CSV, and {}",
     "metrics": "SegmentationModule(metrics={})",
+    "report": "report.html at the end of training: {}",
     "seed": "lightning.pytorch.seed_everything({}), shuffling, augmentation",
 }
 _HEADER: Final = """\

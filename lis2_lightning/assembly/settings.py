@@ -106,6 +106,7 @@ class Settings:
     compile: bool
     trackers: Sequence[Tracker | Logger]
     metrics: Sequence[Metric] | None
+    report: bool
     seed: int | None
     lightning: Mapping[str, Any]
 

@@ -1,4 +1,4 @@
-"""``test_results.csv``: the loss and the metrics of each test batch."""
+"""``test_results.csv`` and ``.npz``: values of each test batch, and the scores of all pixels."""
 
 from __future__ import annotations
 
@@ -10,15 +10,21 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning.pytorch as pl
+import numpy as np
 from torch.utils.data import DataLoader
 
 from lis2_lightning.base.files import atomic
 from lis2_lightning.data import batch_number
 from lis2_lightning.parallel.exchange import of_all_processes
+from lis2_lightning.training.module import SegmentationModule
 
 
 class TestResults(pl.Callback):
-    """Writes ``batch, loss, <metrics>`` for each test batch when the test ends."""
+    """Writes ``batch, loss, <metrics>`` for each test batch when the test ends.
+
+    Beside it, under the same name with ``.npz``: `histogram`, the scores of all labelled pixels by
+    class and score code, and `threshold`, NaN where none was chosen.
+    """
 
     __test__ = False  # pytest takes a class of this name for a test
 
@@ -51,3 +57,15 @@ class TestResults(pl.Callback):
         writer.writerows(rows)
         with atomic(self.path) as file:
             file.write(text.getvalue().encode())
+        self._write_scores(cast("SegmentationModule", pl_module))
+
+    def _write_scores(self, module: SegmentationModule) -> None:
+        """Write the histogram that curves are drawn from, where a metric has counted one."""
+        histogram, threshold = module.test_scores.metrics.histogram, module.threshold
+        path = self.path.with_suffix(".npz")
+        if histogram is None:
+            path.unlink(missing_ok=True)  # that of an earlier test
+            return
+        limit = np.nan if threshold is None else threshold
+        with atomic(path) as file:
+            np.savez_compressed(file, histogram=histogram, threshold=limit)

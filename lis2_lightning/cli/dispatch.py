@@ -7,13 +7,14 @@ import sys
 from argparse import ArgumentParser as PlainParser
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from jsonargparse import ArgumentError, ArgumentParser
 
 from lis2_lightning._version import __version__
 from lis2_lightning.cli import manual
-from lis2_lightning.cli.tools import TOOLS, print_answer
+from lis2_lightning.cli.tools import SEVERAL, TOOLS, print_answer
 from lis2_lightning.config import read_arguments
 from lis2_lightning.config.arguments import HELP
 from lis2_lightning.config.common_data import DATA
@@ -160,7 +161,10 @@ def _run_tool(name: str, words: list[str]) -> int:
     parser = ArgumentParser(
         prog=f"lis2 {name}", description=description, exit_on_error=False, allow_abbrev=False
     )
-    parser.add_function_arguments(TOOLS[name], as_positional=True)
+    several = SEVERAL.get(name, {})
+    parser.add_function_arguments(TOOLS[name], as_positional=True, skip=set(several))
+    for key, text in several.items():
+        parser.add_argument(key, type=Path, nargs="+", metavar=key.upper(), help=text)
     parser.add_argument("--json", action="store_true", help="Print the result as one line of JSON.")
     try:
         arguments: dict[str, Any] = vars(parser.parse_args(words))

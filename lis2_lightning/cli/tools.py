@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from lis2_lightning.base.files import shown
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -139,6 +141,20 @@ def sync(run_dir: Path) -> Answer:
     return Answer(text, data, int(not all(result.complete for result in results)))
 
 
+def report(run_dir: list[Path], output: Path | None = None) -> Answer:
+    """Write a page about a run, or one page that compares several.
+
+    Args:
+        run_dir: The folders of the runs.
+        output: The page; by default report.html in the folder of a single run, and in the current
+            folder for several.
+    """
+    from lis2_lightning.report.page import write_page  # noqa: PLC0415 - brings torch
+
+    path = write_page(run_dir, output)
+    return Answer(f"{shown(path)} is written", {"written": str(path)})
+
+
 def completion(shell: Literal["bash", "zsh", "tcsh"]) -> Answer:
     """Print the completion script of a shell.
 
@@ -152,5 +168,9 @@ def completion(shell: Literal["bash", "zsh", "tcsh"]) -> Answer:
 
 
 TOOLS: Final[Mapping[str, Callable[..., Answer]]] = {
-    tool.__name__: tool for tool in (info, diff, convert, init, sync, completion)
+    tool.__name__: tool for tool in (info, diff, convert, init, report, sync, completion)
+}
+# arguments that may be repeated, which a function's signature cannot say
+SEVERAL: Final[Mapping[str, Mapping[str, str]]] = {
+    "report": {"run_dir": "The folder of a run; several are compared on one page."}
 }

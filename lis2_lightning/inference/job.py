@@ -16,10 +16,11 @@ from torch import Tensor
 from lis2_lightning.base.files import shown
 from lis2_lightning.data import TileDataset, open_raster
 from lis2_lightning.data.datamodule import Deal
+from lis2_lightning.data.identity import identity
 from lis2_lightning.data.rasters.contract import LazyArray
 from lis2_lightning.data.rasters.padded import unpadded
 from lis2_lightning.errors import ConfigError
-from lis2_lightning.inference.digest import digest_of, identity
+from lis2_lightning.inference.digest import digest_of
 from lis2_lightning.inference.map_files import MapFiles, MapRequest
 from lis2_lightning.inference.scratch import Rows, RowsInMemory, RowsOnDisk
 from lis2_lightning.parallel.exchange import of_all_processes

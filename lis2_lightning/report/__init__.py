@@ -1,1 +1,1 @@
-"""The pictures of a run."""
+"""What a run looks like: its pictures and its page."""

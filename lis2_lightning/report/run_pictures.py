@@ -1,31 +1,71 @@
-"""The pictures that a run writes: ``curves.png`` and ``prediction.png``."""
+"""What a run draws at its end: ``curves.png``, ``prediction.png`` and ``report.html``."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
+from lis2_lightning.assembly.assemble import Assembly
+from lis2_lightning.assembly.settings import Settings
 from lis2_lightning.base.files import shown
 from lis2_lightning.data import AnyDataset, is_one_image, tile_parts
+from lis2_lightning.errors import Lis2Error
 from lis2_lightning.inference import Map
+from lis2_lightning.report.map_view import view_of
+from lis2_lightning.report.page import write_page
 from lis2_lightning.report.pictures import draw_curves, draw_prediction
-from lis2_lightning.trackers.csv_rows import read_rows
+from lis2_lightning.report.run_record import LOG, log_rows
 
 # larger images are mapped by `lis2 predict` only
 DRAWN_PIXELS: Final = 4_000_000
 _log = logging.getLogger("lis2_lightning")
 
 
-def draw_log(folder: Path) -> None:
-    """Draw the epochs of a run's ``logs_train.csv`` as ``curves.png`` beside it."""
-    draw_curves(_numbers(folder / "logs_train.csv"), folder / "curves.png")
+def draw_run(settings: Settings, built: Assembly, map_image: Callable[[], Sequence[Map]]) -> None:
+    """Draw what a run that is over leaves, and write its page unless ``report`` is false.
+
+    Args:
+        settings: Those of the run.
+        built: What they became.
+        map_image: Maps the image with the best snapshot; every process must call it.
+    """
+    folder, data, is_main = settings.run_dir, built.data, built.lightning.is_global_zero
+    if is_main:
+        draw_curves(log_rows(folder / LOG), folder / "curves.png")
+    if is_drawn(data.predict):
+        maps = map_image()
+        if is_main:
+            _draw_map(data.predict, maps, folder)
+    else:
+        say_how_to_map(data.predict, folder)
+        _keep(built, folder, None)
+    if settings.report and is_main:
+        try:
+            write_page([folder])
+        except Lis2Error as error:  # the run is over, and whole without its page
+            _log.warning("no report of the run: %s", error)
 
 
-def draw_map(dataset: AnyDataset | None, maps: Sequence[Map], folder: Path) -> None:
+def keep_map(built: Assembly, folder: Path, maps: Sequence[Map]) -> None:
+    """Keep what a page shows of the run's own map, where its file lies in the run's folder."""
+    source = getattr(maps[0], "source", None) if len(maps) == 1 else None
+    if source is not None and Path(source).absolute().parent == folder:
+        _keep(built, folder, maps[0])
+
+
+def _keep(built: Assembly, folder: Path, map_: Map | None) -> None:
+    if not built.lightning.is_global_zero:
+        return
+    view = view_of(built.data, map_, built.module.threshold)
+    if view is not None:
+        view.save(folder)
+
+
+def _draw_map(dataset: AnyDataset | None, maps: Sequence[Map], folder: Path) -> None:
     """Draw image, truth and probability of a tiled image as ``prediction.png``."""
     if not is_one_image(dataset) or not maps:
         return
@@ -51,8 +91,3 @@ def say_how_to_map(dataset: AnyDataset | None, folder: Path) -> None:
             "no map or picture of several images: lis2 predict --ckpt_path %s maps them",
             shown(folder),
         )
-
-
-def _numbers(path: Path) -> list[dict[str, float | None]]:
-    _, rows = read_rows(path)
-    return [{key: float(v) if v else None for key, v in row.items()} for row in rows]

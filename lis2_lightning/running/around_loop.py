@@ -20,6 +20,7 @@ from lis2_lightning.assembly.settings import Settings
 from lis2_lightning.base.files import sweep
 from lis2_lightning.base.lock import lock
 from lis2_lightning.base.signals import Signals, requeue
+from lis2_lightning.callbacks.run_events import events_noted
 from lis2_lightning.callbacks.run_folder import is_trial, make_folder
 from lis2_lightning.data.census_cache import censuses_in
 from lis2_lightning.errors import (
@@ -173,6 +174,7 @@ def folder(settings: Settings, trainer: pl.Trainer) -> Iterator[None]:
             if is_main():
                 stack.enter_context(lock(settings.run_dir))
                 sweep(settings.run_dir)
+                stack.enter_context(events_noted(settings.run_dir))
         yield
 
 

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lis2_lightning.base.lock import lock
+from lis2_lightning.base.records import Record
 from lis2_lightning.base.redaction import without_login
 from lis2_lightning.errors import ConfigError, one_line
 from lis2_lightning.trackers.adapter import Adapter, RefusedError, make_adapter
-from lis2_lightning.trackers.journal import Journal, Mark, Record
+from lis2_lightning.trackers.journal import Journal, Mark
 
 RETRY_S = 300.0  # a record that fails for longer ends the delivery
 BACKOFF_S = 0.5  # the first pause; each further one is twice as long

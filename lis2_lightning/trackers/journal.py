@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-Record = dict[str, Any]
+from lis2_lightning.base.records import Record, append_record, read_records
 
 
 @dataclass
@@ -47,30 +46,12 @@ class Journal:
 
     def append(self, kind: str, **values: Any) -> None:
         """Add a record, which outlives this process once the call returns."""
-        record = {"kind": kind, "time": time.time(), **values}
-        line = json.dumps(record, default=str, ensure_ascii=False) + "\n"
         self.state_dir.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a+b", buffering=0) as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - 1))
-            # a line that a crash cut short must not swallow this one
-            is_cut = size > 0 and file.read(1) != b"\n"
-            file.write(b"\n" * is_cut + line.encode(errors="replace"))
+        append_record(self.path, kind, **values)
 
     def read(self, offset: int = 0) -> Iterator[tuple[Record, int]]:
         """The whole records from a byte on, and the byte after each; damaged lines are skipped."""
-        if not self.path.is_file():
-            return
-        with self.path.open("rb") as file:
-            file.seek(offset)
-            for line in file:
-                offset += len(line)
-                try:
-                    record = json.loads(line)
-                except ValueError:
-                    continue
-                if line.endswith(b"\n") and isinstance(record, dict) and "kind" in record:
-                    yield record, offset
+        return read_records(self.path, offset)
 
     def rows_left(self) -> int:
         """How many rows have not arrived for good."""

@@ -58,14 +58,18 @@ def test_a_run_leaves_every_file_and_no_other(finished: Finished) -> None:
         "config.yaml",
         "curves.png",
         "environment.json",
+        "events.jsonl",
         "last.pt",
         "logs_train.csv",
         "prediction.npy",
         "prediction.png",
+        "report.html",
+        "report_map.npz",
         "result.json",
         "save_2.pt",
         "save_4.pt",
         "test_results.csv",
+        "test_results.npz",
     }
 
 

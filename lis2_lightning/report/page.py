@@ -1,0 +1,79 @@
+"""``report.html``: a run, or several, on one page that needs nothing but itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+
+from lis2_lightning._version import __version__
+from lis2_lightning.base.files import atomic, shown
+from lis2_lightning.errors import ConfigError
+from lis2_lightning.report.contents import KEYS, of_run, of_runs
+from lis2_lightning.report.run_record import RunRecord
+
+PAGE: Final = "report.html"
+_MARK: Final = '<meta name="generator" content="lis2_lightning'  # of pages that may be replaced
+_HEAD_BYTES: Final = 4096
+
+
+def write_page(folders: Sequence[Path], output: str | os.PathLike[str] | None = None) -> Path:
+    """Write the page of a run, or one page of several, and return its path.
+
+    Args:
+        folders: Of the runs.
+        output: The page; by default ``report.html`` in the folder of a single run, and in the
+            current folder for several.
+
+    Raises:
+        ConfigError: A folder is none of a run, its log is damaged, or the page cannot be written.
+        DataError: Another file of a run is damaged.
+    """
+    usual = (folders[0] if len(folders) == 1 else Path()) / PAGE
+    path = usual if output is None else Path(output).expanduser()
+    records = [RunRecord.read(folder) for folder in folders]
+    _check(path)
+    if len(records) == 1:
+        html = _template().render(run=of_run(records[0]), runs=None, **_common())
+    else:
+        html = _template().render(run=None, runs=of_runs(records), **_common())
+    try:
+        with atomic(path) as file:
+            file.write(html.encode())
+    except OSError as error:
+        raise ConfigError(f"{shown(path)} cannot be written: {error.strerror}") from error
+    return path
+
+
+def _check(path: Path) -> None:
+    """Refuse to replace a file that is no page of ours."""
+    if path.is_dir():
+        raise ConfigError(f"{shown(path)} is a folder: name a file for the page")
+    if path.is_file():
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+        if _MARK.encode() not in head:
+            raise ConfigError(f"{shown(path)} exists and is no report: choose another output")
+
+
+@cache
+def _template() -> Template:
+    loader = PackageLoader("lis2_lightning.report")
+    environment = Environment(
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2")
+
+
+def _common() -> dict[str, Any]:
+    written = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return {"version": __version__, "written": written, "keys": KEYS}
