@@ -317,7 +317,7 @@ class Trainer(TrainerView):
             DataError: The image cannot be read, or does not fit the network.
             SnapshotError: As for :meth:`validate`.
         """
-        how: dict[str, Any] = {
+        how: Any = {
             "threshold": threshold,
             "stride": stride,
             "dtype": dtype,
