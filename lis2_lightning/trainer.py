@@ -319,13 +319,8 @@ class Trainer(TrainerView):
             DataError: The image cannot be read, or does not fit the network.
             SnapshotError: As for :meth:`validate`.
         """
-        how: Any = {
-            "threshold": threshold,
-            "stride": stride,
-            "dtype": dtype,
-            "overwrite": overwrite,
-        }
-        request = MapRequest.of(image=image, output=output, mask=mask, **how)
+        how: Any = {"threshold": threshold, "stride": stride, "dtype": dtype, "image": image}
+        request = MapRequest.of(output=output, mask=mask, overwrite=overwrite, **how)
         run = partial(self._run, "predict", ckpt_path, return_predictions=False)
         return mapping.predict(self._built, self._settings.run_dir, run, request)
 
