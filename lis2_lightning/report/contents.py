@@ -123,7 +123,6 @@ def _results(record: RunRecord) -> Rows:
     rows["epochs"] = str(done) if planned is None else f"{done} of {planned}"
     rows["ended"] = _status(record)
     scores = {_SCORE_NAMES.get(k, f"test {spoken(k)}"): v for k, v in record.scores.items()}
-    scores = {_SCORE_NAMES.get(k, f"test {spoken(k)}"): v for k, v in record.scores.items()}
     return rows | {name: _number(value) for name, value in scores.items()}
 
 

@@ -87,11 +87,9 @@ def _of_metric(record: RunRecord, name: str, number: int | None) -> list[Line]:
 
 def _line(record: RunRecord, column: str, number: int, label: str) -> Line | None:
     """A column of the log over the epochs, where it has a finite value."""
-    points = [(row["epoch"], row.get(column)) for row in record.rows]
     x, y = (
-        (np.array(values, dtype=np.float64) for values in zip(*points, strict=True))
-        if points
-        else (np.empty(0),) * 2
+        np.array([row.get(name) for row in record.rows], dtype=np.float64)
+        for name in ("epoch", column)
     )
     y[~np.isfinite(y)] = np.nan
     return None if np.isnan(y).all() else Line(x, y, number, label)
@@ -264,7 +262,9 @@ def _square(x: str, y: str) -> tuple[Figure, Axes]:
 
 def _plot(axes: Axes, line: Line, **style: Any) -> None:
     colour, dash = SERIES[line.number % len(SERIES)], DASHES[line.number % len(DASHES)]
-    axes.plot(line.x, line.y, color=colour, ls=dash, lw=1.8, ms=3.5, label=line.label, **style)
+    # a name may begin with an underscore, which hides a label, or hold what begins a formula
+    label = f" {line.label}".replace("$", r"\$")
+    axes.plot(line.x, line.y, color=colour, ls=dash, lw=1.8, ms=3.5, label=label, **style)
 
 
 def _mark(axes: Axes, x: float, y: float, number: int) -> None:

@@ -150,7 +150,7 @@ def map_drawings(view: MapView, name: str) -> Iterator[Drawing]:
         shades = _rounded(probability, _SHADES)
         style = {"cmap": "cividis", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
         panel.colour_bar(panel.show(shades, **style))
-        share = float(np.nanmean(probability >= view.threshold))
+        share = float((probability >= view.threshold).mean())
         alt = f"The probability of {image_name}; {share:.1%} of it is at least {view.threshold:.3f}"
         yield panel.drawing("Probability", alt)
     panel = MapPanel(view, name)
@@ -180,7 +180,7 @@ def fold_drawing(view: MapView, name: str) -> Drawing:
 def tile_drawing(crop: Crop, view: MapView) -> Drawing:
     """A tile: image, truth, probability, and right and wrong pixels, side by side."""
     size = len(crop.image)
-    up = SkyPlace(view.header).wcs is not None
+    sky = SkyPlace(view.header)
     verdict = verdicts(crop.truth, crop.probability, view.threshold)
     panels = [
         grey(crop.image),
@@ -194,14 +194,16 @@ def tile_drawing(crop: Crop, view: MapView) -> Drawing:
     bottom, right = crop.top + size - 1, crop.left + size - 1
     place = f"Rows {crop.top} to {bottom}, columns {crop.left} to {right}"
     middle = (size - 1) / 2
-    sky = SkyPlace(view.header).text(crop.top + middle, crop.left + middle)
+    centre = sky.text(crop.top + middle, crop.left + middle)
     numbers = (
         f"{fp + fn} of {sum(crop.counts)} labelled pixels are wrong: {fp} predicted, {fn} missed; "
         f"{tp} positive are right."
     )
-    caption = f"Centre {sky}. {numbers}" if sky else numbers
+    caption = f"Centre {centre}. {numbers}" if centre else numbers
     alt = f"Image, truth, probability and right and wrong pixels of a tile: {place}"
-    return Drawing(place, pixels(strip[::-1] if up else strip, alt), caption)
+    # as on the sky, the first row is the lowest
+    strip = strip if sky.wcs is None else strip[::-1]
+    return Drawing(place, pixels(strip, alt), caption)
 
 
 def pixels(colours: NDArray[np.float64], alt: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from lis2_lightning.assembly.assemble import Assembly
 from lis2_lightning.assembly.settings import Settings
 from lis2_lightning.base.files import shown
-from lis2_lightning.data import AnyDataset, is_one_image, tile_parts
+from lis2_lightning.data import AnyDataset, ImageTiles, is_one_image, tile_parts
 from lis2_lightning.errors import Lis2Error
 from lis2_lightning.inference import Map
 from lis2_lightning.report.map_view import view_of
@@ -51,9 +51,12 @@ def draw_run(settings: Settings, built: Assembly, map_image: Callable[[], Sequen
 
 
 def keep_map(built: Assembly, folder: Path, maps: Sequence[Map]) -> None:
-    """Keep what a page shows of the run's own map, where its file lies in the run's folder."""
+    """Keep what a page shows of the run's own map: ``prediction`` in its folder, of its image."""
     source = getattr(maps[0], "source", None) if len(maps) == 1 else None
-    if source is not None and Path(source).absolute().parent == folder:
+    if source is None or isinstance(built.data.train, ImageTiles):  # which map another image
+        return
+    path = Path(source).absolute()
+    if (path.parent, path.stem) == (folder, "prediction"):
         _keep(built, folder, maps[0])
 
 

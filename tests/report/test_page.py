@@ -197,6 +197,14 @@ def test_several_runs_share_a_page_that_tells_their_differences(
     assert "validation) from" in str([a["aria-label"] for a in page.of("svg")])
 
 
+def test_any_name_of_a_run_stands_in_the_legend(copied: Path, tmp_path: Path) -> None:
+    other = copied.rename(copied.with_name("_a $x$ & <b>"))
+    third = Path(shutil.copytree(other, tmp_path / "plain"))
+    page = Page(write_page([other, third], tmp_path / "both.html"))
+    assert "_a $x$ & <b> (validation)" in page.text
+    assert not page.of("b")
+
+
 def test_runs_of_one_name_are_told_apart_by_their_folders(copied: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(copied, tmp_path / "elsewhere" / "copied"))
     page = Page(write_page([copied, other], tmp_path / "both.html"))
