@@ -71,7 +71,8 @@ def events_noted(folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        _note(folder / EVENTS, "stopped", reason=one_line(error) or type(error).__name__)
+        if handler.path.is_file():  # otherwise it has not begun
+            _note(handler.path, "stopped", reason=one_line(error) or type(error).__name__)
         raise
     finally:
         _log.removeHandler(handler)
@@ -80,10 +81,10 @@ def events_noted(folder: Path) -> Iterator[None]:
 class _Warnings(logging.Handler):
     def __init__(self, path: Path) -> None:
         super().__init__(logging.WARNING)
-        self._path = path
+        self.path = path
 
     def emit(self, record: logging.LogRecord) -> None:
-        _note(self._path, "warning", text=record.getMessage())
+        _note(self.path, "warning", text=record.getMessage())
 
 
 def _note(path: Path, kind: str, **values: Any) -> None:

@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
-
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from typing import TYPE_CHECKING, Any, Final
 
 from lis2_lightning._version import __version__
 from lis2_lightning.base.files import atomic, shown
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.report.contents import KEYS, of_run, of_runs
 from lis2_lightning.report.run_record import RunRecord
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 PAGE: Final = "report.html"
 _MARK: Final = '<meta name="generator" content="lis2_lightning'  # of pages that may be replaced
@@ -63,6 +64,8 @@ def _check(path: Path) -> None:
 
 @cache
 def _template() -> Template:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
     loader = PackageLoader("lis2_lightning.report")
     environment = Environment(
         loader=loader,

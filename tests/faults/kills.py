@@ -100,7 +100,8 @@ FOLDER: Final = Path("runs/run")
 RETURNED: Final = Path("returned.json")
 WATCHED: Final = {"open", "os.rename", "os.link", "os.remove", "os.mkdir", "os.truncate"}
 # these have times, and the lock may name a process that was killed
-PASSED_OVER: Final = {"environment.json", "events.jsonl", ".lock"}
+# the view of the map is made after the result, as pictures are: a run that is over is not repeated
+PASSED_OVER: Final = {"environment.json", "events.jsonl", "report_map.npz", ".lock"}
 # how often Lightning stepped a scheduler, which nothing reads: the facade steps ReduceLROnPlateau
 # itself, and Lightning counts it only after the snapshot has been taken
 NOT_COMPARED: Final = "epoch_loop.scheduler_progress"
