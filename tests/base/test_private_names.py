@@ -44,6 +44,8 @@ def source_of(kind: type) -> str:
     return inspect.getsource(kind)
 
 
+# public: the underscore keeps them apart from the fields of a named tuple
+OF_TUPLES = {"_asdict", "_fields", "_make", "_replace"}
 USES = [signal_connector, broadcast_sigterm_tensor]
 
 
@@ -113,7 +115,7 @@ def names_in(node: ast.AST) -> Iterator[str]:
     match node:
         case ast.Attribute(value=ast.Name(id=owner), attr=attr) if (owner, attr) in PUBLIC:
             return
-        case ast.Attribute(attr=attr) if not is_of_self(node):
+        case ast.Attribute(attr=attr) if not is_of_self(node) and attr not in OF_TUPLES:
             yield attr
         case ast.ImportFrom(module=str(module), names=aliases):
             if not module.startswith("lis2_lightning"):
