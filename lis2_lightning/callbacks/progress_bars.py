@@ -159,12 +159,15 @@ class ProgressBars(ProgressBar):
 
 def _num_batches(trainer: pl.Trainer, stage: RunningStage) -> float:
     """The batches of a loop; infinite where nobody knows."""
-    return {
-        RunningStage.TRAINING: lambda: trainer.num_training_batches,
-        RunningStage.VALIDATING: lambda: sum(trainer.num_val_batches),
-        RunningStage.TESTING: lambda: sum(trainer.num_test_batches),
-        RunningStage.PREDICTING: lambda: sum(trainer.num_predict_batches),
-    }[stage]()
+    match stage:
+        case RunningStage.VALIDATING:
+            return sum(trainer.num_val_batches)
+        case RunningStage.TESTING:
+            return sum(trainer.num_test_batches)
+        case RunningStage.PREDICTING:
+            return sum(trainer.num_predict_batches)
+        case _:
+            return trainer.num_training_batches
 
 
 def _mapped(trainer: pl.Trainer) -> TileBatches | None:

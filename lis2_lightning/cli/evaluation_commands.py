@@ -10,10 +10,12 @@ from lis2_lightning.cli.tools import Answer
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.evaluation import side_by_side
 from lis2_lightning.evaluation.cross_validation import CrossValidation
-from lis2_lightning.evaluation.ensemble import EnsembleTrainer
+from lis2_lightning.evaluation.ensemble import EnsembleTrainer, snapshots_matching
 from lis2_lightning.evaluation.split_scores import score_splits
 from lis2_lightning.evaluation.summary import Summary
 from lis2_lightning.trainer import Trainer
+
+__all__ = ["baseline", "cross_validate", "segment_together", "snapshots_matching"]
 
 Options = Mapping[str, Any]
 

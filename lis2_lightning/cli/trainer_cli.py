@@ -15,14 +15,12 @@ import yaml
 from lis2_lightning.assembly.plan import lightning_yaml
 from lis2_lightning.base.files import atomic
 from lis2_lightning.base.tables import table
-from lis2_lightning.cli import evaluation_commands
 from lis2_lightning.cli.dispatch import OWN_KEYS, OWN_SWITCHES
 from lis2_lightning.cli.tools import Answer, print_answer
 from lis2_lightning.config import Schema
 from lis2_lightning.config.arguments import HELP
 from lis2_lightning.config.names import KINDS, LIGHTNING_KINDS, class_path
 from lis2_lightning.errors import ConfigError, SnapshotError, did_you_mean
-from lis2_lightning.evaluation.ensemble import snapshots_matching
 from lis2_lightning.evaluation.verify_resume import verify_resume
 from lis2_lightning.inference import data_of_image
 from lis2_lightning.parallel import is_main
@@ -84,6 +82,8 @@ def _measure(method: str, config: dict[str, Any], options: Options) -> Answer:
 
 
 def _predict(config: dict[str, Any], options: Options) -> Answer:
+    from lis2_lightning.cli import evaluation_commands  # noqa: PLC0415 - training needs none of it
+
     image, output = options["image"], options["output"]
     if image and not output:
         raise ConfigError("--image needs --output: name the file of the map, such as map.fits")
@@ -94,7 +94,7 @@ def _predict(config: dict[str, Any], options: Options) -> Answer:
         "dtype": options["dtype"] or "float32",
         "overwrite": options["overwrite"],
     }
-    snapshots = snapshots_matching(options["ckpt_path"])
+    snapshots = evaluation_commands.snapshots_matching(options["ckpt_path"])
     if len(snapshots) > 1:
         return evaluation_commands.segment_together(snapshots, config, options, request)
     if options["spread"]:
@@ -192,13 +192,25 @@ def _verify_resume(config: dict[str, Any], options: Options) -> Answer:
     return Answer(text, data, 1)
 
 
+def _cross_validate(config: dict[str, Any], options: Options) -> Answer:
+    from lis2_lightning.cli.evaluation_commands import cross_validate  # noqa: PLC0415 - see predict
+
+    return cross_validate(config, options)
+
+
+def _baseline(config: dict[str, Any], options: Options) -> Answer:
+    from lis2_lightning.cli.evaluation_commands import baseline  # noqa: PLC0415 - see predict
+
+    return baseline(config, options)
+
+
 _COMMANDS: Final[Mapping[str, Callable[[dict[str, Any], Options], Answer]]] = {
     "fit": _fit,
     "validate": partial(_measure, "validate"),
     "test": partial(_measure, "test"),
     "predict": _predict,
     "plan": _plan,
-    "cross-validate": evaluation_commands.cross_validate,
-    "baseline": evaluation_commands.baseline,
+    "cross-validate": _cross_validate,
+    "baseline": _baseline,
     "verify-resume": _verify_resume,
 }

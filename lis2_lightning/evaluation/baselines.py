@@ -46,9 +46,8 @@ class LabelledPixels:
                 )
             fold = field.of_pixels(field.folds, whole)
             mask = labelled[0] & (fold >= 0)
-            numbers = np.arange(begin, begin + field.folds.size).reshape(field.folds.shape)
             positive.append(target[0][mask] > 0.5)
-            areas.append(field.of_pixels(numbers, whole)[mask])
+            areas.append(field.areas_of_pixels(whole, begin)[mask])
             folds.append(fold[mask])
             masks.append(mask)
             begin += field.folds.size

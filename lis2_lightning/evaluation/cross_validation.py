@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from lis2_lightning.base.files import shown
 from lis2_lightning.base.redaction import without_secrets
@@ -20,13 +20,13 @@ from lis2_lightning.evaluation.fields import Field, fields_of
 from lis2_lightning.evaluation.fold_data import data_of_all, data_of_fold, number_of_folds
 from lis2_lightning.evaluation.folder import CONFIG, begin, check
 from lis2_lightning.evaluation.out_of_fold import folds_of_areas, gather
-from lis2_lightning.evaluation.run_maps import RunMaps, make_maps, map_paths, threshold_of
+from lis2_lightning.evaluation.run_maps import BEST, RunMaps, make_maps, map_paths, threshold_of
 from lis2_lightning.evaluation.summary import NETWORK, Summary, summarise, write_csv, write_json
 from lis2_lightning.report.fold_picture import draw_folds
+from lis2_lightning.running.results import RESULT
 from lis2_lightning.trainer import Trainer
 
 _log = logging.getLogger("lis2_lightning")
-_RESULT: Final = "result.json"  # which marks a run that is over
 
 
 class CrossValidation:
@@ -218,12 +218,12 @@ class CrossValidation:
     def _maps(self, fold: int, seed: int) -> RunMaps:
         folder = self.run_dir(fold, seed)
         paths = map_paths(folder, "prediction", [field.image for field in self.fields])
-        if not (folder / _RESULT).is_file() or not all(path.exists() for path in paths):
+        if not (folder / RESULT).is_file() or not all(path.exists() for path in paths):
             raise ConfigError(
                 f"{shown(folder)} is not finished, and every fold is needed: train it with --fold "
                 f"{fold}, or all that are left without --collect"
             )
-        return RunMaps(fold, seed, threshold_of(folder / "best.pt"), paths)
+        return RunMaps(fold, seed, threshold_of(folder / BEST), paths)
 
     def _begin(self) -> None:
         check(self.folder, self._folds)

@@ -139,7 +139,8 @@ def snapshots_matching(pattern: str | None) -> list[Path]:
     """
     if pattern is None or not has_magic(pattern) or Path(pattern).exists():
         return []
-    matches = [Path(name) for name in sorted(glob(os.path.expanduser(pattern)))]  # noqa: PTH111, PTH207
+    # not Path.glob, which takes no absolute pattern
+    matches = [Path(name) for name in sorted(glob(str(Path(pattern).expanduser())))]  # noqa: PTH207
     paths = [path / BEST if path.is_dir() else path for path in matches]
     if not paths:
         raise SnapshotError(f"no snapshot matches {pattern}: check the pattern")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -13,6 +14,7 @@ from lis2_lightning.data import AnyDataset, PatchDataset, Raster, TileDataset, t
 from lis2_lightning.data.open_raster import same_image
 from lis2_lightning.data.tiled_image import TiledImage
 from lis2_lightning.errors import ConfigError
+from lis2_lightning.report.map_view import sampled
 from lis2_lightning.tiling import Areas, Tile
 
 Known = tuple[NDArray[np.float32], NDArray[np.bool_]]
@@ -45,16 +47,18 @@ class Field:
 
     def coarse(self) -> NDArray[np.float32]:
         """The first channel of the image, or its truth, with at most 1000 px a side."""
-        height, width = self.shape
-        step = -(-max(height, width) // _DRAWN)
         read = self.image.read if self.image is not None else lambda tile: self.read(tile)[0]
-        rows = [read(Tile(row, 0, 1, width))[0, 0, ::step] for row in range(0, height, step)]
-        return np.stack(rows)
+        return sampled(read, self.shape, math.ceil(max(self.shape) / _DRAWN))
 
     def of_pixels(self, values: NDArray[Any], tile: Tile) -> NDArray[Any]:
         """The value, of ``(rows, columns)`` areas, of the area that each pixel lies in."""
         rows = np.arange(tile.top, tile.bottom)
         return self.areas.spread(values, rows, np.arange(tile.left, tile.right))
+
+    def areas_of_pixels(self, tile: Tile, begin: int) -> NDArray[np.int64]:
+        """The number of the area that each pixel lies in; they are numbered from ``begin`` on."""
+        numbers = np.arange(begin, begin + self.folds.size).reshape(self.folds.shape)
+        return self.of_pixels(numbers, tile)
 
 
 def fields_of(dataset: AnyDataset | None) -> list[Field]:

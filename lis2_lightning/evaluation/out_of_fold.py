@@ -111,8 +111,7 @@ class _Known:
         """Read it, in these folds; the areas of the image are numbered from ``begin``."""
         target, labelled = field.read(tile)
         labelled = labelled & np.isin(field.of_pixels(field.folds, tile), folds)
-        numbers = np.arange(begin, begin + field.folds.size).reshape(field.folds.shape)
-        areas = np.broadcast_to(field.of_pixels(numbers, tile), labelled.shape)
+        areas = np.broadcast_to(field.areas_of_pixels(tile, begin), labelled.shape)
         return cls(tile, labelled, target[labelled] > 0.5, areas[labelled])
 
     def score(self, scores: AreaScores, probs: Floats, thresholds: NDArray[np.float64]) -> None:

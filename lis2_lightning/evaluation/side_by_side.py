@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Final, NoReturn
@@ -20,7 +21,7 @@ from tqdm import tqdm
 
 from lis2_lightning.base.files import shown
 from lis2_lightning.errors import TrainingError
-from lis2_lightning.parallel.children import tell
+from lis2_lightning.parallel.children import tell, when_alone
 
 _POLL_S: Final = 0.2
 _STARTED_BY: Final = "_LIS2_FOLDS_STARTED_BY"
@@ -133,13 +134,5 @@ def _stopping(running: Sequence[_Job]) -> Iterator[None]:
 
 def end_with_parent() -> None:
     """End this process in order when the one that started it for a fold is gone."""
-    parent = int(os.environ.get(_STARTED_BY, "0"))
-    if not parent:
-        return
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(_POLL_S)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True, name="folds").start()
+    if parent := int(os.environ.get(_STARTED_BY, "0")):
+        when_alone(parent, partial(os.kill, os.getpid(), signal.SIGTERM), name="folds")

@@ -98,13 +98,15 @@ class PixelMetrics(nn.Module):
             return
         probs, target, labelled = zip(*self._waiting, strict=True)
         self._forget_waiting()
-        # a batch without a mask is labelled everywhere
-        masks = [
-            m if m is not None else torch.ones_like(t, dtype=torch.bool)
-            for m, t in zip(labelled, target, strict=True)
-        ]
-        is_masked = any(mask is not None for mask in labelled)
-        pixels = torch.cat(probs), torch.cat(target), torch.cat(masks) if is_masked else None
+        mask = None
+        if any(part is not None for part in labelled):
+            # a batch without a mask is labelled everywhere
+            parts = [
+                torch.ones_like(t, dtype=torch.bool) if m is None else m
+                for m, t in zip(labelled, target, strict=True)
+            ]
+            mask = torch.cat(parts)
+        pixels = torch.cat(probs), torch.cat(target), mask
         for metric in self._of_pixels:
             metric.update(*pixels)
 

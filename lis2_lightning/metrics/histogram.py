@@ -14,6 +14,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Hashable
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -191,16 +192,37 @@ def best_threshold(histogram: NDArray[np.int64]) -> float | None:
     return _best_dice(histogram)[1] if histogram[1].any() else None
 
 
+class Confusion(NamedTuple):
+    """How many labelled pixels are predicted right and wrong at a threshold."""
+
+    tp: int
+    fp: int
+    fn: int
+    tn: int
+
+
+def confusion(histogram: NDArray[np.int64], threshold: float) -> Confusion:
+    """The counts of the map ``probs >= threshold``; a threshold is a lower edge of a score code.
+
+    >>> histogram = np.zeros((2, len(code_edges())), np.int64)
+    >>> histogram[:, 0], histogram[:, -1] = (5, 1), (2, 7)
+    >>> confusion(histogram, 0.5)
+    Confusion(tp=7, fp=2, fn=1, tn=5)
+    """
+    first = int(np.searchsorted(code_edges(), np.float32(threshold)))
+    (tn, fn), (fp, tp) = histogram[:, :first].sum(axis=1), histogram[:, first:].sum(axis=1)
+    return Confusion(int(tp), int(fp), int(fn), int(tn))
+
+
 def dice_at(histogram: NDArray[np.int64], threshold: float) -> float:
     """The Dice of the map ``probs >= threshold``, a value of :class:`BestThreshold`.
 
     1 for two empty maps; NaN without labelled pixels.
     """
-    first = int(np.searchsorted(code_edges(), np.float32(threshold)))
-    selected, positive = int(histogram[:, first:].sum()), int(histogram[1].sum())
-    if selected + positive == 0:
-        return 1.0 if histogram.any() else float("nan")
-    return 2 * int(histogram[1, first:].sum()) / (selected + positive)
+    tp, fp, fn, tn = confusion(histogram, threshold)
+    if tp + fp + fn == 0:
+        return 1.0 if tn else float("nan")
+    return 2 * tp / (2 * tp + fp + fn)
 
 
 class CalibrationError(ScoreMetric):

@@ -1,4 +1,4 @@
-"""Curves and counts of a score histogram, ``(2, NUM_CODES)``: negative pixels, positive pixels."""
+"""Curves of a score histogram, ``(2, NUM_CODES)``: negative pixels, positive pixels."""
 
 from __future__ import annotations
 
@@ -11,15 +11,6 @@ from lis2_lightning.metrics.histogram import code_edges
 
 Histogram = NDArray[np.int64]
 Floats = NDArray[np.float64]
-
-
-class Confusion(NamedTuple):
-    """How many labelled pixels are predicted right and wrong at a threshold."""
-
-    tp: int
-    fp: int
-    fn: int
-    tn: int
 
 
 class ScoreCurves(NamedTuple):
@@ -56,16 +47,3 @@ def score_curves(histogram: Histogram) -> ScoreCurves:
             recall=positives / num_positive,
             false_rate=negatives / num_negative,
         )
-
-
-def confusion(histogram: Histogram, threshold: float) -> Confusion:
-    """The counts of the map ``probs >= threshold``; a threshold is a lower edge of a score code.
-
-    >>> histogram = np.zeros((2, len(code_edges())), np.int64)
-    >>> histogram[:, 0], histogram[:, -1] = (5, 1), (2, 7)
-    >>> confusion(histogram, 0.5)
-    Confusion(tp=7, fp=2, fn=1, tn=5)
-    """
-    first = int(np.searchsorted(code_edges(), np.float32(threshold)))
-    (tn, fn), (fp, tp) = histogram[:, :first].sum(axis=1), histogram[:, first:].sum(axis=1)
-    return Confusion(int(tp), int(fp), int(fn), int(tn))

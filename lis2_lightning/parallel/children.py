@@ -15,7 +15,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, NoReturn
 
 from lis2_lightning.base.redaction import without_login
@@ -151,12 +153,21 @@ def watch_parent() -> None:
     is_watched = any(thread.name == "parent" for thread in threading.enumerate())
     if is_started() and os.name == "posix" and not is_watched:
         parent = int(os.environ[_STARTED_BY])
-        threading.Thread(target=_watch, args=(parent,), daemon=True, name="parent").start()
+        when_alone(parent, partial(_end_without, parent), name="parent")
 
 
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(_POLL_S)
+def when_alone(parent: int, then: Callable[[], object], *, name: str) -> None:
+    """Call a function, in a thread of this name, once the process that started this one is gone."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_POLL_S)
+        then()
+
+    threading.Thread(target=watch, daemon=True, name=name).start()
+
+
+def _end_without(parent: int) -> NoReturn:
     # a main process that ends in order waits for those it has started, or kills them
     if local_rank() == 1:
         tell(f"the main process ({parent}) was killed: the run has stopped; {RESUME}")

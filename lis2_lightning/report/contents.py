@@ -21,10 +21,9 @@ from lis2_lightning.report.map_figures import (
     map_drawings,
     tile_drawing,
 )
-from lis2_lightning.report.run_record import RunRecord, flat
+from lis2_lightning.report.run_record import SPLIT_NAMES, RunRecord, flat
 from lis2_lightning.report.vector import spoken
 
-_SPLIT_NAMES: Final = {"train": "training", "val": "validation", "test": "test"}
 _SCORE_NAMES: Final = {
     "val_threshold": "threshold, best on validation",
     "dice_at_val_threshold": "test dice at the threshold",
@@ -32,7 +31,7 @@ _SCORE_NAMES: Final = {
 KEYS: Final[Mapping[str, Mapping[str, str]]] = {
     "truth": TRUTH,
     "verdicts": RIGHT_AND_WRONG,
-    "folds": {_SPLIT_NAMES.get(name, name): colour for name, colour in FOLDS.items()},
+    "folds": {SPLIT_NAMES.get(name, name): colour for name, colour in FOLDS.items()},
     "contours": CONTOURS,
 }
 Rows = dict[str, str]
@@ -173,7 +172,7 @@ def _data(record: RunRecord) -> list[Rows]:
     starts = record.of_kind("start")
     return [
         {
-            "split": _SPLIT_NAMES.get(split, split),
+            "split": SPLIT_NAMES.get(split, split),
             "data set": str(data.get("class", "-")),
             "samples": str(data.get("samples", "-")),
             "image": str(image.get("source", "-")),
@@ -202,7 +201,7 @@ def _scored(record: RunRecord) -> str:
     if view is None or not view.num_tiles:
         return ""
     some = "all" if view.num_scored == view.num_tiles else f"{view.num_scored} of"
-    return f"{some} {view.num_tiles} {_SPLIT_NAMES[view.scored]} tiles"
+    return f"{some} {view.num_tiles} {SPLIT_NAMES[view.scored]} tiles"
 
 
 def _missing(record: RunRecord, sections: Mapping[str, Any]) -> Iterator[str]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lis2_lightning.metrics import calibration_curve
-from lis2_lightning.metrics.score_curves import score_curves
-from lis2_lightning.report.run_record import RunRecord
+from lis2_lightning.metrics.histogram import Confusion, confusion
+from lis2_lightning.metrics.score_curves import ScoreCurves, score_curves
+from lis2_lightning.report.run_record import SPLIT_NAMES, RunRecord
 from lis2_lightning.report.vector import (
     DASHES,
     FAINT,
@@ -26,9 +27,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_SPLITS = {"train": "training", "val": "validation"}
 _POINTS = 300  # of a curve, along each of its axes
 Floats = NDArray[np.float64]
+Point = tuple[float, float, str]  # and what it says, in words
 
 
 class Drawing(NamedTuple):
@@ -46,6 +47,15 @@ class Line(NamedTuple):
     y: Floats
     number: int
     label: str
+
+
+class Scored(NamedTuple):
+    """A run that counted the scores of its test pixels, and the number of its colour."""
+
+    number: int
+    name: str
+    cut: float
+    histogram: NDArray[np.int64]
 
 
 def learning_drawings(records: Sequence[RunRecord]) -> Iterator[Drawing]:
@@ -76,13 +86,13 @@ def learning_drawings(records: Sequence[RunRecord]) -> Iterator[Drawing]:
 def _of_metric(record: RunRecord, name: str, number: int | None) -> list[Line]:
     by_split = {
         split: line
-        for place, split in enumerate(_SPLITS)
-        if (line := _line(record, f"{split}_{name}", place, _SPLITS[split]))
+        for place, split in enumerate(("train", "val"))
+        if (line := _line(record, f"{split}_{name}", place, SPLIT_NAMES[split]))
     }
     if number is None or not by_split:
         return list(by_split.values())
     split, line = list(by_split.items())[-1]
-    return [line._replace(number=number, label=f"{record.name} ({_SPLITS[split]})")]
+    return [line._replace(number=number, label=f"{record.name} ({SPLIT_NAMES[split]})")]
 
 
 def _line(record: RunRecord, column: str, number: int, label: str) -> Line | None:
@@ -127,67 +137,81 @@ def _in_words(title: str, lines: Sequence[Line]) -> str:
 
 def score_drawings(records: Sequence[RunRecord]) -> Iterator[Drawing]:
     """Precision and recall, ROC and calibration of the test pixels, with the threshold."""
-    scored = [(n, record) for n, record in enumerate(records) if record.histogram is not None]
+    scored = [
+        Scored(number, record.name, record.cut, record.histogram)
+        for number, record in enumerate(records)
+        if record.histogram is not None
+    ]
     if not scored:
         return
-    yield _precision_recall(scored)
-    yield _roc(scored)
+    curves = [score_curves(run.histogram) for run in scored]
+    yield _precision_recall(scored, curves)
+    yield _roc(scored, curves)
     yield _calibration(scored)
 
 
-def _precision_recall(scored: Sequence[tuple[int, RunRecord]]) -> Drawing:
+def _precision_recall(scored: Sequence[Scored], curves: Sequence[ScoreCurves]) -> Drawing:
     figure, axes = _square("recall", "precision")
-    marks = []
-    lines = []
-    for number, record in scored:
-        curves = score_curves(_histogram(record))
-        kept = thinned(curves.recall, curves.precision)
-        lines.append(Line(curves.recall[kept], curves.precision[kept], number, record.name))
-        _plot(axes, lines[-1])
-        tp, fp, fn, _ = record.confusion or (0, 0, 0, 0)
-        recall, precision = tp / max(tp + fn, 1), tp / max(tp + fp, 1)
-        _mark(axes, recall, precision, number)
-        place = f"{_before(record, scored)}at {record.cut:.3f}"
-        marks.append(f"{place}: precision {precision:.3f}, recall {recall:.3f}")
-    _legend(axes, lines)
-    text = "; ".join(marks)
+    lines = [_thin_line(run, c.recall, c.precision) for run, c in zip(scored, curves, strict=True)]
+    text = _over_thresholds(axes, scored, lines, _at_precision)
     alt = f"Precision over recall of the test pixels, one point for each threshold; {text}"
     return Drawing("Precision and recall", inline(figure, "pr", alt), f"The dot is {text}.")
 
 
-def _roc(scored: Sequence[tuple[int, RunRecord]]) -> Drawing:
+def _roc(scored: Sequence[Scored], curves: Sequence[ScoreCurves]) -> Drawing:
     figure, axes = _square("share of negative pixels selected", "share of positive pixels selected")
     axes.plot([0, 1], [0, 1], color=FAINT, lw=1)
-    marks, lines = [], []
-    for number, record in scored:
-        curves = score_curves(_histogram(record))
-        kept = thinned(curves.false_rate, curves.recall)
-        x, y = np.append(0.0, curves.false_rate[kept]), np.append(0.0, curves.recall[kept])
-        lines.append(Line(x, y, number, record.name))
-        _plot(axes, lines[-1])
-        tp, fp, fn, tn = record.confusion or (0, 0, 0, 0)
-        false_rate, recall = fp / max(fp + tn, 1), tp / max(tp + fn, 1)
-        _mark(axes, false_rate, recall, number)
-        place = f"{_before(record, scored)}at {record.cut:.3f}"
-        marks.append(f"{place}: {recall:.3f} of the positives, {false_rate:.3f} of the negatives")
-    _legend(axes, lines)
-    text = "; ".join(marks)
+    lines = [_thin_line(run, c.false_rate, c.recall) for run, c in zip(scored, curves, strict=True)]
+    lines = [line._replace(x=np.append(0.0, line.x), y=np.append(0.0, line.y)) for line in lines]
+    text = _over_thresholds(axes, scored, lines, _at_rates)
     alt = f"ROC curve of the test pixels: positives selected over negatives selected; {text}"
     caption = f"The dot is {text}; the thin line is chance."
     return Drawing("ROC", inline(figure, "roc", alt), caption)
 
 
-def _calibration(scored: Sequence[tuple[int, RunRecord]]) -> Drawing:
+def _over_thresholds(
+    axes: Axes, scored: Sequence[Scored], lines: Sequence[Line], at: Callable[[Confusion], Point]
+) -> str:
+    """Draw the curve of each run, and its threshold as a dot; where the dots are, in words."""
+    texts = []
+    for run, line in zip(scored, lines, strict=True):
+        _plot(axes, line)
+        x, y, text = at(confusion(run.histogram, run.cut))
+        _mark(axes, x, y, run.number)
+        texts.append(f"{_before(run, scored)}at {run.cut:.3f}: {text}")
+    _legend(axes, lines)
+    return "; ".join(texts)
+
+
+def _thin_line(run: Scored, x: Floats, y: Floats) -> Line:
+    kept = thinned(x, y)
+    return Line(x[kept], y[kept], run.number, run.name)
+
+
+def _at_precision(counts: Confusion) -> Point:
+    tp, fp, fn, _ = counts
+    recall, precision = tp / max(tp + fn, 1), tp / max(tp + fp, 1)
+    return recall, precision, f"precision {precision:.3f}, recall {recall:.3f}"
+
+
+def _at_rates(counts: Confusion) -> Point:
+    tp, fp, fn, tn = counts
+    false_rate, recall = fp / max(fp + tn, 1), tp / max(tp + fn, 1)
+    text = f"{recall:.3f} of the positives, {false_rate:.3f} of the negatives"
+    return false_rate, recall, text
+
+
+def _calibration(scored: Sequence[Scored]) -> Drawing:
     figure, axes = _square("mean probability", "share of positive pixels")
     axes.plot([0, 1], [0, 1], color=FAINT, lw=1)
     lines, texts = [], []
-    for number, record in scored:
-        mean, share, num = calibration_curve(_histogram(record), num_bins=10)
+    for run in scored:
+        mean, share, num = calibration_curve(run.histogram, num_bins=10)
         known = num > 0
-        lines.append(Line(mean[known], share[known], number, record.name))
+        lines.append(Line(mean[known], share[known], run.number, run.name))
         _plot(axes, lines[-1], marker="o")
         error = float(np.nansum(np.abs(mean - share) * num) / max(num.sum(), 1))
-        texts.append(f"{_before(record, scored)}mean distance {error:.3f}")
+        texts.append(f"{_before(run, scored)}mean distance {error:.3f}")
     _legend(axes, lines)
     text = "; ".join(texts)
     alt = f"Share of positive test pixels over the probability, in ten bins; {text}"
@@ -227,14 +251,9 @@ def thinned(x: Floats, y: Floats) -> NDArray[np.intp]:
     return np.flatnonzero(is_new)
 
 
-def _before(record: RunRecord, scored: Sequence[object]) -> str:
+def _before(run: Scored, scored: Sequence[Scored]) -> str:
     """The name of a run among several, to stand before what is said of it."""
-    return f"{record.name} " if len(scored) > 1 else ""
-
-
-def _histogram(record: RunRecord) -> NDArray[np.int64]:
-    assert record.histogram is not None  # noqa: S101 - the callers have chosen such runs
-    return record.histogram
+    return f"{run.name} " if len(scored) > 1 else ""
 
 
 def _axes(height: float = 2.9) -> tuple[Figure, Axes]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Self, cast
 from zipfile import BadZipFile
@@ -79,7 +79,7 @@ class MapView:
 
     def save(self, folder: Path) -> None:
         """Write the view into a run's folder."""
-        values = {k: v for k, v in asdict(self).items() if k not in {"worst", "best"}}
+        values = {k: v for k, v in vars(self).items() if k not in {"worst", "best"}}
         for kind in ("worst", "best"):
             crops: tuple[Crop, ...] = getattr(self, kind)
             for field in Crop._fields:
@@ -151,20 +151,21 @@ def view_of(data: SegmentationData, map_: Map | None, threshold: float | None) -
     whole = data.predict
     if not is_one_image(whole):
         return None
-    tiled = whole.tiled_images[0]
-    image, truth = _sampled(tiled.image), _sampled_truth(whole)
+    tiled, shape = whole.tiled_images[0], whole.image_shape
+    step = _step(shape)
+    image, truth = sampled(tiled.image.read, shape, step), _sampled_truth(whole)
     probability = None if map_ is None else open_raster(cast("Raster", map_))
     cards = of_two_axes(getattr(tiled.image, "cards", None) or {})
     view = MapView(
         source=tiled.image.source,
-        shape=whole.image_shape,
-        step=_step(whole.image_shape),
+        shape=shape,
+        step=step,
         image=as_bytes(stretched(image)),
         truth=truth,
         probability=(
             np.full(truth.shape, NO_DATA, np.uint8)
             if probability is None
-            else as_bytes(_sampled(probability))
+            else as_bytes(sampled(probability.read, shape, step))
         ),
         splits=_splits(data, tiled.image),
         header=_header(cards),
@@ -190,23 +191,23 @@ def _step(shape: tuple[int, int]) -> int:
     return math.ceil(max(shape) / MAX_SIDE)
 
 
-def _rows(shape: tuple[int, int]) -> Iterator[Tile]:
+def _rows(shape: tuple[int, int], step: int) -> Iterator[Tile]:
     """The rows of the view; a raster keeps the blocks that a row was read from for the next."""
     height, width = shape
-    return (Tile(top, 0, 1, width) for top in range(0, height, _step(shape)))
+    return (Tile(top, 0, 1, width) for top in range(0, height, step))
 
 
-def _sampled(raster: Raster) -> NDArray[np.float32]:
-    """Every `step`-th row and column of the first channel."""
-    shape = raster.shape[1], raster.shape[2]
-    step = _step(shape)
-    return np.concatenate([raster.read(row)[0][:, ::step] for row in _rows(shape)])
+def sampled(
+    read: Callable[[Tile], NDArray[np.float32]], shape: tuple[int, int], step: int
+) -> NDArray[np.float32]:
+    """Every `step`-th row and column of a first channel, read row by row, ``(C, 1, W)`` each."""
+    return np.concatenate([read(row)[0][:, ::step] for row in _rows(shape, step)])
 
 
 def _sampled_truth(whole: TileDataset) -> Bytes:
     """The codes of the truth at the pixels of the view."""
     truth, step = whole.tiled_images[0].truth, _step(whole.image_shape)
-    parts = (truth.read(row) for row in _rows(whole.image_shape))
+    parts = (truth.read(row) for row in _rows(whole.image_shape, step))
     return np.concatenate([codes(t[0][:, ::step], known[0][:, ::step]) for t, known in parts])
 
 

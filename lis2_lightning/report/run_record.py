@@ -16,13 +16,14 @@ from lis2_lightning.base.files import shown
 from lis2_lightning.base.records import Record, read_records
 from lis2_lightning.callbacks.run_events import EVENTS
 from lis2_lightning.errors import ConfigError, DataError
-from lis2_lightning.metrics.score_curves import Confusion, confusion
+from lis2_lightning.metrics.histogram import Confusion, confusion
 from lis2_lightning.report.map_view import MapView, damaged, read_arrays
 from lis2_lightning.trackers.csv_rows import read_rows
 from lis2_lightning.trackers.journal import Journal
 
 Row = dict[str, float | None]
 LOG: Final = "logs_train.csv"
+SPLIT_NAMES: Final = {"train": "training", "val": "validation", "test": "test"}
 SCORES: Final = "test_results.npz"
 # what is used of each kind of event; others are passed over, as those that lack something
 _FIELDS: Final = {

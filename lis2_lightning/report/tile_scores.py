@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lis2_lightning.data import Raster, TileDataset
+from lis2_lightning.inference import map_files
 from lis2_lightning.report.pictures import stretched
 from lis2_lightning.tiling import Tile
 
@@ -66,8 +67,7 @@ def as_bytes(values: NDArray[np.floating[Any]]) -> Bytes:
     >>> as_bytes(np.array([0, 0.5, 1, np.nan])).tolist()
     [0, 127, 254, 255]
     """
-    scaled = np.rint(np.clip(values, 0, 1) * (NO_DATA - 1))
-    return np.where(np.isnan(scaled), NO_DATA, scaled).astype(np.uint8)
+    return map_files.as_bytes(np.clip(values, 0, 1).astype(np.float32))
 
 
 def codes(target: NDArray[Any], labelled: NDArray[np.bool_]) -> Bytes:

@@ -21,7 +21,7 @@ from lis2_lightning.training.module import AT_THRESHOLD, THRESHOLD
 
 _log = logging.getLogger("lis2_lightning")
 TEST: Final = "test_results.csv"
-_RESULT: Final = "result.json"
+RESULT: Final = "result.json"
 
 
 def final_info(
@@ -65,7 +65,7 @@ def stored(settings: Settings, config: Mapping[str, Any]) -> dict[str, Any]:
 
     ``config`` has the settings as plain values.
     """
-    path = settings.run_dir / _RESULT
+    path = settings.run_dir / RESULT
     if settings.resume is False or not path.is_file():
         return {}
     try:
@@ -142,7 +142,7 @@ def store(
         "seconds": round(seconds, 3),
     }
     # where a run was resumed is shown, not stored: the result is that of an undisturbed one
-    with atomic(settings.run_dir / _RESULT) as file:
+    with atomic(settings.run_dir / RESULT) as file:
         file.write(json.dumps(record, indent=2).encode() + b"\n")
     if start is not None:
         record["resumed"] = f"at {start.place}, from {start}"

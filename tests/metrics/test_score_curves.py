@@ -6,7 +6,8 @@ import torch
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
 from lis2_lightning.metrics import BestThreshold, RocAuc
-from lis2_lightning.metrics.score_curves import confusion, score_curves
+from lis2_lightning.metrics.histogram import confusion
+from lis2_lightning.metrics.score_curves import score_curves
 
 Pixels = tuple[np.ndarray, np.ndarray, np.ndarray]
 
