@@ -129,12 +129,16 @@ class MapJob:
             num_gaps = self.files.write(self.rows, self._threshold, snapshot)
             gaps = f"; NaN at {num_gaps} pixels, where the image has no data" if num_gaps else ""
             for path in self.request.paths:
-                is_mask = path == self.request.mask
-                what = f"mask, cut at {self._threshold:.3g}," if is_mask else "map"
-                _log.info("the %s is in %s%s", what, shown(path), gaps)
+                _log.info("the %s is in %s%s", self._what(path), shown(path), gaps)
         trainer.strategy.barrier()
         if trainer.is_global_zero and isinstance(self.rows, RowsOnDisk):
             self.rows.remove()
+
+    def _what(self, path: Path) -> str:
+        """What a file of the map holds, in words."""
+        if path == self.request.mask:
+            return f"mask, cut at {self._threshold:.3g},"
+        return "spread of the networks" if path == self.request.spread else "map"
 
     def result(self) -> Map:
         """The map, ``(C, H, W)``: in memory, or read from its file when it is asked for."""

@@ -36,7 +36,7 @@ def snapshots(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def test_the_map_is_the_mean_and_the_spread_the_standard_deviation(
-    snapshots: Path, typed: Typed, tmp_path: Path
+    snapshots: Path, typed: Typed, tmp_path: Path, said: pytest.LogCaptureFixture
 ) -> None:
     pattern = str(snapshots / "fold_*" / "best.pt")
     paths = {key: tmp_path / f"{key}.npy" for key in ("output", "spread", "mask")}
@@ -52,6 +52,7 @@ def test_the_map_is_the_mean_and_the_spread_the_standard_deviation(
     mean = np.mean(alone, axis=0)
     np.testing.assert_allclose(np.load(paths["output"]), mean, atol=1e-6)
     np.testing.assert_allclose(np.load(paths["spread"]), np.std(alone, axis=0), atol=1e-6)
+    assert any(text.startswith("the spread of the networks is in") for text in said.messages)
     # cut at the mean of the networks' thresholds
     expected = np.load(paths["output"]) >= np.float32(CUT + 0.1)
     np.testing.assert_array_equal(np.load(paths["mask"]), expected)
