@@ -127,6 +127,26 @@ def init(  # noqa: PLR0917 - positional in Python only: they are flags of the co
     return Answer(text, data)
 
 
+def sample(folder: Path, height: int = 768, width: int = 768, seed: int = 7) -> Answer:
+    """Write the built-in image as FITS maps to try things on.
+
+    Args:
+        folder: Where to write image, target, background and missing.
+        height: Height of the image, px.
+        width: Width of the image, px.
+        seed: Decides the image; with the defaults it is that of the quick start.
+    """
+    from lis2_lightning.cli import sample_maps  # noqa: PLC0415 - brings torch
+
+    paths = {
+        name: str(path) for name, path in sample_maps.write(folder, height, width, seed).items()
+    }
+    lines = [f"{path} is written" for path in paths.values()]
+    flags = " ".join(f"--{name} {paths[name]}" for name in ("background", "missing"))
+    lines.append(f"to train on them: lis2 init {paths['image']} {paths['target']} {flags}")
+    return Answer("\n".join(lines), {"written": paths})
+
+
 def sync(run_dir: Path) -> Answer:
     """Deliver to the trackers what they have not received; ends with 1 where something is left.
 
@@ -168,7 +188,7 @@ def completion(shell: Literal["bash", "zsh", "tcsh"]) -> Answer:
 
 
 TOOLS: Final[Mapping[str, Callable[..., Answer]]] = {
-    tool.__name__: tool for tool in (info, diff, convert, init, report, sync, completion)
+    tool.__name__: tool for tool in (info, diff, convert, init, sample, report, sync, completion)
 }
 # arguments that may be repeated, which a function's signature cannot say
 SEVERAL: Final[Mapping[str, Mapping[str, str]]] = {

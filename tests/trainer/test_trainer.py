@@ -286,13 +286,15 @@ def test_the_plan_tells_of_every_key_and_of_lightnings(
     assert "lis2_lightning.models.UNet(" in plan
 
 
-@pytest.mark.usefixtures("no_pictures", "lis2_sample")
+@pytest.mark.usefixtures("no_pictures")
 def test_the_real_maps_train_in_a_small_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_log: Log
+    tmp_path: Path, lis2_sample: Path, monkeypatch: pytest.MonkeyPatch, read_log: Log
 ) -> None:
-    monkeypatch.chdir(Path(__file__).parents[2])
-    folder = tmp_path / "fits"
-    Trainer.from_config("configs/fits.yaml", output_dir=str(tmp_path), epochs=3).train()
+    config = Path(__file__).parents[2] / "configs/fits.yaml"
+    (tmp_path / "maps").symlink_to(lis2_sample)  # what a user does with LIS2's own maps
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs/fits"
+    Trainer.from_config(config, epochs=3).train()
     losses = [row["train_loss"] for row in read_log(folder / "logs_train.csv")]
     assert losses[2] < losses[1] < losses[0]
     size = sum(path.stat().st_size for path in folder.iterdir())
