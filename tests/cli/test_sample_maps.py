@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,9 +26,10 @@ def test_the_maps_are_the_built_in_image_with_coordinates(
     assert code == 0
     names = ["background", "image", "missing", "target"]
     assert sorted(p.name for p in Path("maps").iterdir()) == [f"sample_{n}.fits" for n in names]
-    keys = {"size": 32, "stride": 32}
+    keys: dict[str, Any] = {"size": 32, "stride": 32}
     built_in = SyntheticDataset(height=96, width=128, seed=3, **keys)
-    tiles = TileDataset(**{name: f"maps/sample_{name}.fits" for name in names}, **keys)
+    maps: dict[str, Any] = {name: f"maps/sample_{name}.fits" for name in names}
+    tiles = TileDataset(**maps, **keys)
     assert tiles.tiles == built_in.tiles
     for ours, theirs in zip(tiles, built_in, strict=True):
         assert all(
