@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 LOWEST := .venv-lowest
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help demo test test-slow test-lowest soak check format docs bench clean
+.PHONY: help demo test test-slow test-lowest test-wheel soak check format docs bench clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -48,6 +48,9 @@ test-lowest: $(LOWEST)/ready ## run the quick tests with the lowest versions all
 	$(LOWEST)/bin/python -m pytest -n 2 -m "not slow" \
 		--deselect tests/config/test_reference.py::test_the_page_is_what_would_be_written_now
 	$(LOWEST)/bin/python -m pytest -n 2 -m slow tests/trackers
+
+test-wheel: ## install the wheel alone in clean environments, and train the demo
+	$(PYTHON) tests/wheel.py
 
 soak: $(VENV)/dev ## kill runs at random moments and resume them; many configurations; map 10^9 pixels
 	LIS2_EXAMPLES=1000 $(PYTEST) -m slow tests/config/test_fuzz.py
