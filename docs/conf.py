@@ -1,15 +1,30 @@
-"""Sphinx configuration: Markdown pages, and the reference from the docstrings."""
+"""Sphinx configuration: Markdown pages, notebooks, and the reference from the docstrings."""
+
+import sys
+from pathlib import Path
 
 from lis2_lightning import __version__
+
+sys.path.insert(0, str(Path(__file__).parent))
+import notebooks
+import rooms
+
+notebooks.write_pages()
+rooms.write_picture()
 
 project = "lis2_lightning"
 author = "The lis2_lightning developers"
 copyright = "The lis2_lightning developers"  # noqa: A001 - Sphinx's name
 version = release = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
+copybutton_prompt_text = r">>> |\.\.\. |\$ "  # prompts and what is printed below are not copied
+copybutton_prompt_is_regexp = True
+copybutton_line_continuation_character = "\\"
 html_title = f"lis2_lightning {version}"
 myst_heading_anchors = 3
 autodoc_preserve_defaults = True
