@@ -6,8 +6,9 @@ from pathlib import Path
 from lis2_lightning import __version__
 
 sys.path.insert(0, str(Path(__file__).parent))
-import notebooks
 import rooms
+
+import notebooks
 
 notebooks.write_pages()
 rooms.write_picture()
@@ -20,6 +21,7 @@ version = release = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
+highlight_language = "none"  # a block without a language is typed in a shell
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
 copybutton_prompt_text = r">>> |\.\.\. |\$ "  # prompts and what is printed below are not copied

@@ -1,4 +1,4 @@
-"""Make a page of each notebook when the documentation is built, with the outputs that it has saved."""
+"""Make a page of each notebook, with its saved outputs, when the documentation is built."""
 
 from __future__ import annotations
 

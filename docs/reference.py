@@ -48,7 +48,8 @@ def keys() -> str:
         default = "needed" if needed else f"`{_default(defaults[key])}`"
         name = "`epochs` (or `epoch`)" if key == "epochs" else f"`{key}`"
         rows.append([name, _type(hints[key]), default, meanings[key].replace("``", "`")])
-    return _table(["key", "type", "default", "meaning"], rows)
+    # a table of four columns does not fit a phone, where its rows become cards
+    return f"```{{rst-class}} cards\n```\n\n{_table(['key', 'type', 'default', 'meaning'], rows)}"
 
 
 def _default(value: Any) -> str:

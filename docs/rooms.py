@@ -17,7 +17,7 @@ _WIDTH, _STEP, _HIGH, _BOX = 760, 74, 34, 112  # px
 _STYLE: Final = """
 text { font: 14px sans-serif; text-anchor: middle; fill: #111 }
 rect { fill: #eef3fa; stroke: #3b6ea5 }
-path { fill: none; stroke: #3b6ea5; stroke-opacity: .35 }
+path { fill: none; stroke: #3b6ea5; stroke-opacity: .6 }
 @media (prefers-color-scheme: dark) {
   text { fill: #eee } rect { fill: #1d2a3a; stroke: #8ab4e8 } path { stroke: #8ab4e8 }
 }"""
@@ -42,6 +42,19 @@ def imports() -> dict[tuple[str, str], int]:
     return counts
 
 
+def direct(counts: dict[tuple[str, str], int]) -> dict[tuple[str, str], int]:
+    """The imports that do not follow from others: without those of a room's rooms' rooms."""
+    below: dict[str, set[str]] = {}
+    for upper, lower in counts:
+        below.setdefault(upper, set()).add(lower)
+
+    def reached(room: str) -> set[str]:
+        return set().union(*({lower} | reached(lower) for lower in below.get(room, ())))
+
+    further = {upper: set().union(*map(reached, lower)) for upper, lower in below.items()}
+    return {pair: count for pair, count in counts.items() if pair[1] not in further[pair[0]]}
+
+
 def _room(module: str) -> str:
     return module.removeprefix(PACKAGE).lstrip(".").partition(".")[0]
 
@@ -54,13 +67,13 @@ def purpose(room: str) -> str:
 
 
 def svg() -> str:
-    """The picture: a row for each layer, a line for each import, thicker for more modules."""
+    """The picture: a row for each layer, a line for each import that no others imply."""
     places = {}
     for row, rooms in enumerate(layers()):
         for column, room in enumerate(rooms):
             places[room] = _WIDTH * (2 * column + 1) / (2 * len(rooms)), 30 + row * _STEP
     lines, boxes = [], []
-    for (upper, lower), count in sorted(imports().items()):
+    for (upper, lower), count in sorted(direct(imports()).items()):
         (x1, y1), (x2, y2) = places[upper], places[lower]
         bend = 40 + 0.16 * (y2 - y1) if abs(x1 - x2) < 1 and y2 - y1 > _STEP else 0
         way = f"M{x1:.0f} {y1 + _HIGH / 2:.0f} Q{(x1 + x2) / 2 + bend:.0f} {(y1 + y2) / 2:.0f}"
