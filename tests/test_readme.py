@@ -122,9 +122,14 @@ def test_the_python_sessions_of_a_page_give_what_they_show(
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "yaml")], ids=name_of)
-def test_every_yaml_block_of_a_page_is_a_valid_configuration(page: Path, tmp_path: Path) -> None:
+def test_every_yaml_block_of_a_page_is_a_valid_configuration(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from lis2_lightning import Trainer
 
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name, code in re.findall(r"(?s)\A# (\w+\.py)\n(.*)", "".join(blocks(page, "python")[:1])):
+        (tmp_path / name).write_text(code, encoding="utf-8")
     for number, text in enumerate(blocks(page, "yaml")):
         path = tmp_path / f"{number}.yaml"
         path.write_text(text, encoding="utf-8")
