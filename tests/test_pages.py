@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
 from lis2_lightning import Trainer, UNet, open_raster
@@ -148,7 +149,7 @@ def test_the_blocks_of_a_page_run_from_top_to_end(
         "Trainer": Trainer,
         "trainer": Trainer.from_snapshot("runs/demo/best.pt"),
         "network": UNet(features=2, num_blocks=1),
-        "array": open_raster("image.fits")[0],
+        "array": np.asarray(open_raster("image.fits"))[0],
     }
     for language, text in blocks(page):
         if is_elsewhere(Block(language, text)):

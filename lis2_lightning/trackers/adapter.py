@@ -37,8 +37,8 @@ class Adapter(ABC):
         """Send one row; ``record`` has its ``step``, ``index`` and ``time``."""
 
     @abstractmethod
-    def close(self, status: Status) -> str:
-        """End the run, and return what the user should know, or nothing."""
+    def close(self, record: Mapping[str, Any]) -> str:
+        """End the run with the record's ``status``, and return what the user should know."""
 
     def params(self, values: Mapping[str, Any], group: str) -> None:  # noqa: B027 - optional
         """Send plain values: the configuration, or the ``group`` "environment"."""

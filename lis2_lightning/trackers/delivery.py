@@ -96,7 +96,7 @@ class Delivery(threading.Thread):
         kind = record["kind"]
         if kind == "start":
             if self._open_run is not None and self._open_run["key"] != record["key"]:
-                self._apply({"kind": "close", "status": "killed"})
+                self._apply({"kind": "close", "status": "killed", "time": record["time"]})
             self._drop()
             self._open_run = record
         adapter = self._connected()
@@ -110,7 +110,7 @@ class Delivery(threading.Thread):
             self._send_file(adapter, record)
         elif kind == "close":
             self._open_run = None
-            self.mark.note = adapter.close(record["status"])
+            self.mark.note = adapter.close(record)
             self._drop()
 
     def _connected(self) -> Adapter:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lis2_lightning.errors import ConfigError
-from lis2_lightning.trackers.adapter import Adapter, Status
+from lis2_lightning.trackers.adapter import Adapter
 
 
 class LightningAdapter(Adapter):
@@ -44,7 +44,7 @@ class LightningAdapter(Adapter):
         if self.checkpoint_callback is not None:
             self._logger.after_save_checkpoint(self.checkpoint_callback)
 
-    def close(self, status: Status) -> str:
+    def close(self, record: Mapping[str, Any]) -> str:
         """End the run, in Lightning's words."""
-        self._logger.finalize("success" if status == "finished" else "failed")
+        self._logger.finalize("success" if record["status"] == "finished" else "failed")
         return ""

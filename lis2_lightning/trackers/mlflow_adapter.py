@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from lis2_lightning.base.redaction import without_login
-from lis2_lightning.trackers.adapter import Adapter, RefusedError, Status
+from lis2_lightning.trackers.adapter import Adapter, RefusedError
 
 _KEY: Final = "lis2.key"
 _LONGEST_VALUE: Final = 6000  # characters; MLflow's server takes no longer parameters
@@ -51,7 +52,9 @@ class MlflowAdapter(Adapter):
             self._client.update_run(self._id, status="RUNNING")
         else:
             tags = {_KEY: key, "mlflow.source.name": "lis2_lightning"}
-            run = self._client.create_run(experiment, tags=tags, run_name=start["run_name"])
+            run = self._client.create_run(
+                experiment, _milliseconds(start), tags=tags, run_name=start["run_name"]
+            )
             self._id = str(run.info.run_id)
 
     def _experiment(self) -> str:
@@ -72,6 +75,8 @@ class MlflowAdapter(Adapter):
         """
         from mlflow.entities import Param, RunTag
 
+        if "command" in values and group:  # one tag, which can be copied and typed
+            values = {**values, "command": shlex.join(values["command"])}
         texts = {_clean_name(name): str(value) for name, value in _flat(values).items()}
         tags = {f"{group}.{name}": text for name, text in texts.items()}
         if not group:
@@ -87,7 +92,7 @@ class MlflowAdapter(Adapter):
         """Send a row; MLflow keeps equal values of the same time and step once."""
         from mlflow.entities import Metric
 
-        at = int(1000 * record["time"]), record["step"]
+        at = _milliseconds(record), record["step"]
         self._send("metrics", [Metric(_clean_name(name), values[name], *at) for name in values])
 
     def _send(self, kind: str, entities: list[Any]) -> None:
@@ -105,12 +110,17 @@ class MlflowAdapter(Adapter):
         """Send a file."""
         self._client.log_artifact(self._id, str(path))
 
-    def close(self, status: Status) -> str:
+    def close(self, record: Mapping[str, Any]) -> str:
         """End the run with a status of MLflow's."""
-        self._client.set_terminated(self._id, status.upper())
+        self._client.set_terminated(self._id, record["status"].upper(), _milliseconds(record))
         if self.options["is_local"]:
             return f"view it with: mlflow ui --backend-store-uri {self._uri}"
         return ""
+
+
+def _milliseconds(record: Mapping[str, Any]) -> int:
+    """When a record was written, which may be long before it is sent."""
+    return int(1000 * record["time"])
 
 
 def _log_in(uri: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from lis2_lightning.trackers.adapter import Adapter, Status
+from lis2_lightning.trackers.adapter import Adapter
 
 
 class TensorboardAdapter(Adapter):
@@ -59,9 +59,9 @@ class TensorboardAdapter(Adapter):
         self._writer.add_image(tag, pixels, step, record["time"], dataformats="HWC")
         self._writer.flush()
 
-    def close(self, status: Status) -> str:
+    def close(self, record: Mapping[str, Any]) -> str:
         """Write how the run ended, and close the file."""
-        self._writer.add_text("status", status, self._step)
+        self._writer.add_text("status", record["status"], self._step)
         self._writer.close()
         return f"view it with: tensorboard --logdir {self.run_dir.parent}"
 

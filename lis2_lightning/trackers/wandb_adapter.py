@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from lis2_lightning.trackers.adapter import Adapter, Status
+from lis2_lightning.trackers.adapter import Adapter
 
 _LONGEST_VALUE: Final = 6000
 
@@ -80,11 +80,11 @@ class WandbAdapter(Adapter):
         if path.suffix == ".png":
             self._run.summary[path.stem] = wandb.Image(str(path))
 
-    def close(self, status: Status) -> str:
+    def close(self, record: Mapping[str, Any]) -> str:
         """End the run; W&B knows success and failure."""
-        self._run.summary["lis2_status"] = status
+        self._run.summary["lis2_status"] = record["status"]
         settings = self._run.settings
-        self._run.finish(exit_code=0 if status == "finished" else 1)
+        self._run.finish(exit_code=0 if record["status"] == "finished" else 1)
         is_offline = settings.mode == "offline"
         return f"kept offline; upload it with: wandb sync {settings.sync_dir}" if is_offline else ""
 

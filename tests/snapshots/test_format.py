@@ -77,6 +77,11 @@ def test_the_layout_is_that_of_the_specification() -> None:
     assert snapshot["GLOBAL_CONFIG"] == {"epochs": 9}
 
 
+def test_without_a_scheduler_its_state_is_null() -> None:
+    snapshot = snapshot_of(checkpoint(lr_schedulers=[]))
+    assert snapshot["TRAIN_INFO"]["SCHEDULER_STATE"] is None
+
+
 @pytest.mark.parametrize(
     "original",
     [
@@ -87,11 +92,6 @@ def test_the_layout_is_that_of_the_specification() -> None:
         checkpoint(callbacks={"a": {"milestones": Counter({1: 2})}, "b": {"none": None}}),
     ],
 )
-def test_without_a_scheduler_its_state_is_null() -> None:
-    snapshot = snapshot_of(checkpoint(lr_schedulers=[]))
-    assert snapshot["TRAIN_INFO"]["SCHEDULER_STATE"] is None
-
-
 def test_to_a_snapshot_and_back_gives_the_checkpoint_back(original: dict[str, Any]) -> None:
     back = from_snapshot(snapshot_of(original))
     assert back.keys() == original.keys()

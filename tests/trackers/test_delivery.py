@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lis2_lightning.trackers import delivery
-from lis2_lightning.trackers.adapter import Adapter, RefusedError, Status
+from lis2_lightning.trackers.adapter import Adapter, RefusedError
 from lis2_lightning.trackers.journal import Journal, Mark
 
 
@@ -41,8 +41,8 @@ class Remembers(Adapter):
     def row(self, values: Mapping[str, float], record: Mapping[str, Any]) -> None:
         self._get(dict(values))
 
-    def close(self, status: Status) -> str:
-        self._get(status)
+    def close(self, record: Mapping[str, Any]) -> str:
+        self._get(record["status"])
         return "a note"
 
 

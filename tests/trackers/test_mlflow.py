@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import json
 import math
 import os
+import shlex
 import signal
 import socket
 import sqlite3
@@ -71,10 +73,17 @@ def test_configuration_rows_files_and_status_arrive(
     assert parameters["batch_size"] == "4"
     assert parameters["optimizer.init_args.lr"] == "0.01"
     assert "environment.packages.torch" in tags
-    rows = read_log(Path(info["output_dir"]) / "tiny" / "logs_train.csv")
+    folder = Path(info["output_dir"]) / "tiny"
+    environment = json.loads((folder / "environment.json").read_bytes())
+    assert shlex.split(tags["environment.command"]) == environment["command"]
+    rows = read_log(folder / "logs_train.csv")
     for name in ("train_loss", "val_loss", "lr", "val_dice"):
         expected = [(int(row["epoch"]), row[name]) for row in rows]
         assert mlflow_server.history(run, name) == expected
+    journal = Journal(folder / "trackers/mlflow.jsonl")
+    times = {record["kind"]: int(1000 * record["time"]) for record, _ in journal.read()}
+    assert run["info"]["start_time"] == times["start"]  # not when it was sent
+    assert run["info"]["end_time"] == times["close"]
     assert latest["test_dice"] == info["metrics_test"]["dice"]
     assert latest["best_loss"] == info["best_loss"]
     assert mlflow_server.artifacts(run) == [
