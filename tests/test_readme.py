@@ -128,8 +128,9 @@ def test_every_yaml_block_of_a_page_is_a_valid_configuration(
     from lis2_lightning import Trainer
 
     monkeypatch.syspath_prepend(str(tmp_path))
-    for name, code in re.findall(r"(?s)\A# (\w+\.py)\n(.*)", "".join(blocks(page, "python")[:1])):
-        (tmp_path / name).write_text(code, encoding="utf-8")
+    for code in blocks(page, "python"):
+        if file := re.match(r"# (\w+\.py)\n", code):  # a module that the page has the reader write
+            (tmp_path / file[1]).write_text(code, encoding="utf-8")
     for number, text in enumerate(blocks(page, "yaml")):
         path = tmp_path / f"{number}.yaml"
         path.write_text(text, encoding="utf-8")
