@@ -45,6 +45,7 @@ def test_a_page_has_the_cells_of_a_notebook_with_the_richest_of_their_outputs() 
 
 
 def test_an_import_that_others_imply_is_not_drawn() -> None:
+    pytest.importorskip("grimp")
     counts = {("a", "b"): 1, ("b", "c"): 2, ("c", "d"): 1, ("a", "c"): 3, ("a", "d"): 1}
     assert script("rooms").direct(counts) == {("a", "b"): 1, ("b", "c"): 2, ("c", "d"): 1}
 

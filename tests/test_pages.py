@@ -28,7 +28,6 @@ SMALLER = (
     (r"num_blocks: \d+", "num_blocks: 1"),
     (r"(height|width): 768", r"\1: 192"),
     (r"size: 32", "size: 16"),
-    (r"stride: 16", "stride: 8"),
     (r"epochs: \d+", "epochs: 1"),
 )
 # blocks that cannot run here, by a part of them, and why

@@ -67,6 +67,7 @@ def test_there_are_four_recipes() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("recipes")  # the copy is made once
 @pytest.mark.parametrize("title", RECIPES)
 def test_a_recipe_leads_to_passing_tests(title: str, passed: list[str]) -> None:
     (test,) = [name for name in new_files(RECIPES[title]) if name.startswith("tests/")]
@@ -74,5 +75,6 @@ def test_a_recipe_leads_to_passing_tests(title: str, passed: list[str]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("recipes")  # the copy is made once
 def test_the_page_of_keys_names_what_the_recipes_add(passed: list[str]) -> None:
     assert "tests/config/test_reference.py" in passed
