@@ -68,10 +68,12 @@ def _find(trainer: Trainer, folder: str, **options: Any) -> Any:
         ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
     )
     kept = {key: value for key, value in arguments.items() if key not in ours}
-    alone = pl.Trainer(**{**FIXED, **kept, **silent, "default_root_dir": folder, "max_epochs": -1})
-    if alone.world_size > 1:
-        raise ConfigError("find-lr tries one process: add --lightning.devices 1")
     with around_loop.quiet(), around_loop.seeded(trainer.global_config["seed"]):
+        alone = pl.Trainer(
+            **{**FIXED, **kept, **silent, "default_root_dir": folder, "max_epochs": -1}
+        )
+        if alone.world_size > 1:
+            raise ConfigError("find-lr tries one process: add --lightning.devices 1")
         return Tuner(alone).lr_find(
             trainer.module, datamodule=trainer.data, update_attr=False, **options
         )
@@ -83,6 +85,9 @@ def _draw(finder: Any, path: Path) -> None:
     figure = Figure(figsize=(5, 3.5), layout="constrained")
     finder.plot(suggest=True, ax=figure.subplots())
     content = BytesIO()
-    figure.savefig(content, format=path.suffix.removeprefix(".") or "png", dpi=150)
+    try:
+        figure.savefig(content, format=path.suffix.removeprefix("."), dpi=150)
+    except ValueError as error:
+        raise ConfigError(f"{path} is no picture: end its name with .png, .svg or .pdf") from error
     with atomic(path) as file:
         file.write(content.getvalue())
