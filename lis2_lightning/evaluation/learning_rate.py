@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import lightning.pytorch as pl
-from lightning.pytorch.tuner import Tuner
+from lightning.pytorch.tuner.tuning import Tuner
 
 from lis2_lightning.assembly.settings import FIXED
 from lis2_lightning.base.files import atomic

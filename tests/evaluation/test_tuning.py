@@ -217,5 +217,5 @@ def test_a_killed_study_goes_on_with_two_jobs_and_has_each_trial_once(tmp_path: 
     assert over[0].params == dead.params
     assert sorted(over[0].intermediate_values) == [0, 1, 2, 3]
     assert "resuming from" in (folder / "trial_0.log").read_text()
-    first, second = sorted(over.values(), key=lambda t: t.datetime_start or t.number)[:2]  # type: ignore[arg-type, return-value]
-    assert second.datetime_start < first.datetime_complete  # type: ignore[operator]  # side by side
+    first, second = sorted(over.values(), key=lambda t: t.datetime_start or t.number)[:2]
+    assert second.datetime_start < first.datetime_complete  # side by side
