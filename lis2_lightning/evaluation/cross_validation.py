@@ -19,10 +19,17 @@ from lis2_lightning.evaluation.fields import Field, fields_of
 from lis2_lightning.evaluation.fold_data import data_of_all, data_of_fold, number_of_folds
 from lis2_lightning.evaluation.folder import CONFIG, begin, check, resolved
 from lis2_lightning.evaluation.out_of_fold import folds_of_areas, gather
-from lis2_lightning.evaluation.run_maps import BEST, RunMaps, make_maps, map_paths, threshold_of
+from lis2_lightning.evaluation.run_maps import (
+    BEST,
+    RunMaps,
+    are_made,
+    is_over,
+    make_maps,
+    map_paths,
+    threshold_of,
+)
 from lis2_lightning.evaluation.summary import NETWORK, Summary, summarise, write_csv, write_json
 from lis2_lightning.report.fold_picture import draw_folds
-from lis2_lightning.running.results import RESULT
 from lis2_lightning.trainer import Trainer
 
 _log = logging.getLogger("lis2_lightning")
@@ -209,7 +216,7 @@ class CrossValidation:
     def _maps(self, fold: int, seed: int) -> RunMaps:
         folder = self.run_dir(fold, seed)
         paths = map_paths(folder, "prediction", [field.image for field in self.fields])
-        if not (folder / RESULT).is_file() or not all(path.exists() for path in paths):
+        if not is_over(folder, self.config) or not are_made(folder, paths):
             raise ConfigError(
                 f"{shown(folder)} is not finished, and every fold is needed: train it with --fold "
                 f"{fold}, or all that are left without --collect"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -98,6 +99,23 @@ def test_what_is_not_finished_cannot_be_collected(tmp_path: Path, typed: Typed) 
     code, output, error = typed("cross-validate", "--config", written(tmp_path), "--collect")
     assert (code, output) == (2, "")
     assert "fold_0 is not finished, and every fold is needed: train it with --fold 0" in error
+
+
+@pytest.mark.parametrize("trained_rows", [2, 3], ids=["before", "after"])
+def test_a_run_that_was_killed_after_epochs_were_raised_is_not_finished(
+    trained: Path, tmp_path: Path, typed: Typed, trained_rows: int
+) -> None:
+    folder = Path(shutil.copytree(trained, tmp_path / "runs" / "tiny"))
+    log = folder / "fold_1" / "logs_train.csv"
+    rows = log.read_text().splitlines()
+    log.write_text("\n".join([*rows, *rows[-1:]][: trained_rows + 1]) + "\n")
+    epochs = "3" if trained_rows == 2 else "2"  # its own rows tell where the patience was raised
+    words = ["--output_dir", str(tmp_path / "runs"), "--epochs", epochs, "--folds", "3"]
+    code, output, error = typed(
+        "cross-validate", "--config", folder / "config.yaml", *words, "--collect"
+    )
+    assert (code, output) == (2, "")
+    assert f"fold_{0 if trained_rows == 2 else 1} is not finished" in error
 
 
 @pytest.mark.parametrize(
