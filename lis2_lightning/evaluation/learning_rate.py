@@ -35,7 +35,7 @@ def suggest_lr(
     Nothing stays but a picture of the losses; no tracker receives anything.
 
     Args:
-        source: A configuration, as for :meth:`Trainer.from_config`.
+        source: A configuration, as for :meth:`~lis2_lightning.Trainer.from_config`.
         output: The picture; by default ``learning_rate.png`` in ``output_dir``.
         low: The first rate.
         high: The last rate, which is not reached where the loss diverges before.
@@ -45,7 +45,7 @@ def suggest_lr(
         The rate, and the path of the picture.
 
     Raises:
-        ConfigError: As for :meth:`Trainer.from_config`, or there would be several processes.
+        ConfigError: The configuration is wrong, or would train in several processes.
         TrainingError: The loss falls nowhere.
     """
     with TemporaryDirectory(prefix="lis2-find-lr-") as folder:
