@@ -102,6 +102,7 @@ class StudyFile:
                 study.add_trial(again)
                 return study.ask()
             if params is not None:
+                # Optuna's own grid goes by its numbers of trials, of which a killed one has two
                 study.enqueue_trial(dict(params))
             seed = None if self._seed is None else (self._seed + number) % 2**32
             study.sampler = TPESampler(seed=seed)

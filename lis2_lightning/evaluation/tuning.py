@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from torch import nn
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("lis2_lightning")
 _USUAL: Final = 30
+_FOLD_STEPS: Final = 1_000_000  # in the study's count of epochs, more than a run has
 _SPACE: Final = "space.yaml"
 _BEST: Final = "best.yaml"
 # keys that change no value of a trial: they may be others when a study goes on
@@ -102,12 +103,13 @@ class Tuning:
         if section is not None:
             described, grid = from_gridsearch(section), True
         else:
-            described = load_config(cast("str", space))
+            described = load_config(space or {})
         config = resolved(config, what="tuning builds a trainer for each trial", **overrides)
-        usual = len(Space.parse(described).grid()) if grid else _USUAL
+        parsed = Space.parse(described)
+        usual = len(parsed.grid()) if grid else _USUAL
         return cls(
             config,
-            Space.parse(described),
+            parsed,
             trials=usual if trials is None else trials,
             num_folds=None if num_folds is None else number_of_folds(config, num_folds),
             is_grid=grid,
@@ -210,7 +212,7 @@ class Tuning:
                     f"a trial of {num} processes would be asked for by each of them: add "
                     "--lightning.devices 1; --jobs trains one for each device"
                 )
-            first = len(bests) * int(self.config["epochs"])
+            first = len(bests) * _FOLD_STEPS
             reports = Reports(trial, str(config["monitor"]), first, prunes=self.is_pruned)
             reports.watch(trainer.lightning)
             best = float(trainer.train()["best_loss"])
