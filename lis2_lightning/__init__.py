@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         open_raster,
     )
     from lis2_lightning.evaluation.cross_validation import CrossValidation
+    from lis2_lightning.evaluation.tuning import Tuning
     from lis2_lightning.models import UNet
     from lis2_lightning.segmenter import Segmenter
     from lis2_lightning.trainer import Trainer
@@ -38,6 +39,7 @@ _LATE = {
     "SyntheticDataset": "lis2_lightning.data",
     "TileDataset": "lis2_lightning.data",
     "Trainer": "lis2_lightning.trainer",
+    "Tuning": "lis2_lightning.evaluation.tuning",
     "UNet": "lis2_lightning.models",
     "open_raster": "lis2_lightning.data",
 }
@@ -56,6 +58,7 @@ __all__ = [
     "TileDataset",
     "Trainer",
     "TrainingError",
+    "Tuning",
     "UNet",
     "__version__",
     "open_raster",

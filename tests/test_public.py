@@ -21,6 +21,7 @@ HEAVY = (
     "matplotlib",
     "astropy",
     "monai",
+    "optuna",
     "tifffile",
     "zarr",
 )

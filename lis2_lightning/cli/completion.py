@@ -16,7 +16,9 @@ from lis2_lightning.config.common_data import DATA
 from lis2_lightning.config.names import KINDS, names
 from lis2_lightning.errors import ConfigError
 
-_FILES: Final = frozenset({"config", "ckpt_path", "lightning_yaml", "weights", "image", "output"})
+_FILES: Final = frozenset(
+    {"config", "ckpt_path", "lightning_yaml", "weights", "image", "output", "space"}
+)
 
 
 def script(shell: str) -> str:

@@ -37,6 +37,8 @@ TRAINER_COMMANDS: Final = {
     "predict": "Map the whole image with a snapshot.",
     "plan": "Show what each key becomes, and write the equivalent configuration for Lightning.",
     "cross-validate": "Train a network for each fold, and score every labelled pixel once.",
+    "tune": "Train with values of some keys that Optuna chooses, and find the best.",
+    "find-lr": "Try learning rates over some steps, and suggest one.",
     "baseline": "Score filters that need no training on the test pixels, beside the network.",
     "verify-resume": "Check that a run of this configuration resumes exactly when interrupted.",
 }
@@ -67,15 +69,31 @@ OWN_KEYS: Final[Mapping[str, Mapping[str, str]]] = {
         "jobs": "Folds to train side by side, each in a process of its own.",
         "fold": "Train this fold alone, from 0: one task of a SLURM array.",
     },
+    "tune": {
+        "space": "What varies: a file of dotted keys, each with a list or a range of values.",
+        "trials": "Number of trials of the study; 30 by default, of a grid all.",
+        "folds": "Train each trial on so many folds, and compare the means.",
+        "jobs": "Trials to train side by side, each in a process of its own.",
+        "trial": "Train this trial alone, from 0, as --jobs does it.",
+    },
+    "find-lr": {"output": "File of the picture; by default learning_rate.png in output_dir."},
     "baseline": {"folds": "Score on every fold; by default on the test areas configured."},
     "verify-resume": {"batches": "Batches in an epoch; 4 by default."},
 }
 # the commands that no snapshot gives a configuration to
-_NEED_KEYS: Final = frozenset({"fit", "plan", "verify-resume", "cross-validate", "baseline"})
+_NEED_KEYS: Final = frozenset(
+    {"fit", "plan", "verify-resume", "cross-validate", "tune", "find-lr", "baseline"}
+)
+# the commands that make all runs of a file of LIS2's pipeline
+_FOR_ALL: Final = frozenset({"cross-validate", "tune"})
 # the switches that a command has besides --json and --print_config
 OWN_SWITCHES: Final[Mapping[str, Mapping[str, str]]] = {
     "predict": {"overwrite": "Replace a map that exists."},
     "cross-validate": {"collect": "Train nothing: gather what the folds have left."},
+    "tune": {
+        "grid": "Try each combination of the lists in turn.",
+        "no_pruning": "Train every trial to its end.",
+    },
 }
 
 
@@ -126,7 +144,7 @@ def _run_configured(name: str, words: Sequence[str]) -> int:
         command=name,
         keys=[*manual.keys(), DATA, *own_keys],
         own_switches=own_switches,
-        is_for_all=name == "cross-validate",
+        is_for_all=name in _FOR_ALL,
     )
     if (text := _help(name, switches)) is not None:
         sys.stdout.write(text)

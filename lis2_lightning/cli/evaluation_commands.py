@@ -6,16 +6,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lis2_lightning.base.files import shown
 from lis2_lightning.cli.tools import Answer
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.evaluation import side_by_side
 from lis2_lightning.evaluation.cross_validation import CrossValidation
 from lis2_lightning.evaluation.ensemble import EnsembleTrainer, snapshots_matching
+from lis2_lightning.evaluation.learning_rate import suggest_lr
 from lis2_lightning.evaluation.split_scores import score_splits
 from lis2_lightning.evaluation.summary import Summary
+from lis2_lightning.evaluation.tuning import Tuning
 from lis2_lightning.trainer import Trainer
 
-__all__ = ["baseline", "cross_validate", "segment_together", "snapshots_matching"]
+__all__ = [
+    "baseline",
+    "cross_validate",
+    "find_lr",
+    "segment_together",
+    "snapshots_matching",
+    "tune",
+]
 
 Options = Mapping[str, Any]
 
@@ -38,6 +48,34 @@ def cross_validate(config: dict[str, Any], options: Options) -> Answer:
         runs.run_fold(fold)
         return Answer("", {"fold": fold, "output": str(runs.folder)})
     return _answer(runs.collect() if options["collect"] else runs.run(jobs=jobs))
+
+
+def tune(config: dict[str, Any], options: Options) -> Answer:
+    """Train the trials of a study that are left; or one of them."""
+    side_by_side.end_with_parent()
+    trial, jobs = whole_number(options, "trial"), whole_number(options, "jobs")
+    if trial is not None and jobs is not None:
+        raise ConfigError("--trial and --jobs exclude each other: use one of them at a time")
+    tuning = Tuning.from_config(
+        config,
+        space=options["space"],
+        trials=whole_number(options, "trials"),
+        num_folds=whole_number(options, "folds"),
+        grid=options["grid"],
+        prune=not options["no_pruning"],
+    )
+    if trial is not None:
+        tuning.run_trial(trial)
+        return Answer("", {"trial": trial, "output": str(tuning.folder)})
+    trials = tuning.run(jobs=jobs)
+    return Answer(trials.table(), trials.data())
+
+
+def find_lr(config: dict[str, Any], options: Options) -> Answer:
+    """Try learning rates, and say which key to set."""
+    rate, picture = suggest_lr(config, options["output"])
+    text = f"--optimizer.lr {rate:.2g}\n[the losses: {shown(picture)}]"
+    return Answer(text, {"optimizer.lr": rate, "picture": str(picture)})
 
 
 def baseline(config: dict[str, Any], options: Options) -> Answer:

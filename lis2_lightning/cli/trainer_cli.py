@@ -192,16 +192,11 @@ def _verify_resume(config: dict[str, Any], options: Options) -> Answer:
     return Answer(text, data, 1)
 
 
-def _cross_validate(config: dict[str, Any], options: Options) -> Answer:
-    from lis2_lightning.cli.evaluation_commands import cross_validate  # noqa: PLC0415 - see predict
+def _of_many(name: str, config: dict[str, Any], options: Options) -> Answer:
+    from lis2_lightning.cli import evaluation_commands  # noqa: PLC0415 - see predict
 
-    return cross_validate(config, options)
-
-
-def _baseline(config: dict[str, Any], options: Options) -> Answer:
-    from lis2_lightning.cli.evaluation_commands import baseline  # noqa: PLC0415 - see predict
-
-    return baseline(config, options)
+    command: Callable[[dict[str, Any], Options], Answer] = getattr(evaluation_commands, name)
+    return command(config, options)
 
 
 _COMMANDS: Final[Mapping[str, Callable[[dict[str, Any], Options], Answer]]] = {
@@ -210,7 +205,9 @@ _COMMANDS: Final[Mapping[str, Callable[[dict[str, Any], Options], Answer]]] = {
     "test": partial(_measure, "test"),
     "predict": _predict,
     "plan": _plan,
-    "cross-validate": _cross_validate,
-    "baseline": _baseline,
+    "cross-validate": partial(_of_many, "cross_validate"),
+    "tune": partial(_of_many, "tune"),
+    "find-lr": partial(_of_many, "find_lr"),
+    "baseline": partial(_of_many, "baseline"),
     "verify-resume": _verify_resume,
 }

@@ -32,11 +32,8 @@ def from_pipeline(config: dict[str, Any], *, is_for_all: bool = False) -> dict[s
     has_sets = isinstance(data, Mapping) and not {*_SETS, "controller"}.isdisjoint(data)
     if not (has_sets or isinstance(trainer, Mapping) or "train_output_dir" in config):
         return config
-    if "gridsearch" in config:
-        raise ConfigError(
-            "gridsearch asks for several runs: run lis2 fit once for each value, as in lis2 fit "
-            "--optimizer.lr 0.01 --run_name lr_0.01"
-        )
+    if "gridsearch" in config and not is_for_all:
+        raise ConfigError("gridsearch asks for several runs: lis2 tune makes them of this file")
     if not isinstance(trainer, Mapping | None):
         raise ConfigError(f"trainer must hold keys and values, got {trainer!r}")
     keys = {key: value for key, value in config.items() if key not in {"trainer", *_NO_EFFECT}}

@@ -10,20 +10,26 @@ from pathlib import Path
 from typing import Any, Self
 
 from lis2_lightning.base.files import shown
-from lis2_lightning.base.redaction import without_secrets
-from lis2_lightning.config import Schema, load_config, merge
+from lis2_lightning.config import Schema, load_config
 from lis2_lightning.errors import ConfigError, Lis2Error
 from lis2_lightning.evaluation import filters, side_by_side
 from lis2_lightning.evaluation.area_scores import AreaScores
 from lis2_lightning.evaluation.baselines import Chosen, score_baselines
 from lis2_lightning.evaluation.fields import Field, fields_of
 from lis2_lightning.evaluation.fold_data import data_of_all, data_of_fold, number_of_folds
-from lis2_lightning.evaluation.folder import CONFIG, begin, check
+from lis2_lightning.evaluation.folder import CONFIG, begin, check, resolved
 from lis2_lightning.evaluation.out_of_fold import folds_of_areas, gather
-from lis2_lightning.evaluation.run_maps import BEST, RunMaps, make_maps, map_paths, threshold_of
+from lis2_lightning.evaluation.run_maps import (
+    BEST,
+    RunMaps,
+    are_made,
+    is_over,
+    make_maps,
+    map_paths,
+    threshold_of,
+)
 from lis2_lightning.evaluation.summary import NETWORK, Summary, summarise, write_csv, write_json
 from lis2_lightning.report.fold_picture import draw_folds
-from lis2_lightning.running.results import RESULT
 from lis2_lightning.trainer import Trainer
 
 _log = logging.getLogger("lis2_lightning")
@@ -66,14 +72,12 @@ class CrossValidation:
         Raises:
             ConfigError: A key or a value is wrong, or a component is an object.
         """
-        parsed = Schema(Trainer).parse(merge(load_config(source, is_for_all=True), overrides))
-        if objects := [*parsed.objects, *parsed.lightning]:
-            raise ConfigError(
-                f"cross-validation builds a trainer for each fold, and {', '.join(objects)} is an "
-                "object, which they would share: describe it by its class_path and init_args"
-            )
-        num = number_of_folds(parsed.config, num_folds)
-        return cls(parsed.config, num_folds=num, seeds=seeds)
+        loaded = load_config(source, is_for_all=True)
+        if "gridsearch" in loaded:
+            raise ConfigError("gridsearch asks for runs with several values: lis2 tune makes them")
+        what = "cross-validation builds a trainer for each fold"
+        config = resolved(loaded, what=what, **overrides)
+        return cls(config, num_folds=number_of_folds(config, num_folds), seeds=seeds)
 
     def run(self, *, jobs: int | None = None) -> Summary:
         """Train what is not trained yet, and collect.
@@ -120,13 +124,7 @@ class CrossValidation:
             make_maps(trainer, folder)
 
     def _run_side_by_side(self, jobs: int) -> None:
-        if jobs < 1:
-            raise ConfigError(f"jobs must be at least 1, not {jobs}")
-        if without_secrets(self.config) != self.config:
-            raise ConfigError(
-                "jobs start from the configuration in the folder, which holds no password: set "
-                "those of trackers by the variables of the environment that their packages read"
-            )
+        side_by_side.check(jobs, self.config)
         # each finds for itself what is left to train: epochs may have been raised
         logs = {fold: self.folder / f"fold_{fold}.log" for fold in range(self.num_folds)}
         words = ["--config", str(self.folder / CONFIG), "--folds", str(self.num_folds)]
@@ -218,7 +216,7 @@ class CrossValidation:
     def _maps(self, fold: int, seed: int) -> RunMaps:
         folder = self.run_dir(fold, seed)
         paths = map_paths(folder, "prediction", [field.image for field in self.fields])
-        if not (folder / RESULT).is_file() or not all(path.exists() for path in paths):
+        if not is_over(folder, self.config) or not are_made(folder, paths):
             raise ConfigError(
                 f"{shown(folder)} is not finished, and every fold is needed: train it with --fold "
                 f"{fold}, or all that are left without --collect"

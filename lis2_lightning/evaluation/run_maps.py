@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from lis2_lightning.base.files import atomic
 from lis2_lightning.data import PatchDataset, Raster
 from lis2_lightning.evaluation.fields import fields_of, mosaic
 from lis2_lightning.parallel import is_main
+from lis2_lightning.report.run_record import LOG, log_rows
+from lis2_lightning.running.results import RESULT
 from lis2_lightning.snapshots.describe import summary
 from lis2_lightning.trainer import Trainer
 
@@ -56,8 +59,7 @@ def make_maps(trainer: Trainer, folder: Path) -> None:
     is_stored = isinstance(dataset, PatchDataset)
     images = [None] if is_stored else [field.image for field in fields_of(dataset)]
     paths = map_paths(folder, "prediction", images)
-    trained = (folder / BEST).stat().st_mtime_ns
-    if all(path.exists() and path.stat().st_mtime_ns >= trained for path in paths):
+    if are_made(folder, paths):
         return
     if not isinstance(dataset, PatchDataset):
         trainer.predict(
@@ -69,6 +71,29 @@ def make_maps(trainer: Trainer, folder: Path) -> None:
         with atomic(paths[0]) as file:
             np.save(file, mosaic(dataset, (np.asarray(map_) for map_ in maps)))
         (folder / "patches.npy").unlink()
+
+
+def are_made(folder: Path, paths: Sequence[Path]) -> bool:
+    """Whether the maps of a run are there, and of its best snapshot of now."""
+    if not (folder / BEST).is_file():
+        return False
+    trained = (folder / BEST).stat().st_mtime_ns
+    return all(path.exists() and path.stat().st_mtime_ns >= trained for path in paths)
+
+
+def is_over(folder: Path, config: Mapping[str, Any]) -> bool:
+    """Whether a run is over with its epochs of now, or early.
+
+    The result of a run that was over before it went on, and was killed then, is still there.
+    """
+    if not (folder / RESULT).is_file():
+        return False
+    if any((config["lightning"] or {}).get(limit) for limit in ("max_steps", "max_time")):
+        return True  # it may have ended before its epochs
+    record = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    done = record["info"]["epochs_run"]
+    went_on = len(log_rows(folder / LOG)) > done
+    return not went_on and bool(done >= config["epochs"] or record["stopped_early"])
 
 
 def threshold_of(snapshot: Path) -> float:

@@ -1,4 +1,4 @@
-"""Folds side by side: a process for each, so many at once, with a log and one bar."""
+"""Folds or trials side by side: a process for each, so many at once, a log each and one bar."""
 
 from __future__ import annotations
 
@@ -14,29 +14,30 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import torch
 from tqdm import tqdm
 
 from lis2_lightning.base.files import shown
-from lis2_lightning.errors import TrainingError
+from lis2_lightning.base.redaction import without_secrets
+from lis2_lightning.errors import ConfigError, TrainingError
 from lis2_lightning.parallel.children import tell, when_alone
 
 _POLL_S: Final = 0.2
-_STARTED_BY: Final = "_LIS2_FOLDS_STARTED_BY"
+_STARTED_BY: Final = "_LIS2_RUNS_STARTED_BY"
 _LAST_LINES: Final = 5
 _STOPS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass
 class _Job:
-    fold: int
+    number: int
     slot: int
     process: subprocess.Popen[bytes]
 
 
-def run(words: Sequence[str], logs: Mapping[int, Path], *, jobs: int) -> None:
+def run(words: Sequence[str], logs: Mapping[int, Path], *, jobs: int, unit: str = "fold") -> None:
     """Start a command for each fold, with ``--fold`` and its number, and wait for all of them.
 
     Each writes what it says into its log. A signal is passed on, and all runs can be resumed.
@@ -45,50 +46,67 @@ def run(words: Sequence[str], logs: Mapping[int, Path], *, jobs: int) -> None:
         words: The command, after ``lis2``.
         logs: The log of each fold.
         jobs: How many run at once, at least 1.
+        unit: What they are: the flag that has the number, and the word in messages.
 
     Raises:
         TrainingError: Some failed; the others have gone on.
         SystemExit: A signal ended them.
     """
     waiting, running, failed = list(logs), list[_Job](), list[int]()
-    with _stopping(running), tqdm(total=len(logs), desc="folds", unit="fold") as bar:
+    with _stopping(running), tqdm(total=len(logs), desc=f"{unit}s", unit=unit) as bar:
         while waiting or running:
             while waiting and len(running) < jobs:
                 slot = min(set(range(jobs)) - {job.slot for job in running})
-                running.append(_start(words, waiting[0], slot, logs[waiting[0]], jobs=jobs))
-                del waiting[0]
+                number = waiting.pop(0)
+                command = command_of([*words, f"--{unit}"], number)
+                running.append(_start(command, number, slot, logs[number], jobs=jobs))
             time.sleep(_POLL_S)
             for job in [job for job in running if job.process.poll() is not None]:
                 running.remove(job)
                 bar.update()
                 if job.process.returncode:
-                    failed.append(job.fold)
-                    tell(_report(job, logs[job.fold]))
+                    failed.append(job.number)
+                    tell(f"{unit} {_report(job, logs[job.number])}")
     if failed:
         listed = ", ".join(map(str, sorted(failed)))
         raise TrainingError(
-            f"{len(failed)} of {len(logs)} folds failed ({listed}): the others are trained, and "
+            f"{len(failed)} of {len(logs)} {unit}s failed ({listed}): the others are trained, and "
             "the same command goes on with what is left"
         )
 
 
-def _start(words: Sequence[str], fold: int, slot: int, log: Path, *, jobs: int) -> _Job:
+def check(jobs: int, config: Mapping[str, Any]) -> None:
+    """Refuse jobs that cannot start from a configuration in a file.
+
+    Raises:
+        ConfigError: There are none, or it holds a password.
+    """
+    if jobs < 1:
+        raise ConfigError(f"jobs must be at least 1, not {jobs}")
+    if without_secrets(config) != config:
+        raise ConfigError(
+            "jobs start from the configuration in the folder, which holds no password: set those "
+            "of trackers by the variables of the environment that their packages read"
+        )
+
+
+def _start(command: Sequence[str], number: int, slot: int, log: Path, *, jobs: int) -> _Job:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as file:  # a run that goes on writes below what it said before
         process = subprocess.Popen(  # noqa: S603 - our own command
-            command_of(words, fold),
+            command,
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
             env={**os.environ, **_share(slot, jobs=jobs), _STARTED_BY: str(os.getpid())},
             start_new_session=True,  # Ctrl-C reaches them through us, once
         )
-    return _Job(fold, slot, process)
+    return _Job(number, slot, process)
 
 
-def command_of(words: Sequence[str], fold: int) -> list[str]:
-    """The command of a fold."""
-    return [sys.executable, "-m", "lis2_lightning", *words, "--fold", str(fold)]
+def command_of(words: Sequence[str], number: int) -> list[str]:
+    """The command of a fold: the last word is the flag of its number."""
+    return [sys.executable, "-m", "lis2_lightning", *words, str(number)]
 
 
 def _share(slot: int, *, jobs: int) -> dict[str, str]:
@@ -107,7 +125,7 @@ def _report(job: _Job, log: Path) -> str:
     last = [text for line in lines if (text := line.rpartition("\r")[2].strip())][-_LAST_LINES:]
     code = job.process.returncode
     how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-    return "\n  ".join([f"fold {job.fold} {how}; {shown(log)} ends with:", *last])
+    return "\n  ".join([f"{job.number} {how}; {shown(log)} ends with:", *last])
 
 
 @contextmanager
@@ -133,6 +151,6 @@ def _stopping(running: Sequence[_Job]) -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """End this process in order when the one that started it for a fold is gone."""
+    """End this process in order when the one that started it for a fold or trial is gone."""
     if parent := int(os.environ.get(_STARTED_BY, "0")):
-        when_alone(parent, partial(os.kill, os.getpid(), signal.SIGTERM), name="folds")
+        when_alone(parent, partial(os.kill, os.getpid(), signal.SIGTERM), name="runs")

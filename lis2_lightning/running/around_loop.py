@@ -53,6 +53,7 @@ _SEED_VARIABLES: Final = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")  # which seed_eve
 _CHATTY: Final = (
     "lightning.pytorch.utilities.rank_zero",
     "lightning.fabric.utilities.seed",
+    "lightning.fabric.utilities.cloud_io",
     "lightning.fabric.utilities.distributed",
     "lightning.pytorch.accelerators.cuda",
 )

@@ -210,8 +210,8 @@ def test_fit_in_a_process_of_its_own_warns_of_nothing_and_writes_only_to_its_fol
     assert {entry.name for entry in tmp_path.iterdir()} == {"here.yaml", "out"}
 
 
-# the others map an image, see test_predict.py, and train folds, see test_cross_validation.py
-OTHERS = {"predict", "cross_validate"}
+# the others map an image, train folds or trials, and have their own tests
+OTHERS = {"predict", "cross_validate", "tune"}
 TRAINING = sorted(p for p in (ROOT / "configs").glob("*.yaml") if p.stem not in OTHERS)
 
 

@@ -154,7 +154,7 @@ def test_a_wrong_section_is_refused(pipeline: Change, data: dict[str, Any], sent
 
 def test_a_search_over_values_is_several_runs(pipeline: Change) -> None:
     config = {**pipeline(), "gridsearch": {"trainer": {"batch_size": [2, 4]}}}
-    with pytest.raises(ConfigError, match="gridsearch asks for several runs: run lis2 fit once"):
+    with pytest.raises(ConfigError, match="gridsearch asks for several runs: lis2 tune makes them"):
         Trainer.from_config(config)
 
 

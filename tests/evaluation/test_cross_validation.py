@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -100,6 +101,23 @@ def test_what_is_not_finished_cannot_be_collected(tmp_path: Path, typed: Typed) 
     assert "fold_0 is not finished, and every fold is needed: train it with --fold 0" in error
 
 
+@pytest.mark.parametrize("trained_rows", [2, 3], ids=["before", "after"])
+def test_a_run_that_was_killed_after_epochs_were_raised_is_not_finished(
+    trained: Path, tmp_path: Path, typed: Typed, trained_rows: int
+) -> None:
+    folder = Path(shutil.copytree(trained, tmp_path / "runs" / "tiny"))
+    log = folder / "fold_1" / "logs_train.csv"
+    rows = log.read_text().splitlines()
+    log.write_text("\n".join([*rows, *rows[-1:]][: trained_rows + 1]) + "\n")
+    epochs = "3" if trained_rows == 2 else "2"  # its own rows tell where the patience was raised
+    words = ["--output_dir", str(tmp_path / "runs"), "--epochs", epochs, "--folds", "3"]
+    code, output, error = typed(
+        "cross-validate", "--config", folder / "config.yaml", *words, "--collect"
+    )
+    assert (code, output) == (2, "")
+    assert f"fold_{0 if trained_rows == 2 else 1} is not finished" in error
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -146,6 +164,46 @@ def test_the_shipped_configuration_trains_folds(tmp_path: Path, typed: Typed) ->
     assert code == 0, error
     assert "network - Sato" in output
     assert (tmp_path / "folds" / "out_of_fold.npy").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_pictures")
+def test_several_images_and_several_seeds_come_to_one_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lis2_lightning.data import synthetic_maps
+
+    monkeypatch.setattr("lis2_lightning.evaluation.baselines.grid", few_filters)
+    tiles: dict[str, Any] = {"type": "TileDataset", "size": 16, "stride": 16, "area_size": 16}
+    truths = []
+    for number, shape in enumerate([(64, 48), (48, 80)]):
+        maps = synthetic_maps(*shape, seed=number)
+        for name in ("image", "target", "background"):
+            path = tmp_path / f"{name}_{number}.npy"
+            np.save(path, getattr(maps, name))
+            tiles.setdefault(name, []).append(str(path))
+        truths.append(maps)
+    changes = {"epochs": 1, "report": False, "val_dataset": None, "test_dataset": None}
+    config = {**deepcopy(TINY), **changes, "train_dataset": tiles, "output_dir": str(tmp_path)}
+    runs = CrossValidation.from_config(config, num_folds=3, seeds=2)
+    summary = runs.run()
+    folder = tmp_path / "tiny"
+    for number, field in enumerate(runs.fields):
+        fold = field.of_pixels(field.folds, field.band(0, field.shape[0]))
+        of_seeds = [
+            np.choose(
+                fold,
+                [np.load(folder / f"fold_{k}/seed_{s}/prediction_{number}.npy") for k in range(3)],
+            )
+            for s in runs.seeds
+        ]
+        map_ = np.load(folder / f"out_of_fold_{number}.npy")
+        expected = np.mean(of_seeds, axis=0, dtype=np.float64).astype(np.float32)
+        np.testing.assert_array_equal(map_, expected)
+    num_labelled = sum(int(maps.labelled.sum()) for maps in truths)
+    row, spread = summary.row("network"), summary.spread("network")["dice_at_threshold"]
+    assert row.num_pixels == num_labelled
+    assert spread["std_over_seeds"] is not None
 
 
 def started(config: Path, *words: str) -> subprocess.Popen[bytes]:
