@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lis2_lightning.data.filaments import REACH, draw, log_uniform, network
+from lis2_lightning.data.filaments import REACH, Filament, draw, log_uniform, network, tangle
 from lis2_lightning.data.open_raster import ArrayRaster
+from lis2_lightning.data.scanning import scan
 from lis2_lightning.data.tiles import TileDataset
 from lis2_lightning.errors import ConfigError
 
 Floats = NDArray[np.float64]
 Map = NDArray[np.float32]
+Difficulty = Literal["easy", "hard"]
 COLUMN_DENSITY = 1.2e22  # cm⁻², the median of the maps for which LIS² was made
 PX_PER_FILAMENT, PX_PER_SOURCE = 2800, 9000  # area per filament and per source, px²
 LEAST_SIDE = 32
+STRIPES = 1.5  # of the noise
+Drawn = tuple[Floats, Floats, NDArray[np.bool_], NDArray[np.bool_]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,7 +51,12 @@ class SyntheticMaps:
 
 @lru_cache(maxsize=2)
 def synthetic_maps(
-    height: int = 512, width: int = 512, seed: int = 0, *, noise: float = 0.02
+    height: int = 512,
+    width: int = 512,
+    seed: int = 0,
+    *,
+    noise: float = 0.02,
+    difficulty: Difficulty = "hard",
 ) -> SyntheticMaps:
     """A field of filaments over clouds, the same for the same arguments.
 
@@ -73,17 +82,37 @@ def synthetic_maps(
             f"not {height} x {width} px and {noise}"
         )
     rng = np.random.default_rng(seed)
-    shape = (height, width)
-    clouds = _clouds(rng, shape)
-    excess, distance = _filaments(rng, shape)
-    density = clouds * (1 + excess + _sources(rng, shape))
-    density = smooth(density, 0.8) + noise * np.median(clouds) * _grain(rng, shape)
-    observed = _observed(rng, shape)
+    field = _easy if difficulty == "easy" else _hard
+    density, distance, observed, known = field(rng, (height, width), noise)
     truth = distance <= 1.0
-    known = _known(rng, shape, distance) & observed
+    known &= observed
     image = np.where(observed, np.maximum(density, 0.05) * COLUMN_DENSITY, np.nan)
     maps = (image, truth & known, ~truth & known, observed, truth)
     return SyntheticMaps(*(_frozen(values) for values in maps))
+
+
+def _easy(rng: np.random.Generator, shape: tuple[int, int], noise: float) -> Drawn:
+    """Filaments and a few sources under even noise."""
+    clouds = _clouds(rng, shape)
+    excess, distance = _filaments(shape, network(rng, shape, count=_num_filaments(shape)))
+    density = clouds * (1 + excess + _sources(rng, shape))
+    density = smooth(density, 0.8) + noise * np.median(clouds) * _grain(rng, shape)
+    observed = _observed(rng, shape)
+    return density, distance, observed, _known(rng, shape, distance)
+
+
+def _hard(rng: np.random.Generator, shape: tuple[int, int], noise: float) -> Drawn:
+    """Crossing filaments of changing width among sources, under stripes and uneven noise."""
+    clouds = _clouds(rng, shape)
+    filaments = tangle(rng, shape, count=_num_filaments(shape, 4200))
+    excess, distance = _filaments(shape, filaments)
+    sources = _bright_sources(rng, shape, filaments)
+    seen, level = scan(rng, shape), np.median(clouds)
+    density = smooth(clouds * (1 + excess + sources), 0.8)
+    observed = _observed(rng, shape) & ~seen.lost & (density < 40)
+    density += noise * level * (_grain(rng, shape) / np.sqrt(seen.coverage) + STRIPES * seen.stripes)
+    known = _known(rng, shape, distance) | ((sources > 0.3) & (distance > 2))
+    return density, distance, observed, known
 
 
 class SyntheticDataset(TileDataset):
@@ -111,9 +140,10 @@ class SyntheticDataset(TileDataset):
         width: int = 512,
         seed: int = 0,
         noise: float = 0.02,
+        difficulty: Difficulty = "hard",
         **kwargs: Any,
     ) -> None:
-        rasters = _rasters(height, width, seed, noise)
+        rasters = _rasters(height, width, seed, noise, difficulty)
         super().__init__(  # spelled out: jsonargparse reads the arguments from here
             image=rasters["image"],
             target=rasters["target"],
@@ -123,13 +153,15 @@ class SyntheticDataset(TileDataset):
             weight=None,
             **kwargs,
         )
-        self.maps = synthetic_maps(height, width, seed, noise=noise)
+        self.maps = synthetic_maps(height, width, seed, noise=noise, difficulty=difficulty)
 
 
 @lru_cache(maxsize=2)
-def _rasters(height: int, width: int, seed: int, noise: float) -> dict[str, ArrayRaster]:
+def _rasters(
+    height: int, width: int, seed: int, noise: float, difficulty: Difficulty
+) -> dict[str, ArrayRaster]:
     """The maps as rasters, shared by all data sets of a field."""
-    maps = synthetic_maps(height, width, seed, noise=noise)
+    maps = synthetic_maps(height, width, seed, noise=noise, difficulty=difficulty)
     field = f"the synthetic field of {height} x {width} px and seed {seed}"
     return {
         name: ArrayRaster(getattr(maps, name), source=f"the {name} of {field}")
@@ -175,11 +207,14 @@ def _clouds(rng: np.random.Generator, shape: tuple[int, int]) -> Floats:
     return np.asarray(plane * complexes * np.exp(0.4 * spectrum(rng, shape, -3.0)))
 
 
-def _filaments(rng: np.random.Generator, shape: tuple[int, int]) -> tuple[Floats, Floats]:
+def _num_filaments(shape: tuple[int, int], px_each: int = PX_PER_FILAMENT) -> int:
+    return max(3, shape[0] * shape[1] // px_each)
+
+
+def _filaments(shape: tuple[int, int], filaments: list[Filament]) -> tuple[Floats, Floats]:
     """The total excess of the filaments, and the distance from the closest, in its widths."""
     excess, distance = np.zeros(shape), np.full(shape, REACH)
-    count = max(3, shape[0] * shape[1] // PX_PER_FILAMENT)
-    for filament in network(rng, shape, count=count):
+    for filament in filaments:
         drawing = draw(filament, shape)
         here = drawing.tile.rows, drawing.tile.columns
         excess[here] += drawing.excess
@@ -191,14 +226,36 @@ def _sources(rng: np.random.Generator, shape: tuple[int, int]) -> Floats:
     """The excess of round, compact sources, as bright as filaments."""
     excess = np.zeros(shape)
     for _ in range(max(2, shape[0] * shape[1] // PX_PER_SOURCE)):
-        row, column = rng.uniform((0, 0), shape)
-        radius, peak = log_uniform(rng, 1.2, 4.0), log_uniform(rng, 0.3, 2.0)
-        top, left = (max(0, int(centre - 5 * radius)) for centre in (row, column))
-        here = slice(top, int(row + 5 * radius)), slice(left, int(column + 5 * radius))
-        rows, columns = np.ogrid[: excess[here].shape[0], : excess[here].shape[1]]
-        squared = ((rows + top - row) ** 2 + (columns + left - column) ** 2) / radius**2
-        excess[here] += peak * np.exp(-0.5 * squared)
+        centre = rng.uniform((0, 0), shape)
+        _add_source(excess, centre, log_uniform(rng, 1.2, 4.0), log_uniform(rng, 0.3, 2.0))
     return excess
+
+
+def _bright_sources(
+    rng: np.random.Generator, shape: tuple[int, int], filaments: list[Filament]
+) -> Floats:
+    """The excess of compact sources, up to many times brighter; a third sit on filaments."""
+    excess = np.zeros(shape)
+    for _ in range(max(4, shape[0] * shape[1] // 1800)):
+        centre = rng.uniform((0, 0), shape)
+        if rng.random() < 0.3:
+            points = filaments[int(rng.integers(len(filaments)))].points
+            centre = points[int(rng.integers(len(points)))]
+        _add_source(excess, centre, log_uniform(rng, 1.0, 3.2), log_uniform(rng, 0.3, 6.0))
+    return excess
+
+
+def _add_source(excess: Floats, centre: Floats, radius: float, peak: float) -> None:
+    """Add a Gaussian of a radius, px, in place."""
+    row, column = centre
+    top, left = (max(0, int(place - 5 * radius)) for place in centre)
+    here = (
+        slice(top, max(0, int(row + 5 * radius))),
+        slice(left, max(0, int(column + 5 * radius))),
+    )
+    rows, columns = np.ogrid[: excess[here].shape[0], : excess[here].shape[1]]
+    squared = ((rows + top - row) ** 2 + (columns + left - column) ** 2) / radius**2
+    excess[here] += peak * np.exp(-0.5 * squared)
 
 
 def _grain(rng: np.random.Generator, shape: tuple[int, int]) -> Floats:
