@@ -59,31 +59,28 @@ def tangle(rng: np.random.Generator, shape: tuple[int, int], *, count: int) -> l
     Width and contrast vary along each of them by a factor of several.
     """
     filaments: list[Filament] = []
+    uncrossed: list[Filament] = []
     for _ in range(count):
-        length, width = log_uniform(rng, 50, 300), log_uniform(rng, 1.0, 3.4)
-        if filaments and rng.random() < 0.65:
-            centre, along = _point_on(rng, filaments)
-            heading = along + float(rng.choice((-1, 1)) * rng.uniform(0.7, 1.5))
-        else:
-            centre, heading = rng.uniform((0, 0), shape), float(rng.uniform(0, 2 * np.pi))
+        length, width = log_uniform(rng, 50, 250), log_uniform(rng, 1.2, 3.2)
+        centre, heading = rng.uniform((0, 0), shape), float(rng.uniform(0, 2 * np.pi))
+        if uncrossed and rng.random() < 0.6:  # each but once, so that they do not pile up
+            crossed = uncrossed.pop(int(rng.integers(len(uncrossed)))).points
+            at = int(rng.integers(len(crossed) - 1))
+            centre, along = crossed[at], crossed[at + 1] - crossed[at]
+            side = float(rng.choice((-1, 1)) * rng.uniform(0.7, 1.5))
+            heading = float(np.arctan2(along[0], along[1])) + side
         share = rng.uniform(0.2, 0.8)
         back = walk(rng, centre, heading + np.pi, share * length)[::-1]
         points = np.concatenate((back, walk(rng, centre, heading, (1 - share) * length)))
-        widths = np.clip(width * np.exp(0.4 * swings(rng, len(points), 45)), 0.9, 4.5)
-        fading = np.exp(0.45 * swings(rng, len(points), 60))
-        contrast = 0.8 * fading * brightness(rng, len(points))
-        step = max(1, int(widths.min() / 3 / STEP))  # a wide filament needs fewer points
-        filaments.append(Filament(points[::step], widths[::step], contrast[::step]))
+        widths = np.clip(width * np.exp(0.4 * swings(rng, len(points), 45)), 1.0, 4.5)
+        fading = np.exp(0.35 * swings(rng, len(points), 60))
+        contrast = 0.4 + 1.1 * fading * brightness(rng, len(points))
+        # points half a width apart do: wide filaments are the slow ones to draw
+        kept = np.unique((2 * STEP / widths).cumsum().astype(np.int64), return_index=True)[1]
+        filament = Filament(points[kept], widths[kept], contrast[kept])
+        filaments.append(filament)
+        uncrossed.append(filament)
     return filaments
-
-
-def _point_on(rng: np.random.Generator, filaments: list[Filament]) -> tuple[Floats, float]:
-    """A random point of random filaments, long ones more often, and the heading there."""
-    sizes = np.array([len(filament.points) for filament in filaments], dtype=np.float64)
-    points = filaments[int(rng.choice(len(filaments), p=sizes / sizes.sum()))].points
-    at = int(rng.integers(len(points) - 1))
-    along = points[at + 1] - points[at]
-    return points[at], float(np.arctan2(along[0], along[1]))
 
 
 def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
