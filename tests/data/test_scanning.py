@@ -83,4 +83,4 @@ def test_many_bright_peaks_of_the_hard_field_are_labelled_as_background():
 
 def test_an_unknown_difficulty_is_one_sentence():
     with pytest.raises(ConfigError, match="difficulty must be easy or hard, not 'mild'"):
-        synthetic_maps(64, 64, difficulty="mild")  # type: ignore[arg-type]
+        synthetic_maps(64, 64, difficulty="mild")

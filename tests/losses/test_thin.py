@@ -39,7 +39,7 @@ def slow_skeleton(values: Tensor, known: Tensor, num_erosions: int) -> dict[tupl
         return {p: max(image[p] - opened[p], 0.0) for p in pixels}
 
     image = {(r, c): values[r, c].item() for r, c in pixels}
-    result = thin(image)
+    result: dict[tuple[int, int], float] = thin(image)
     for _ in range(num_erosions):
         image = extreme(min, image, cross)
         more = thin(image)
