@@ -24,7 +24,8 @@ from lis2_lightning.evaluation.summary import Summary
 ROOT: Final = Path(__file__).parents[1]
 IMAGES: Final = {"demo": "configs/cross_validate.yaml", "sample": "configs/fits.yaml"}
 SAMPLE: Final = ROOT / "../shared/data/lis2_sample"  # as configs/fits.yaml names it
-FLIPS: Final = ["RandomHorizontalFlip", "RandomVerticalFlip"]
+FLIPS: Final = [{"type": f"Random{side}Flip"} for side in ("Horizontal", "Vertical")]
+ROTATION: Final = {"type": "RandomRotation", "degrees": 180}
 AUGMENTATIONS: Final = "data.train.data_augmentations"
 FIGURES: Final = {"dice_at_threshold": "Dice", "average_precision": "AP"}
 DEFAULT: Final = "default"
@@ -45,7 +46,7 @@ def recipes(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         "warm-up": {"scheduler": one_cycle},
         "ema": {"ema": 0.99},  # a run has some hundred steps
         "swa": {"lightning": {"callbacks": [swa]}},
-        "rotations": {AUGMENTATIONS: [*FLIPS, "RandomRotation"]},
+        "rotations": {AUGMENTATIONS: [*FLIPS, ROTATION]},
         "no augmentation": {AUGMENTATIONS: []},
         "tta": {"tta": True},
     }

@@ -21,5 +21,6 @@ def test_the_learning_rate_of_the_page_rises_with_every_step(
     trainer.fit()
     num_steps = trainer.lightning.global_step
     assert 1 < num_steps < 200
+    assert trainer.optimizer is not None
     rate = trainer.optimizer.param_groups[0]["lr"]
     assert rate == pytest.approx(3e-3 * (0.1 + 0.9 * num_steps / 200))
