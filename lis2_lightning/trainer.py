@@ -47,9 +47,8 @@ class Trainer(TrainerView):
     Args:
         output_dir: Folder of all runs.
         run_name: Name of this run and of its folder.
-        model: The network. It is called with the batch keys that its ``forward`` names, or with
-            ``patch`` alone where it names none.
-        train_dataset: What is trained on: a map-style data set of mappings with ``patch``,
+        model: The network. Its ``forward`` gets the batch keys that it names, else ``patch``.
+        train_dataset: What is trained on. A map-style data set of mappings with ``patch``,
             ``target`` and optionally ``labelled``, each (C, H, W).
         val_dataset: What is validated on after each epoch; without it no validation runs.
         test_dataset: What the best snapshot is scored on; without it, ``val_dataset``.
@@ -62,8 +61,7 @@ class Trainer(TrainerView):
         batch_size: Samples in a batch of one process.
         num_workers: Worker processes for data, or auto.
         epochs: How many epochs to train.
-        save_interval: Write save_{epoch}.pt where epoch % save_interval == 0, from epoch 1 on; 0
-            for never.
+        save_interval: Write save_{epoch}.pt every so many epochs after epoch 0; 0 for never.
         save_last: Write last.pt after every epoch.
         save_every_n_steps: Write last.pt inside an epoch every so many steps.
         save_every_minutes: Write last.pt inside an epoch every so many minutes.
@@ -75,12 +73,13 @@ class Trainer(TrainerView):
         weights: A file whose weights a new run starts from: a snapshot, a state dict or one of
             Lightning's checkpoints. Epochs and optimizer start anew; a resumed run ignores it.
         compile: Run the model through torch.compile.
+        ema: Decay of a moving average of weights, such as 0.999.
+        tta: Map turned and mirrored tiles, too. The map is the mean of the eight.
         trackers: Where numbers go besides logs_train.csv.
         metrics: What is measured; average precision, Dice and ROC AUC where it is null.
         report: Write report.html when training ends.
         seed: Seeds order, augmentation, dropout and first weights; null for another one each run.
-        lightning: Any argument of the Lightning Trainer: accelerator, devices, precision,
-            accumulate_grad_batches, gradient_clip_val, callbacks and so on.
+        lightning: Any argument of the Lightning Trainer: devices, precision, callbacks and so on.
     """
 
     def __init__(
@@ -111,6 +110,8 @@ class Trainer(TrainerView):
         resume: bool | str = False,
         weights: str | Path | None = None,
         compile: bool = False,  # noqa: A002 - the documented key
+        ema: float | None = None,
+        tta: bool = False,
         trackers: list[Tracker | Logger] | None = None,
         metrics: list[Metric] | None = None,
         report: bool = True,

@@ -17,6 +17,7 @@ from torch import nn
 from lis2_lightning.assembly.settings import FIXED, Settings
 from lis2_lightning.base.private_names import leave_signals_alone, never_broadcast_sigterm
 from lis2_lightning.base.signals import Signals
+from lis2_lightning.callbacks.averaging import MovingAverage
 from lis2_lightning.callbacks.checkpoints import BestSnapshot, EpochEnd, EverySnapshot, LastSnapshot
 from lis2_lightning.callbacks.epoch_log import EpochLog
 from lis2_lightning.callbacks.finite import StopOnNonFiniteLoss
@@ -107,6 +108,7 @@ def assemble(settings: Settings, config: Mapping[str, Any], *, seed: int) -> Ass
         *snapshots,
     ]
     callbacks += [early_stopper] if early_stopper is not None else []
+    callbacks += [MovingAverage(settings.ema)] if settings.ema is not None else []
     network = model_config(settings.model, config["model"])
     io = SnapshotIO(partial(_snapshot, config, network, best), config)
     return Assembly(
@@ -132,6 +134,7 @@ def _module(settings: Settings, exchange: Exchange, data: SegmentationData) -> S
         scheduler_interval=settings.scheduler_interval,
         metrics=settings.chosen_metrics(),
         compile_model=settings.compile,
+        tta=settings.tta,
         exchange=exchange,
     )
     module.test_scores.map = MapScores.of(data.test)

@@ -46,6 +46,8 @@ _PLAN: Final[Mapping[str, str]] = {
     "resume": "lightning.pytorch.Trainer.fit(ckpt_path=...): {}",
     "weights": "the network's load_state_dict(...), before a new run's first epoch: {}",
     "compile": "torch.compile(model): {}",
+    "ema": "callbacks.MovingAverage(decay={})",
+    "tta": "SegmentationModule.predict_step, on eight turns: {}",
     "trackers": "lightning.pytorch.Trainer(logger=...): CSV, and {}",
     "metrics": "SegmentationModule(metrics={})",
     "report": "report.html at the end of training: {}",
@@ -71,7 +73,7 @@ _LOGGERS: Final[Mapping[str, tuple[str, tuple[str, ...], Mapping[str, str]]]] = 
     ),
     "Mlflow": ("MLFlowLogger", ("tracking_uri", "experiment_name"), {"run_name": "{run}"}),
 }
-_MODULE_KEYS: Final = ("model", "loss", "optimizer", "scheduler", "scheduler_interval")
+_MODULE_KEYS: Final = ("model", "loss", "optimizer", "scheduler", "scheduler_interval", "tta")
 _BATCHNORM: Final = "lis2_lightning.parallel.batchnorm.SharedBatchNorm"
 
 
@@ -169,6 +171,9 @@ def _trainer(config: Mapping[str, Any], modes: Mapping[str, Any]) -> dict[str, A
     names = ("SeedEachBatch", "StopOnNonFiniteLoss", "EpochLog")
     callbacks: list[dict[str, Any]] = [{"class_path": f"{_OURS}.{name}"} for name in names]
     callbacks += _early_stopper(config["early_stopper"], modes)
+    if (decay := config["ema"]) is not None:
+        average = "lightning.pytorch.callbacks.EMAWeightAveraging"
+        callbacks.append({"class_path": average, "init_args": {"decay": decay}})
     callbacks.append(
         {
             "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",

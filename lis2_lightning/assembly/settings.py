@@ -63,6 +63,7 @@ _RANGES: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
     "num_workers": (lambda num: num == "auto" or num >= 0, "'auto' or at least 0"),
     "save_every_n_steps": (lambda num: num is None or num >= 1, "null or at least 1"),
     "save_every_minutes": (lambda num: num is None or num > 0, "null or more than 0"),
+    "ema": (lambda decay: decay is None or 0 < decay < 1, "null or between 0 and 1"),
     "output_dir": (lambda path: "\0" not in str(path), "a path without a NUL character"),
     "run_name": (
         _is_folder_name,
@@ -104,6 +105,8 @@ class Settings:
     resume: bool | str
     weights: str | Path | None
     compile: bool
+    ema: float | None
+    tta: bool
     trackers: Sequence[Tracker | Logger]
     metrics: Sequence[Metric] | None
     report: bool

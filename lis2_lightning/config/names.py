@@ -46,6 +46,9 @@ _CLASSES: Final[Mapping[str, Mapping[str, str]]] = {
         },
         "losses.DiceLoss": "dice_loss",
         "losses.BceDiceLoss": "bce_dice_loss",
+        "losses.FocalLoss": "focal_loss",
+        "losses.TverskyLoss": "tversky_loss",
+        "losses.ClDiceLoss": "cl_dice_loss",
     },
     "metric": {
         "metrics.AveragePrecision": "average_precision map ap",

@@ -53,6 +53,36 @@ def network(rng: np.random.Generator, shape: tuple[int, int], *, count: int) -> 
     return filaments
 
 
+def tangle(rng: np.random.Generator, shape: tuple[int, int], *, count: int) -> list[Filament]:
+    """`count` filaments 1 to 4 px wide, of which about two in three cross an earlier one.
+
+    Width and contrast vary along each of them by a factor of several.
+    """
+    filaments: list[Filament] = []
+    uncrossed: list[Filament] = []
+    for _ in range(count):
+        length, width = log_uniform(rng, 50, 250), log_uniform(rng, 1.2, 3.2)
+        centre, heading = rng.uniform((0, 0), shape), float(rng.uniform(0, 2 * np.pi))
+        if uncrossed and rng.random() < 0.6:  # each but once, so that they do not pile up
+            crossed = uncrossed.pop(int(rng.integers(len(uncrossed)))).points
+            at = int(rng.integers(len(crossed) - 1))
+            centre, along = crossed[at], crossed[at + 1] - crossed[at]
+            side = float(rng.choice((-1, 1)) * rng.uniform(0.7, 1.5))
+            heading = float(np.arctan2(along[0], along[1])) + side
+        share = rng.uniform(0.2, 0.8)
+        back = walk(rng, centre, heading + np.pi, share * length)[::-1]
+        points = np.concatenate((back, walk(rng, centre, heading, (1 - share) * length)))
+        widths = np.clip(width * np.exp(0.4 * swings(rng, len(points), 45)), 1.0, 4.5)
+        fading = np.exp(0.35 * swings(rng, len(points), 60))
+        contrast = 0.4 + 1.1 * fading * brightness(rng, len(points))
+        # points half a width apart do: wide filaments are the slow ones to draw
+        kept = np.unique((2 * STEP / widths).cumsum().astype(np.int64), return_index=True)[1]
+        filament = Filament(points[kept], widths[kept], contrast[kept])
+        filaments.append(filament)
+        uncrossed.append(filament)
+    return filaments
+
+
 def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
     """A log-uniform number."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))

@@ -179,14 +179,16 @@ class MapJob:
         tiles = self.tiles
         if self.request.output is None:
             return {}, {}  # nothing of it can go on
+        module: SegmentationModule = cast("Any", trainer).lightning_module
         options = {
             "image": identity(self.image),
             "shape": self.shape,
             "tiles": [tiles.size, tiles.stride, tiles.normalization, self.blocks.batch_size],
             "augmentations": [[type(a).__name__, vars(a)] for a in tiles.data_augmentations],
             "blend": self.blend,
+            "tta": module.tta,
             "files": [str(path.absolute()) for path in self.request.paths],
             "arithmetic": [trainer.precision, trainer.strategy.root_device.type],
             "processes": trainer.world_size,
         }
-        return options, cast("Any", trainer).lightning_module.model.state_dict()
+        return options, module.model.state_dict()

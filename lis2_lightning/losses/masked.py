@@ -19,6 +19,7 @@ from lis2_lightning.base.labelled import (
 )
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.losses.entropy import NEUTRAL, binary_cross_entropy, check_probabilities
+from lis2_lightning.losses.focal import FocalLoss
 from lis2_lightning.losses.overlap import BceDiceLoss, DiceLoss, SumLoss
 
 Sums = tuple[Tensor, ...]
@@ -136,7 +137,7 @@ class MaskedLoss(nn.Module):
     @property
     def needs_probabilities(self) -> bool:
         """Whether the loss is wrong or fails where an output lies outside [0, 1]."""
-        kinds = nn.BCELoss | DiceLoss | BceDiceLoss
+        kinds = nn.BCELoss | FocalLoss | DiceLoss | BceDiceLoss
         return isinstance(self.loss, kinds) and not self.expects_logits
 
     def check_weights(self, target: Tensor) -> None:

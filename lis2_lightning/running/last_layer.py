@@ -8,7 +8,7 @@ from typing import Any, Final
 from torch import Tensor
 
 from lis2_lightning.errors import ConfigError
-from lis2_lightning.losses import MaskedLoss, SumLoss
+from lis2_lightning.losses import FocalLoss, MaskedLoss, SumLoss
 from lis2_lightning.training.module import SegmentationModule
 
 _log = logging.getLogger("lis2_lightning")
@@ -41,7 +41,11 @@ def check_output(loss: MaskedLoss, network: str, output: Tensor) -> None:
         )
     low, high = _range(output)
     if loss.needs_probabilities and not -_TOLERANCE <= low <= high <= 1 + _TOLERANCE:
-        instead = "from_logits: true" if isinstance(loss.loss, SumLoss) else "BCEWithLogitsLoss"
+        instead = (
+            "from_logits: true"
+            if isinstance(loss.loss, SumLoss | FocalLoss)
+            else "BCEWithLogitsLoss"
+        )
         raise ConfigError(
             f"the output of {network} ranges from {low:.3g} to {high:.3g}, and {name} needs "
             f"probabilities in [0, 1]: end the model with a sigmoid, or use a loss of logits "
@@ -53,7 +57,7 @@ def _of_probabilities(loss: MaskedLoss) -> str:
     """What to do so that a loss takes probabilities."""
     if not loss.is_declared:
         return "set the loss's attribute expects_logits = False if it takes probabilities"
-    if isinstance(loss.loss, SumLoss):
+    if isinstance(loss.loss, SumLoss | FocalLoss):
         return "leave out from_logits"
     if getattr(loss.loss, "pos_weight", None) is not None:
         return "bce_dice_loss with alpha: 1 and this pos_weight, which takes probabilities"

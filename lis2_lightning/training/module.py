@@ -28,6 +28,7 @@ from lis2_lightning.snapshots.format import MODEL_PREFIX
 from lis2_lightning.training.joint_loss import JointLoss
 from lis2_lightning.training.optimizer_state import renumber
 from lis2_lightning.training.scores import Scores, mean_loss
+from lis2_lightning.training.symmetry import mean_of_turns
 
 _log = logging.getLogger("lis2_lightning")
 OptimizerCallable = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -58,6 +59,7 @@ class SegmentationModule(pl.LightningModule):
         scheduler_interval: Whether the scheduler steps after each epoch or each optimizer step.
         metrics: The metrics, evaluated on labelled pixels.
         compile_model: Run the network through ``torch.compile``.
+        tta: Predict the mean over quarter turns and mirror images.
         exchange: Sums counts over processes; a new one by default.
     """
 
@@ -71,6 +73,7 @@ class SegmentationModule(pl.LightningModule):
         scheduler_interval: Literal["epoch", "step"] = "epoch",
         metrics: Sequence[Metric] = (),
         compile_model: bool = False,
+        tta: bool = False,
         exchange: Exchange | None = None,
     ) -> None:
         super().__init__()
@@ -85,6 +88,7 @@ class SegmentationModule(pl.LightningModule):
         self._scheduler_interval = scheduler_interval
         if compile_model:
             model.compile()  # in place, which keeps the names of the weights
+        self.tta = tta
         self._inputs = input_names(model)
         self._has_validated = False
         self.threshold: float | None = None
@@ -178,6 +182,8 @@ class SegmentationModule(pl.LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Probabilities in [0, 1], float32, ``(B, C, H, W)``."""
+        if self.tta:
+            return mean_of_turns(lambda turned: self.probabilities(self(turned)), batch)
         return self.probabilities(self(batch))
 
     def on_train_epoch_start(self) -> None:

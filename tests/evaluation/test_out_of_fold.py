@@ -21,7 +21,9 @@ HEIGHT, WIDTH, NUM_FOLDS, SEEDS = 600, 96, 3, (4, 5)  # several bands of rows
 
 @pytest.fixture(scope="module")
 def tiles():
-    return SyntheticDataset(height=HEIGHT, width=WIDTH, seed=3, size=16, num_folds=NUM_FOLDS)
+    return SyntheticDataset(
+        height=HEIGHT, width=WIDTH, seed=3, difficulty="easy", size=16, num_folds=NUM_FOLDS
+    )
 
 
 @pytest.fixture(scope="module")

@@ -49,7 +49,7 @@ class Droppy(nn.Sequential):
         )
 
 
-FIELD: Final = {
+FIELD: Final[dict[str, Any]] = {
     "height": 64,
     "width": 64,
     "seed": 3,

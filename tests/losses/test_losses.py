@@ -8,7 +8,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from lis2_lightning.errors import ConfigError, DataError
-from lis2_lightning.losses import BceDiceLoss, DiceLoss, MaskedLoss
+from lis2_lightning.losses import (
+    BceDiceLoss,
+    ClDiceLoss,
+    DiceLoss,
+    FocalLoss,
+    MaskedLoss,
+    TverskyLoss,
+)
 from lis2_lightning.losses.entropy import binary_cross_entropy, unchecked_cross_entropy
 
 NAN = float("nan")
@@ -41,10 +48,15 @@ LOSSES = [
     OwnSoftMargin(),
     OwnPoisson(),
     SquaredError(),
+    FocalLoss(alpha=0.3),
+    FocalLoss(gamma=1.0, from_logits=True),
     DiceLoss(),
     DiceLoss(from_logits=True),
     BceDiceLoss(alpha=0.3),
     BceDiceLoss(from_logits=True),
+    TverskyLoss(),
+    ClDiceLoss(),
+    ClDiceLoss(num_erosions=1, from_logits=True),
 ]
 NAMES = [f"{position}-{type(loss).__name__}" for position, loss in enumerate(LOSSES)]
 
@@ -137,7 +149,7 @@ def test_a_batch_without_a_labelled_pixel_is_a_zero_in_the_graph(loss):
 
 
 @pytest.mark.usefixtures("path")
-@pytest.mark.parametrize("loss", [*LOSSES[:2], *LOSSES[2:11]], ids=NAMES[:11])
+@pytest.mark.parametrize("loss", LOSSES[:13], ids=NAMES[:13])
 def test_the_sum_is_that_of_a_loop_over_the_labelled_pixels(loss):
     output, target, labelled = batch(3)
     value, count = value_and_count(loss, output, target, labelled)

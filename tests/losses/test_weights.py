@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lis2_lightning.errors import ConfigError, DataError
-from lis2_lightning.losses import BceDiceLoss, DiceLoss, MaskedLoss
+from lis2_lightning.losses import BceDiceLoss, DiceLoss, FocalLoss, MaskedLoss, TverskyLoss
 
 LOSSES = [
     nn.BCELoss(),
@@ -15,6 +15,8 @@ LOSSES = [
     nn.BCELoss(weight=torch.tensor([3.0])),
     DiceLoss(),
     BceDiceLoss(pos_weight=2.0),
+    FocalLoss(),
+    TverskyLoss(),
 ]
 
 
