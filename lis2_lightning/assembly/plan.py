@@ -46,6 +46,7 @@ _PLAN: Final[Mapping[str, str]] = {
     "resume": "lightning.pytorch.Trainer.fit(ckpt_path=...): {}",
     "weights": "the network's load_state_dict(...), before a new run's first epoch: {}",
     "compile": "torch.compile(model): {}",
+    "channels_last": "model.to(memory_format=torch.channels_last): {}",
     "trackers": "lightning.pytorch.Trainer(logger=...): CSV, and {}",
     "metrics": "SegmentationModule(metrics={})",
     "report": "report.html at the end of training: {}",
@@ -133,6 +134,7 @@ def lightning_yaml(config: Mapping[str, Any], callbacks: Iterable[pl.Callback] =
                 **{key: config[key] for key in _MODULE_KEYS},
                 "metrics": usual_metrics() if config["metrics"] is None else config["metrics"],
                 "compile_model": config["compile"],
+                "channels_last": config["channels_last"],
             },
         },
         "data": {

@@ -104,6 +104,7 @@ class Settings:
     resume: bool | str
     weights: str | Path | None
     compile: bool
+    channels_last: bool
     trackers: Sequence[Tracker | Logger]
     metrics: Sequence[Metric] | None
     report: bool

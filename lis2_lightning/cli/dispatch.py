@@ -38,6 +38,7 @@ TRAINER_COMMANDS: Final = {
     "plan": "Show what each key becomes, and write the equivalent configuration for Lightning.",
     "cross-validate": "Train a network for each fold, and score every labelled pixel once.",
     "baseline": "Score filters that need no training on the test pixels, beside the network.",
+    "speed": "Train for seconds with each setting that may be faster, and say which is.",
     "verify-resume": "Check that a run of this configuration resumes exactly when interrupted.",
 }
 _CKPT_PATH: Final = {
@@ -68,10 +69,13 @@ OWN_KEYS: Final[Mapping[str, Mapping[str, str]]] = {
         "fold": "Train this fold alone, from 0: one task of a SLURM array.",
     },
     "baseline": {"folds": "Score on every fold; by default on the test areas configured."},
+    "speed": {"seconds": "Seconds to train with each setting; 6 by default."},
     "verify-resume": {"batches": "Batches in an epoch; 4 by default."},
 }
 # the commands that no snapshot gives a configuration to
-_NEED_KEYS: Final = frozenset({"fit", "plan", "verify-resume", "cross-validate", "baseline"})
+_NEED_KEYS: Final = frozenset(
+    {"fit", "plan", "verify-resume", "cross-validate", "baseline", "speed"}
+)
 # the switches that a command has besides --json and --print_config
 OWN_SWITCHES: Final[Mapping[str, Mapping[str, str]]] = {
     "predict": {"overwrite": "Replace a map that exists."},

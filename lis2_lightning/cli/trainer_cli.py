@@ -204,6 +204,15 @@ def _baseline(config: dict[str, Any], options: Options) -> Answer:
     return baseline(config, options)
 
 
+def _speed(config: dict[str, Any], options: Options) -> Answer:
+    from lis2_lightning.evaluation import speed  # noqa: PLC0415 - see predict
+
+    seconds = _number(options, "seconds", float)
+    complete = Schema(Trainer).parse(config).config
+    trials = speed.measure(complete, **({} if seconds is None else {"seconds": seconds}))
+    return Answer(speed.table(trials), speed.plain(trials))
+
+
 _COMMANDS: Final[Mapping[str, Callable[[dict[str, Any], Options], Answer]]] = {
     "fit": _fit,
     "validate": partial(_measure, "validate"),
@@ -212,5 +221,6 @@ _COMMANDS: Final[Mapping[str, Callable[[dict[str, Any], Options], Answer]]] = {
     "plan": _plan,
     "cross-validate": _cross_validate,
     "baseline": _baseline,
+    "speed": _speed,
     "verify-resume": _verify_resume,
 }

@@ -58,6 +58,7 @@ class SegmentationModule(pl.LightningModule):
         scheduler_interval: Whether the scheduler steps after each epoch or each optimizer step.
         metrics: The metrics, evaluated on labelled pixels.
         compile_model: Run the network through ``torch.compile``.
+        channels_last: Keep the channels of a pixel side by side in memory.
         exchange: Sums counts over processes; a new one by default.
     """
 
@@ -71,6 +72,7 @@ class SegmentationModule(pl.LightningModule):
         scheduler_interval: Literal["epoch", "step"] = "epoch",
         metrics: Sequence[Metric] = (),
         compile_model: bool = False,
+        channels_last: bool = False,
         exchange: Exchange | None = None,
     ) -> None:
         super().__init__()
@@ -83,6 +85,9 @@ class SegmentationModule(pl.LightningModule):
         self._optimizer_factory = optimizer
         self._scheduler_factory = scheduler
         self._scheduler_interval = scheduler_interval
+        if channels_last:
+            # feature maps follow the weights; torch's stub of Module.to does not know the argument
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if compile_model:
             model.compile()  # in place, which keeps the names of the weights
         self._inputs = input_names(model)
