@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import rows
 import torch
 from torch import Tensor
 
@@ -171,6 +172,18 @@ def main() -> None:
         costs.append(step / statistics.median(plain))
         shares.append(100 * two["exchange"] / sum(exact))
         durations.append(1e3 * step)
+    rows.add(
+        rows.Row(
+            what="two processes on two cores",
+            ours=1e3 / statistics.median(durations) * GLOBAL_BATCH,
+            peer="one process with two threads",
+            theirs=1e3 / statistics.median(durations) * GLOBAL_BATCH / statistics.median(ratios),
+            unit="tiles/s",
+            ratios=ratios,
+            wanted=1.3,
+            larger_is_better=True,
+        )
+    )
     print(f"tiles/s, two processes / one with two threads   {spread(ratios)}")
     print(f"step, exact / plain DDP                         {spread(costs)}")
     print(f"step of {GLOBAL_BATCH} tiles, ms                           {spread(durations, 1)}")

@@ -1,21 +1,26 @@
 """An epoch of ``Trainer.train()`` against a plain PyTorch loop over the same tiles.
 
-Both sides train the same network on the same batches with the same loss and optimizer, in turns
+All sides train the same network on the same batches with the same loss and optimizer, in turns
 within one run. The plain loop has no metrics, no log, no snapshots and no early stopping; the
-facade has all of them. Prints the median, the spread and the ratio.
+facade has all of them. Accelerate and Ignite stand beside, where they are installed (the extra
+``bench``). Prints the median, the spread and the ratio.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import statistics
 import tempfile
 import time
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
+import rows
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from lis2_lightning import SyntheticDataset, Trainer, UNet
@@ -53,13 +58,53 @@ def plain_epoch(tiles: SyntheticDataset, batch_size: int, features: int) -> floa
     loader = data.loader(tiles, shuffle=True)
     begun = time.perf_counter()
     for batch in loader:
-        labelled = batch["labelled"]
         optimizer.zero_grad()
-        loss = functional.binary_cross_entropy(
-            model(batch["patch"]), batch["target"], labelled.float(), reduction="sum"
-        )
-        (loss / labelled.sum().clamp(min=1)).backward()
+        loss_of(model(batch["patch"]), batch).backward()
         optimizer.step()
+    return time.perf_counter() - begun
+
+
+def loss_of(output: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    """The mean over the labelled pixels."""
+    labelled = batch["labelled"]
+    values = functional.binary_cross_entropy(
+        output, batch["target"], labelled.float(), reduction="sum"
+    )
+    return values / labelled.sum().clamp(min=1)
+
+
+def accelerate_epoch(tiles: SyntheticDataset, batch_size: int, features: int) -> float:
+    """The plain loop as Accelerate has it; the seconds it took."""
+    from accelerate import Accelerator  # noqa: PLC0415 - may not be installed
+
+    accelerator = Accelerator(cpu=True)
+    data = SegmentationData(train=tiles, batch_size=batch_size, num_workers=0, seed=0)
+    model = network(features).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    model, optimizer = accelerator.prepare(model, optimizer)
+    begun = time.perf_counter()
+    for batch in data.loader(tiles, shuffle=True):
+        optimizer.zero_grad()
+        accelerator.backward(loss_of(model(batch["patch"]), batch))
+        optimizer.step()
+    return time.perf_counter() - begun
+
+
+def ignite_epoch(tiles: SyntheticDataset, batch_size: int, features: int) -> float:
+    """The plain loop as a step of an Ignite engine; the seconds it took."""
+    from ignite.engine import Engine  # noqa: PLC0415 - may not be installed
+
+    data = SegmentationData(train=tiles, batch_size=batch_size, num_workers=0, seed=0)
+    model = network(features).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+
+    def step(_: Engine, batch: Mapping[str, Tensor]) -> None:
+        optimizer.zero_grad()
+        loss_of(model(batch["patch"]), batch).backward()
+        optimizer.step()
+
+    begun = time.perf_counter()
+    Engine(step).run(data.loader(tiles, shuffle=True), max_epochs=1)
     return time.perf_counter() - begun
 
 
@@ -94,6 +139,10 @@ def main() -> None:
     options = parser.parse_args()
     tiles = SyntheticDataset(seed=7, size=32, stride=options.stride)
     sides = {"plain loop": plain_epoch, "train()": facade_epoch}
+    if importlib.util.find_spec("accelerate"):
+        sides["Accelerate"] = accelerate_epoch
+    if importlib.util.find_spec("ignite"):
+        sides["Ignite"] = ignite_epoch
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for counted in range(-1, options.rounds):
         for name, epoch in sides.items():
@@ -106,11 +155,24 @@ def main() -> None:
             f"{name:<12} median {median:.3f} s  min {min(taken):.3f}  max {max(taken):.3f}  "
             f"{len(tiles) / median:.0f} tiles/s"
         )
-    pairs = [b / a for a, b in zip(*seconds.values(), strict=True)]
-    print(
-        f"train() / plain loop: {statistics.median(pairs):.3f} "
-        f"(pair by pair {min(pairs):.3f} to {max(pairs):.3f}; {len(tiles)} tiles)"
-    )
+    ours = seconds.pop("train()")
+    for name, theirs in seconds.items():
+        pairs = [a / b for a, b in zip(ours, theirs, strict=True)]
+        print(
+            f"train() / {name}: {statistics.median(pairs):.3f} "
+            f"(pair by pair {min(pairs):.3f} to {max(pairs):.3f}; {len(tiles)} tiles)"
+        )
+        rows.add(
+            rows.Row(
+                what="an epoch of a U-Net with metrics, log and snapshots",
+                ours=statistics.median(ours),
+                peer=name,
+                theirs=statistics.median(theirs),
+                unit="s",
+                ratios=pairs,
+                wanted=1.02,
+            )
+        )
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ class Trainer(TrainerView):
         sampler: Draws training tiles with and without positive pixels in a given proportion.
         optimizer: Builds the optimizer from parameters; Adam by default.
         scheduler: Builds the learning rate scheduler from an optimizer.
-        scheduler_interval: Whether the scheduler steps after each epoch or each optimizer step.
+        scheduler_interval: Whether the scheduler steps after each epoch or step.
         loss: A loss of torch.nn or of this package, BCELoss by default; only labelled pixels count.
         early_stopper: True stops after 10 epochs without a lower validation loss; or an object.
         batch_size: Samples in a batch of one process.
@@ -69,12 +69,13 @@ class Trainer(TrainerView):
         mode: Whether the best value is the smallest or the largest; by default the metric says.
         validate_on: map scores the stitched map too.
         resume: False starts a new run and refuses a folder that holds one; auto resumes from the
-            newest whole snapshot of this run, or starts a new one where there is none; or a path.
-        weights: A file whose weights a new run starts from: a snapshot, a state dict or one of
-            Lightning's checkpoints. Epochs and optimizer start anew; a resumed run ignores it.
+            newest whole snapshot, or starts a new run where there is none; or a path.
+        weights: What a new run starts from: a snapshot, a state dict or a Lightning checkpoint.
+            Epochs and optimizer start anew; a resumed run ignores it.
         compile: Run the model through torch.compile.
         ema: Decay of a moving average of weights, such as 0.999.
         tta: Map turned and mirrored tiles, too. The map is the mean of the eight.
+        channels_last: Keep a pixel's channels side by side in memory; lis2 speed measures it.
         trackers: Where numbers go besides logs_train.csv.
         metrics: What is measured; average precision, Dice and ROC AUC where it is null.
         report: Write report.html when training ends.
@@ -112,6 +113,7 @@ class Trainer(TrainerView):
         compile: bool = False,  # noqa: A002 - the documented key
         ema: float | None = None,
         tta: bool = False,
+        channels_last: bool = False,
         trackers: list[Tracker | Logger] | None = None,
         metrics: list[Metric] | None = None,
         report: bool = True,

@@ -45,6 +45,7 @@ from lis2_lightning.parallel.children import watch_parent
 from lis2_lightning.parallel.devices import (
     check_processes,
     check_strategy,
+    has_bfloat16,
     left_to_launcher,
     needs_a_script,
 )
@@ -135,6 +136,7 @@ def _module(settings: Settings, exchange: Exchange, data: SegmentationData) -> S
         metrics=settings.chosen_metrics(),
         compile_model=settings.compile,
         tta=settings.tta,
+        channels_last=settings.channels_last,
         exchange=exchange,
     )
     module.test_scores.map = MapScores.of(data.test)
@@ -251,16 +253,26 @@ def _lightning(
         if "not compatible with an interactive" in str(error):
             raise ConfigError(needs_a_script(settings.run_dir)) from error
         raise ConfigError(f"lightning refuses its arguments: {one_line(error)}") from error
-    precision = str(arguments.get("precision") or trainer.precision)
-    if not str(trainer.precision).startswith(precision):  # 16 is short for 16-mixed
-        where = type(trainer.accelerator).__name__.removesuffix("Accelerator")
-        _log.warning(
-            "lightning.precision %s does not exist on the %s: %s is used",
-            *(precision, where, trainer.precision),
-        )
+    _warn_of_precision(trainer, str(arguments.get("precision") or trainer.precision))
     check_strategy(trainer.strategy)
     check_processes(settings.lightning, trainer, settings.run_dir)
     leave_signals_alone(trainer)
     never_broadcast_sigterm(trainer)
     skip_idle_hooks(trainer.callbacks)  # type: ignore[attr-defined]  # set by a connector
     return trainer
+
+
+def _warn_of_precision(trainer: pl.Trainer, precision: str) -> None:
+    """Say where a precision does not exist, or makes the training slower."""
+    if not str(trainer.precision).startswith(precision):  # 16 is short for 16-mixed
+        where = type(trainer.accelerator).__name__.removesuffix("Accelerator")
+        _log.warning(
+            "lightning.precision %s does not exist on the %s: %s is used",
+            *(precision, where, trainer.precision),
+        )
+    if precision.startswith("bf16") and not has_bfloat16(trainer.strategy.root_device):
+        _log.warning(
+            "lightning.precision %s: this processor computes bfloat16 in software, which is many "
+            "times slower than float32; leave it out (lis2 speed tries what is faster)",
+            precision,
+        )

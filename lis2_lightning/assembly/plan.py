@@ -48,6 +48,7 @@ _PLAN: Final[Mapping[str, str]] = {
     "compile": "torch.compile(model): {}",
     "ema": "callbacks.MovingAverage(decay={})",
     "tta": "SegmentationModule.predict_step, on eight turns: {}",
+    "channels_last": "model.to(memory_format=torch.channels_last): {}",
     "trackers": "lightning.pytorch.Trainer(logger=...): CSV, and {}",
     "metrics": "SegmentationModule(metrics={})",
     "report": "report.html at the end of training: {}",
@@ -135,6 +136,7 @@ def lightning_yaml(config: Mapping[str, Any], callbacks: Iterable[pl.Callback] =
                 **{key: config[key] for key in _MODULE_KEYS},
                 "metrics": usual_metrics() if config["metrics"] is None else config["metrics"],
                 "compile_model": config["compile"],
+                "channels_last": config["channels_last"],
             },
         },
         "data": {

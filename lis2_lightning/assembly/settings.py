@@ -107,6 +107,7 @@ class Settings:
     compile: bool
     ema: float | None
     tta: bool
+    channels_last: bool
     trackers: Sequence[Tracker | Logger]
     metrics: Sequence[Metric] | None
     report: bool

@@ -40,6 +40,7 @@ TRAINER_COMMANDS: Final = {
     "tune": "Train with values of some keys that Optuna chooses, and find the best.",
     "find-lr": "Try learning rates over some steps, and suggest one.",
     "baseline": "Score filters that need no training on the test pixels, beside the network.",
+    "speed": "Train for seconds with each setting that may be faster, and say which is.",
     "verify-resume": "Check that a run of this configuration resumes exactly when interrupted.",
 }
 _CKPT_PATH: Final = {
@@ -78,11 +79,12 @@ OWN_KEYS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "find-lr": {"output": "File of the picture; by default learning_rate.png in output_dir."},
     "baseline": {"folds": "Score on every fold; by default on the test areas configured."},
+    "speed": {"seconds": "Seconds to train with each setting; 6 by default."},
     "verify-resume": {"batches": "Batches in an epoch; 4 by default."},
 }
 # the commands that no snapshot gives a configuration to
 _NEED_KEYS: Final = frozenset(
-    {"fit", "plan", "verify-resume", "cross-validate", "tune", "find-lr", "baseline"}
+    {"fit", "plan", "verify-resume", "cross-validate", "tune", "find-lr", "baseline", "speed"}
 )
 # the commands that make all runs of a file of LIS2's pipeline
 _FOR_ALL: Final = frozenset({"cross-validate", "tune"})

@@ -199,6 +199,15 @@ def _of_many(name: str, config: dict[str, Any], options: Options) -> Answer:
     return command(config, options)
 
 
+def _speed(config: dict[str, Any], options: Options) -> Answer:
+    from lis2_lightning.evaluation import speed  # noqa: PLC0415 - see predict
+
+    seconds = _number(options, "seconds", float)
+    complete = Schema(Trainer).parse(config).config
+    trials = speed.measure(complete, **({} if seconds is None else {"seconds": seconds}))
+    return Answer(speed.table(trials), speed.plain(trials))
+
+
 _COMMANDS: Final[Mapping[str, Callable[[dict[str, Any], Options], Answer]]] = {
     "fit": _fit,
     "validate": partial(_measure, "validate"),
@@ -209,5 +218,6 @@ _COMMANDS: Final[Mapping[str, Callable[[dict[str, Any], Options], Answer]]] = {
     "tune": partial(_of_many, "tune"),
     "find-lr": partial(_of_many, "find_lr"),
     "baseline": partial(_of_many, "baseline"),
+    "speed": _speed,
     "verify-resume": _verify_resume,
 }

@@ -155,9 +155,13 @@ class RandomRotation(_Geometric):
         angles = np.deg2rad(low + (high - low) * uniform(keys, 0))
         patch = tensors["patch"]
         grid = _rotated_grid(angles, patch.shape[-2], patch.shape[-1])
+        truth = {key: tensors[key] for key in present(tensors)[1:]}
         turned = {"patch": _sample(patch, grid, "bilinear")}
-        for key in present(tensors)[1:]:
-            turned[key] = _sample(tensors[key], grid, "nearest")
+        if truth:  # in one call, which looks up the nearest pixels once
+            channels = [values.shape[1] for values in truth.values()]
+            nearest = _sample(torch.cat([v.float() for v in truth.values()], 1), grid, "nearest")
+            parts = zip(truth.items(), torch.split(nearest, channels, 1), strict=True)
+            turned |= {key: part.to(values.dtype) for (key, values), part in parts}
         return {**tensors, **turned}
 
 
@@ -274,9 +278,7 @@ def _rotated_grid(angles: NDArray[np.float64], height: int, width: int) -> Tenso
 
 
 def _sample(tensor: Tensor, grid: Tensor, mode: str) -> Tensor:
-    """Sample a batch of floats or booleans at other positions; zero outside."""
-    values = tensor if tensor.is_floating_point() else tensor.to(grid.dtype)
-    values = functional.grid_sample(
-        values, grid, mode=mode, padding_mode="zeros", align_corners=False
+    """Sample a batch of float32 at other positions; zero outside."""
+    return functional.grid_sample(
+        tensor, grid, mode=mode, padding_mode="zeros", align_corners=False
     )
-    return values.to(tensor.dtype)

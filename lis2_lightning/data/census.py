@@ -103,7 +103,7 @@ class _Band:
         height = max([self.bottom - self.top, *self._bottoms[-1:]])
         width = max([right - left, *rights[-1:]])
         tile = Tile(self.top, left, int(height), int(width))
-        target, labelled = truth.read_labels(tile)
+        labelled, positive = truth.read_classes(tile)
         if not labelled.any():
             return
         lost = _without_data(truth.image, tile, labelled)
@@ -111,7 +111,7 @@ class _Band:
         self.census.without_data += int(np.count_nonzero(lost))
         truth.check_weights(tile, labelled)
         area_columns, firsts, lasts = _parts(self.areas.column_edges, left, right)
-        for number, pixels in enumerate((labelled, labelled & (target > 0))):
+        for number, pixels in enumerate((labelled, labelled & positive)):
             if pixels.any():
                 counts = _Counts(pixels, self._breaks)
                 of_tiles = counts.between(self._tops, self._bottoms, lefts, rights)

@@ -223,6 +223,7 @@ class SegmentationData(pl.LightningDataModule):
             batch_size=None,  # what the sampler yields is a batch
             sampler=batches,
             num_workers=workers,
+            pin_memory=self._feeds_gpu,
             worker_init_fn=leave_to_main_process,
             generator=torch.Generator().manual_seed(self.seed),
         )
@@ -245,11 +246,17 @@ class SegmentationData(pl.LightningDataModule):
             sampler=sampler,
             collate_fn=collate,
             num_workers=workers,
+            pin_memory=self._feeds_gpu,
             persistent_workers=workers > 0,
             worker_init_fn=leave_to_main_process,
             # the loader's own generator: a draw from the global one would shift dropout
             generator=torch.Generator().manual_seed(self.seed),
         )
+
+    @property
+    def _feeds_gpu(self) -> bool:
+        """Whether batches go to a GPU, to which they are copied in the background if pinned."""
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
     def _workers(self, num_samples: int) -> int:
         if self.num_workers != "auto":

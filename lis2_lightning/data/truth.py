@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,6 +14,7 @@ from lis2_lightning.errors import ConfigError, DataError
 from lis2_lightning.tiling import Tile
 
 Known = tuple[NDArray[np.float32], NDArray[np.bool_]]
+STRIP = 32  # rows
 
 
 class Truth:
@@ -72,9 +75,40 @@ class Truth:
 
     def read_labels(self, tile: Tile) -> Known:
         """The same without a look at the image."""
-        target = self.target.read(tile)
+        return self._checked(tile, *self._read_maps(tile))
+
+    def read_classes(self, tile: Tile) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which pixels are labelled, and which of them positive, `(C, h, w)` each.
+
+        As :meth:`read_labels`, of which some rows are made at a time, which stay in the caches of
+        the processor.
+        """
+        target, *others = self._read_maps(tile)
+        labelled, positive = (np.empty(target.shape, np.bool_) for _ in range(2))
+        for begin in range(0, tile.height, STRIP):
+            rows = np.s_[:, begin : begin + STRIP]
+            values = target[rows]
+            strip = Tile(tile.top + begin, tile.left, values.shape[1], tile.width)
+            parts = (None if other is None else other[rows] for other in others)
+            try:
+                known, labelled[rows] = self._checked(strip, values, *parts)
+            except DataError:
+                self._checked(tile, target, *others)  # the sentence on all values of the tile
+                raise
+            np.logical_and(labelled[rows], known > 0, out=positive[rows])
+        return labelled, positive
+
+    def _read_maps(self, tile: Tile) -> list[Any]:
+        """The target, and each of the other maps or null."""
+        return [r if r is None else r.read(tile) for r in (self.target, *self._others)]
+
+    def _checked(
+        self, tile: Tile, target: NDArray[np.float32], *others: NDArray[np.float32] | None
+    ) -> Known:
         self.legend.check(target, self.target.source, tile)
-        others = (r if r is None else _zeros_and_ones(r, tile) for r in self._others)
+        for values, raster in zip(others, self._others, strict=True):
+            if values is not None and raster is not None:
+                known_where(values, raster.source)  # which refuses anything but 0 and 1
         return _known(self.legend.decode(target), *others)
 
     def read_many(self, tops: NDArray[np.int64], lefts: NDArray[np.int64], size: int) -> Known:
@@ -126,12 +160,6 @@ class Truth:
 def has_data(image: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Which pixels of `(..., C, h, w)` are finite numbers in all channels, `(..., 1, h, w)`."""
     return np.logical_and.reduce(np.isfinite(image), axis=-3, keepdims=True)
-
-
-def _zeros_and_ones(raster: Raster, tile: Tile) -> NDArray[np.float32]:
-    values = raster.read(tile)
-    known_where(values, raster.source)  # which refuses anything else
-    return values
 
 
 def _check_shape(raster: Raster, image: Raster, target: Raster) -> None:

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,6 +25,8 @@ _OF_VALUES: Final = {
 @contextmanager
 def write_hdf5(path: Path, new: NewMap) -> Iterator[Write]:
     """Write an HDF5 file with the data set ``map``."""
+    import h5py  # noqa: PLC0415 - slow to import, and seldom needed
+
     with h5py.File(path, "w") as file:
         # lzf takes half the time, but few programs besides h5py read it
         pixels = file.create_dataset(

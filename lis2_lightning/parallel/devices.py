@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
@@ -26,6 +27,16 @@ def left_to_launcher(arguments: Mapping[str, Any]) -> dict[str, int]:
     elif hasattr(sys, "ps1") and arguments.get("strategy") in (None, "auto"):
         decided = {"devices": 1}
     return {key: num for key, num in decided.items() if arguments.get(key) in (None, "auto")}
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device multiplies bfloat16 itself; a CPU without it is slower than in float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type != "cpu":
+        return True  # nothing is known against it
+    able = torch.cpu.get_capabilities()
+    return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def check_strategy(strategy: Any) -> None:

@@ -60,6 +60,7 @@ class SegmentationModule(pl.LightningModule):
         metrics: The metrics, evaluated on labelled pixels.
         compile_model: Run the network through ``torch.compile``.
         tta: Predict the mean over quarter turns and mirror images.
+        channels_last: Keep the channels of a pixel side by side in memory.
         exchange: Sums counts over processes; a new one by default.
     """
 
@@ -74,6 +75,7 @@ class SegmentationModule(pl.LightningModule):
         metrics: Sequence[Metric] = (),
         compile_model: bool = False,
         tta: bool = False,
+        channels_last: bool = False,
         exchange: Exchange | None = None,
     ) -> None:
         super().__init__()
@@ -86,6 +88,9 @@ class SegmentationModule(pl.LightningModule):
         self._optimizer_factory = optimizer
         self._scheduler_factory = scheduler
         self._scheduler_interval = scheduler_interval
+        if channels_last:
+            # feature maps follow the weights; torch's stub of Module.to does not know the argument
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if compile_model:
             model.compile()  # in place, which keeps the names of the weights
         self.tta = tta

@@ -55,7 +55,8 @@ def test_filaments_cross_and_change_along_their_length():
 def test_noise_is_larger_where_less_was_scanned():
     """The two fields differ by their noise alone."""
     calm, noisy = (
-        synthetic_maps(256, 256, seed=2, noise=noise, difficulty="hard").image / 1.2e22 for noise in (0.0, 0.02)
+        synthetic_maps(256, 256, seed=2, noise=noise, difficulty="hard").image / 1.2e22
+        for noise in (0.0, 0.02)
     )
     errors = noisy - calm
     parts = [

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import Dataset
 
-from lis2_lightning import ConfigError, DataError, SegmentationModule, Trainer
+from lis2_lightning import ConfigError, DataError, SegmentationModule, Trainer, UNet
 from lis2_lightning.metrics import Dice
+from lis2_lightning.metrics.collection import default_metrics
 
 Make = Callable[..., dict[str, Any]]
 PATCH = torch.linspace(0, 1, 2 * 64).reshape(2, 1, 8, 8)
@@ -249,3 +252,37 @@ def test_logits_pass_a_sigmoid_and_other_outputs_are_cut_to_probabilities() -> N
     ):
         probabilities = module(Other(), loss).probabilities(output)
         assert torch.equal(probabilities.nan_to_num(9), expected.nan_to_num(9))
+
+
+def test_a_step_never_waits_for_the_device() -> None:
+    """On the meta device, which has no values, reading one back is an error."""
+    network = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), nn.Sigmoid())
+    own = module(network, metrics=default_metrics()).to("meta")
+    labelled = torch.ones_like(PATCH, dtype=torch.bool)
+    tensors = {"patch": PATCH, "target": BATCH["target"], "labelled": labelled}
+    batch = {key: value.to("meta") for key, value in tensors.items()}
+    with pytest.raises(RuntimeError, match="meta"):
+        batch["patch"].sum().item()
+    own._trainer = cast("pl.Trainer", SimpleNamespace(accumulate_grad_batches=1))
+    for number in range(3):
+        loss = own.training_step(batch, number)
+        own.backward(loss)
+        own.validation_step(batch, number)
+    own.train_scores.metrics.count_waiting()
+    assert network[0].weight.grad is not None
+
+
+def test_weights_in_channels_last_train_to_the_same_numbers() -> None:
+    losses = []
+    for channels_last in (False, True):
+        torch.manual_seed(0)
+        network = UNet(in_channels=1, out_channels=1, features=2, num_blocks=1)
+        own = module(network, channels_last=channels_last)
+        weights = [p for p in network.parameters() if p.ndim == 4 and p.shape[1] > 1]
+        assert all(
+            p.is_contiguous(memory_format=torch.channels_last) == channels_last
+            for p in weights
+            if p.shape[2] > 1
+        )
+        losses.append(own.loss(own(BATCH), BATCH["target"])[1].item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)

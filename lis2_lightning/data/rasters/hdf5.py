@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -63,6 +62,8 @@ def plain_attributes(attributes: Any) -> dict[str, Any]:
 
 def open_h5(path: Path, *, cache_bytes: int = CHUNK_CACHE_BYTES) -> Any:
     """Open an HDF5 file for reading, with a chunk cache per data set."""
+    import h5py  # noqa: PLC0415 - slow to import, and seldom needed
+
     try:
         return h5py.File(existing_file(path), "r", rdcc_nbytes=cache_bytes, rdcc_nslots=CHUNK_SLOTS)
     except OSError as error:
@@ -79,6 +80,8 @@ def own_dataset(file: Any, name: str, *, names: Iterable[str] = ()) -> Any:
         DataError: There is no such data set (among ``names``), it is empty, or a part of its path
             or its values are in another file.
     """
+    import h5py  # noqa: PLC0415 - slow to import, and seldom needed
+
     source = f"{file.filename}:/{name}"
     node, parts = file, name.split("/")
     for _ in range(MOST_PARTS):
@@ -118,6 +121,8 @@ def _check_values(dataset: Any, source: str) -> None:
 
 def open_hdf5(address: Address) -> Hdf5Raster:
     """Open a data set of an HDF5 file by its name, or None if the file holds only one."""
+    import h5py  # noqa: PLC0415 - slow to import, and seldom needed
+
     path, which = address.path, address.which
     with open_h5(path) as file:
         entries: list[str] = []

@@ -1,0 +1,205 @@
+"""Which settings make a training faster on this machine, tried on the user's own data."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import lightning.pytorch as pl
+import torch
+from tqdm import tqdm
+
+from lis2_lightning.errors import ConfigError, Lis2Error, one_line
+from lis2_lightning.parallel.devices import has_bfloat16
+from lis2_lightning.trainer import Trainer
+
+_log = logging.getLogger("lis2_lightning")
+AS_CONFIGURED: Final = "as configured"
+TOLERANCE: Final = 0.02  # of the mean loss of the compared batches, against that of the first trial
+COMPARED: Final = 20  # batches whose losses are compared
+LEAST_GAIN: Final = 1.03  # less is within what a machine varies by
+_WARM_UP: Final = 3  # batches that build what later ones use
+
+
+class _Stopwatch(pl.Callback):
+    """Times batches, keeps the first losses, and ends the training when the seconds are over."""
+
+    def __init__(self, seconds: float) -> None:
+        self.durations: list[float] = []
+        self.losses: list[float] = []
+        self._seconds, self._left = seconds, _WARM_UP
+        self._begun = self._last = math.inf
+
+    def on_train_epoch_start(self, *_: Any) -> None:
+        """What lies between two epochs is no part of a batch."""
+        self._last = math.inf
+
+    def on_train_batch_end(self, trainer: pl.Trainer, _: Any, outputs: Any, *__: Any) -> None:
+        """Look at the clock, once the device has done its work."""
+        loss = outputs["loss"] if isinstance(outputs, Mapping) else outputs
+        value, now = float(loss), time.perf_counter()
+        if len(self.losses) < COMPARED:
+            self.losses.append(value)
+        if self._left:
+            self._left, self._begun = self._left - 1, now
+        elif self._last < now:
+            self.durations.append(now - self._last)
+        self._last = now
+        done = len(self.losses) == COMPARED and len(self.durations) >= _WARM_UP
+        trainer.should_stop |= done and now - self._begun > self._seconds
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How fast a setting trains, and how far its losses lie from those as configured."""
+
+    setting: str
+    tiles_per_s: float = math.nan
+    gain: float = math.nan
+    """Over the configuration as it is."""
+    loss_off: float = math.nan
+    """Relative difference of the mean loss of the first batches."""
+    failure: str = ""
+
+    @property
+    def pays(self) -> bool:
+        """Whether it is faster by more than chance, and learns the same."""
+        return self.gain >= LEAST_GAIN and self.loss_off <= TOLERANCE
+
+
+def candidates(config: Mapping[str, Any], device: torch.device) -> dict[str, dict[str, Any]]:
+    """Settings that may be faster here and that the configuration does not have, by name."""
+    settings: dict[str, dict[str, Any]] = {}
+    keys = [key for key in ("channels_last", "compile") if not config[key]]
+    for key in keys:
+        settings[f"{key}: true"] = {key: True}
+    if len(keys) > 1:
+        settings["channels_last: true, compile: true"] = dict.fromkeys(keys, True)
+    theirs = config["lightning"]
+    if has_bfloat16(device) and theirs.get("precision") in {None, "32", "32-true", 32}:
+        settings["lightning.precision: bf16-mixed"] = {"lightning.precision": "bf16-mixed"}
+    if device.type == "cuda" and not theirs.get("benchmark"):
+        settings["lightning.benchmark: true"] = {"lightning.benchmark": True}
+    cores = os.cpu_count() or 1
+    for workers in sorted({0, 1, min(cores - 1, 8)} - {config["num_workers"]}):
+        settings[f"num_workers: {workers}"] = {"num_workers": workers}
+    return settings
+
+
+def measure(config: Mapping[str, Any], *, seconds: float = 6.0) -> list[Trial]:
+    """Train for some seconds with each setting, the configuration itself first and last.
+
+    Everything happens in a temporary folder, without validation, scheduler and trackers; the order
+    of the tiles and the first weights are the same for all.
+
+    Args:
+        config: A complete configuration, as of :meth:`Schema.parse`.
+        seconds: How long each setting trains after its first batches.
+
+    Raises:
+        ConfigError: The seconds are not above 0, or the configuration itself does not train.
+    """
+    if not seconds > 0:
+        raise ConfigError(f"seconds must be more than 0, got {seconds:g}")
+    with TemporaryDirectory(prefix="lis2-speed-") as folder:
+        short = _short(config, folder)
+        first = _run(short, {}, seconds)
+        watches: dict[str, _Stopwatch | str] = {}
+        settings = candidates(short, first.device)
+        for name, overrides in tqdm(settings.items(), unit="setting", leave=False):
+            try:
+                watches[name] = _run(short, overrides, seconds).watch
+            except (Lis2Error, RuntimeError) as error:
+                watches[name] = one_line(error)
+        last = _run(short, {}, seconds)
+    base = statistics.median(first.watch.durations + last.watch.durations)
+    trials = [Trial(AS_CONFIGURED, config["batch_size"] / base, 1.0, 0.0)]
+    for name, watch in watches.items():
+        if isinstance(watch, str):
+            trials.append(Trial(name, failure=watch))
+            continue
+        taken = statistics.median(watch.durations)
+        off = _difference(watch.losses, first.watch.losses)
+        trials.append(Trial(name, config["batch_size"] / taken, base / taken, off))
+    return trials
+
+
+@dataclass(frozen=True)
+class _Run:
+    watch: _Stopwatch
+    device: torch.device
+
+
+def _run(config: Mapping[str, Any], overrides: Mapping[str, Any], seconds: float) -> _Run:
+    watch = _Stopwatch(seconds)
+    # a folder for each, as each is a new run
+    trainer = Trainer.from_config(config, **overrides, run_name=f"run_{time.monotonic_ns()}")
+    trainer.lightning.callbacks.append(watch)  # type: ignore[attr-defined]  # set by a connector
+    level = _log.level
+    _log.setLevel(logging.ERROR)
+    try:
+        trainer.fit()
+    finally:
+        _log.setLevel(level)
+    return _Run(watch, trainer.lightning.strategy.root_device)
+
+
+def _difference(losses: Sequence[float], reference: Sequence[float]) -> float:
+    num = min(len(losses), len(reference))
+    mean, expected = statistics.fmean(losses[:num]), statistics.fmean(reference[:num])
+    return abs(mean - expected) / max(abs(expected), 1e-12)
+
+
+def _short(config: Mapping[str, Any], folder: str) -> dict[str, Any]:
+    """Training and nothing else, for as long as it takes."""
+    return {
+        **config,
+        "output_dir": folder,
+        "epochs": 10**6,
+        "seed": 0 if config["seed"] is None else config["seed"],
+        "resume": False,
+        "monitor": "train_loss",
+        "mode": None,
+        "metrics": [],
+        "scheduler": None,
+        "early_stopper": None,
+        "val_dataset": None,
+        "test_dataset": None,
+        "validate_on": "tiles",
+        "save_interval": 0,
+        "save_last": False,
+        "save_every_n_steps": None,
+        "save_every_minutes": None,
+        "trackers": [],
+        "report": False,
+        "lightning": {**config["lightning"], "enable_progress_bar": False},
+    }
+
+
+def table(trials: Sequence[Trial]) -> str:
+    """The trials as lines, and what to set."""
+    width = max(len(trial.setting) for trial in trials) + 2
+    lines = [f"{'setting':<{width}}{'tiles/s':>10}{'gain':>8}{'loss off':>10}"]
+    for trial in trials:
+        if trial.failure:
+            lines.append(f"{trial.setting:<{width}}does not run here: {trial.failure}")
+            continue
+        values = f"{trial.tiles_per_s:>10.0f}{trial.gain:>7.2f}x{trial.loss_off:>10.1e}"
+        note = "" if trial.loss_off <= TOLERANCE else f"  more than {TOLERANCE:g}"
+        lines.append(f"{trial.setting:<{width}}{values}{note}")
+    if paying := [trial for trial in trials if trial.pays]:
+        best = max(paying, key=lambda trial: trial.gain)
+        return "\n".join([*lines, f"set {best.setting}: {best.gain:.2f} times as fast"])
+    return "\n".join([*lines, f"nothing here gains {LEAST_GAIN - 1:.0%}: leave it as it is"])
+
+
+def plain(trials: Sequence[Trial]) -> dict[str, Any]:
+    """The trials for programs."""
+    return {"tolerance": TOLERANCE, "trials": [asdict(trial) for trial in trials]}
