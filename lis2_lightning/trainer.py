@@ -230,9 +230,12 @@ class Trainer(TrainerView):
         self.run_final_evaluation()
         results.remove_temporary(self._settings, self._built)
         self._result, seconds = self.get_final_info(), time.perf_counter() - begun
-        results.store(self._settings, self._built, self._result, start=start, seconds=seconds)
+        summary = results.store(
+            self._settings, self._built, self._result, start=start, seconds=seconds
+        )
         map_image = partial(self.predict, self._best_or_none, overwrite=True)
         run_pictures.draw_run(self._settings, self._built, map_image)
+        results.show_end(self._settings, self.global_config, self._result, summary)
         return self.get_final_info()
 
     def fit(self, checkpoint: Path | Snapshot | None = None) -> None:
@@ -388,12 +391,3 @@ class Trainer(TrainerView):
                 weights_only=True,
                 **options,
             )
-
-    @property
-    def _named(self) -> dict[str, Path]:
-        named = self._settings.named
-        return {**named, "auto": self._origin.path if self._origin else named["best"]}
-
-    @property
-    def _best_or_none(self) -> str | None:
-        return "auto" if self._named["auto"].is_file() else None

@@ -32,6 +32,7 @@ from lis2_lightning.errors import (
 from lis2_lightning.parallel import is_main
 from lis2_lightning.parallel.children import end_now, is_started
 from lis2_lightning.parallel.peers import ending_together
+from lis2_lightning.running.screen import ScreenHandler
 from lis2_lightning.training.module import SegmentationModule
 
 _log = logging.getLogger("lis2_lightning")
@@ -90,9 +91,7 @@ def speak() -> None:
             logging.getLogger(name).setLevel(logging.ERROR)
     if not _log.hasHandlers():
         stream = sys.stdout if "ipykernel" in sys.modules else sys.stderr
-        handler = logging.StreamHandler(stream)
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        _log.addHandler(handler)
+        _log.addHandler(ScreenHandler(stream))
         if is_main():
             _log.setLevel(logging.INFO)
         _log.propagate = False

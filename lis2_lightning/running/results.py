@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
 from lightning.pytorch.callbacks import EarlyStopping, Timer
 
+from lis2_lightning.assembly import plan
 from lis2_lightning.assembly.assemble import Assembly
 from lis2_lightning.assembly.settings import Settings
 from lis2_lightning.base.files import atomic, shown
@@ -129,10 +131,10 @@ def store(
     *,
     start: Snapshot | None,
     seconds: float,
-) -> None:
-    """Store a run's result, which marks it as over, and show it, in the main process."""
+) -> str:
+    """Store a run's result, which marks it as over, in the main process; return its table."""
     if not built.lightning.is_global_zero:
-        return
+        return ""
     waited = {_name(s): max(s.wait_count, s.patience) for s in _stopped(built)}
     record = {
         "info": dict(info),
@@ -148,7 +150,31 @@ def store(
         record["resumed"] = f"at {start.place}, from {start}"
         if start.position == _position(built):
             record["ended"] = f"nothing was left to train: {record['ended']}"
-    _log.info("%s", _summary(settings, info, record))
+    return _summary(settings, info, record)
+
+
+def show_end(
+    settings: Settings, config: Mapping[str, Any], info: Mapping[str, Any], summary: str
+) -> None:
+    """Show the table of a run, where this process has one, and what to type next."""
+    if summary:
+        _log.info("%s\n\n%s", summary, table(_next_steps(settings, config, info)))
+
+
+def _next_steps(
+    settings: Settings, config: Mapping[str, Any], info: Mapping[str, Any]
+) -> dict[str, str]:
+    """Commands; Python in a notebook, or where components are objects, which no file can name."""
+    page, best = settings.run_dir / "report.html", info["final_model_path"]
+    steps = {"look at": shown(page)} if page.is_file() else {}
+    if "ipykernel" in sys.modules or plan.objects_in(config):
+        return steps | {"map": 'trainer.predict(image="IMAGE.fits", output="MAP.fits")'}
+    if best is not None:
+        steps["map"] = f"lis2 predict --ckpt_path {best} --image IMAGE.fits --output MAP.fits"
+    if info["epochs_run"] >= settings.epochs:
+        again = f"lis2 fit --config {shown(settings.run_dir / 'config.yaml')} --resume auto"
+        steps["go on"] = f"{again} --epochs {2 * settings.epochs}"
+    return steps
 
 
 def _position(built: Assembly) -> tuple[int, int]:

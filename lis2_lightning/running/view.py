@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -166,3 +167,12 @@ class TrainerView:
         """What :meth:`plan` prints: for each key, what it became."""
         check_files(self._settings)
         return plan.planned(self._settings, self.global_config)
+
+    @property
+    def _named(self) -> dict[str, Path]:
+        named = self._settings.named
+        return {**named, "auto": self._origin.path if self._origin else named["best"]}
+
+    @property
+    def _best_or_none(self) -> str | None:
+        return "auto" if self._named["auto"].is_file() else None
