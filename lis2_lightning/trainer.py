@@ -186,11 +186,14 @@ class Trainer(TrainerView):
         trainer._origin = snapshot  # noqa: SLF001 - of this class
         return trainer
 
-    def train(self) -> dict[str, Any]:
+    def train(self, *, resume: bool | str | None = None) -> dict[str, Any]:
         """Fit, then score the best snapshot on the test set.
 
         A run that is over is not trained again: its stored result is returned. It goes on where
         ``epochs`` or the patience of ``early_stopper`` has been raised.
+
+        Args:
+            resume: In place of the key of this name: ``auto`` continues what was interrupted.
 
         Returns:
             What :meth:`get_final_info` returns.
@@ -201,21 +204,26 @@ class Trainer(TrainerView):
             SnapshotError: The snapshot to resume from is missing, damaged, or of another network.
             DataError: A batch does not fit the network, or the network's output the target.
             TrainingError: The loss is NaN or infinite.
-            KeyboardInterrupt: Ctrl-C ended the run, after ``last.pt`` was written.
+            TrainingStopped: Ctrl-C ended the run, after ``last.pt`` was written.
             SystemExit: SIGTERM or another signal ended it, likewise.
         """
+        if resume is not None and not self._result:
+            self._start_anew(resume)
         if self._result:
             results.say_again(self._settings, self._result)
         else:
-            _ = self._built  # devices that cannot be used are refused first
-            resume.check_folder(self._settings)
-            self._result = results.stored(self._settings, self.global_config)
+            self._result = self._stored_result()
         if self._result:
             self._origin = None
             return self.get_final_info()
         self.check()
         with around_loop.folder(self._settings, self.lightning), self._built.tracking:
             return self._train()
+
+    def _stored_result(self) -> dict[str, Any]:
+        _ = self._built  # devices that cannot be used are refused first
+        resume.check_folder(self._settings)
+        return results.stored(self._settings, self.global_config)
 
     def check(self) -> None:
         """Try samples, metrics, monitored names and schedule, as :meth:`train` does first."""
@@ -230,9 +238,7 @@ class Trainer(TrainerView):
         self.run_final_evaluation()
         results.remove_temporary(self._settings, self._built)
         self._result, seconds = self.get_final_info(), time.perf_counter() - begun
-        summary = results.store(
-            self._settings, self._built, self._result, start=start, seconds=seconds
-        )
+        summary = results.store(self._settings, self._built, self._result, start, seconds)
         map_image = partial(self.predict, self._best_or_none, overwrite=True)
         run_pictures.draw_run(self._settings, self._built, map_image)
         results.show_end(self._settings, self.global_config, self._result, summary)
@@ -358,7 +364,7 @@ class Trainer(TrainerView):
         the last epoch, and ``metrics_test`` of the best snapshot.
         """
         if self._result:
-            return dict(self._result)
+            return results.Result(self._result)
         return results.final_info(self._settings, self._built, self._test_scores, self._origin)
 
     @cached_property

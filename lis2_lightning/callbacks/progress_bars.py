@@ -22,7 +22,7 @@ from lis2_lightning.data.datamodule import TileBatches
 from lis2_lightning.training.module import SegmentationModule
 
 _log = logging.getLogger("lis2_lightning")
-BEST: Final = "best"
+_BEST: Final = "best"
 _PX: Final = "px"
 _FORMATS: Final = {
     "epochs": "{desc}{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
@@ -126,8 +126,9 @@ class ProgressBars(ProgressBar):
             return
         # an epoch that a limit has cut short is not done
         cut = "" if epoch_is_whole(trainer) else f"  cut short after batch {batches_done(trainer)}"
-        mark = BEST if is_best else ""
-        _log.info("%s%s  %s", _line(trainer, row), cut, mark, extra={"mark": mark})
+        mark = _BEST if is_best else ""
+        text = f"{_line(trainer, row)}{cut}  {mark}".rstrip()
+        _log.info("%s", text, extra={"mark": mark})
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Close what is open."""
@@ -148,7 +149,7 @@ def _bar(title: str, done: int, total: float | None, *, unit: str) -> TerminalBa
     if not is_notebook and (sys.stderr is None or not sys.stderr.isatty()):
         return None
     options: dict[str, Any] = {
-        "desc": title,
+        "desc": f"{title}: ",
         "initial": done,
         "total": None if total is None or not 0 <= total < math.inf else int(total),
         "leave": False,

@@ -18,13 +18,13 @@ class TerminalBar(tqdm):  # type: ignore[type-arg]  # generic in the stubs alone
 
         >>> def line(ncols):
         ...     print(TerminalBar.format_meter(
-        ...         1, 4, 2, ncols, prefix="epoch 1/4", postfix="loss 0.25, training 1/24",
-        ...         bar_format="{desc}|{bar}| {elapsed}{postfix}", ascii=True
+        ...         1, 4, 2, ncols, prefix="epoch 1/4: ", postfix="loss 0.25, training 1/24",
+        ...         bar_format="{desc}|{bar}| {elapsed}{postfix}", ascii=" #"
         ...     ))
         >>> line(60)
-        epoch 1/4: |##5      | 00:02, loss 0.25, training 1/24
+        epoch 1/4: |###          | 00:02, loss 0.25, training 1/24
         >>> line(36)
-        epoch 1/4: |#7     | 00:02, loss 0.25
+        epoch 1/4: |#      | 00:02, loss 0.25
         """
         columns = 80 if ncols is None else ncols - 2
         postfix = options.pop("postfix", "") or ""

@@ -27,6 +27,7 @@ from lis2_lightning.errors import (
     Interrupted,
     SnapshotError,
     TrainingError,
+    TrainingStopped,
     one_line,
 )
 from lis2_lightning.parallel import is_main
@@ -145,12 +146,7 @@ def loop(signals: Signals, trainer: pl.Trainer) -> Iterator[None]:
     except Interrupted as error:
         if is_started():
             end_now(0)  # all have agreed to stop, and the main process reports it
-        if is_main():
-            _log.warning("%s", error)
-        requeue(error.signal)
-        raise (
-            KeyboardInterrupt if error.signal == SIGINT else SystemExit(error.exit_code)
-        ) from error
+        raise _reported(error) from error
     except RuntimeError as error:
         if "DataLoader worker (pid" in str(error):
             raise TrainingError(
@@ -162,6 +158,23 @@ def loop(signals: Signals, trainer: pl.Trainer) -> Iterator[None]:
         raise SnapshotError(f"the snapshot does not fit the network: {one_line(error)}") from error
     if signals.received:
         raise_signal(signals.received)  # too late for the loop: the next handler deals with it
+
+
+def _reported(error: Interrupted) -> BaseException:
+    """What a loop that a signal has ended raises; in a notebook, the cell reports it."""
+    if error.signal == SIGINT and "ipykernel" in sys.modules:
+        return TrainingStopped(_for_a_cell(error))
+    if is_main():
+        _log.warning("%s", error)
+    requeue(error.signal)
+    return TrainingStopped() if error.signal == SIGINT else SystemExit(error.exit_code)
+
+
+def _for_a_cell(error: Interrupted) -> str:
+    """What ended a loop, and what continues it in a notebook."""
+    what, _, advice = str(error).partition(". Run the same command")
+    continues = 'train(resume="auto") continues'
+    return f"{what}; {continues if 'resume' in advice else 'run the cell again'}"
 
 
 @contextmanager

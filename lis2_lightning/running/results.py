@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import EarlyStopping, Timer
 from lis2_lightning.assembly import plan
 from lis2_lightning.assembly.assemble import Assembly
 from lis2_lightning.assembly.settings import Settings
+from lis2_lightning.base.display import html_table
 from lis2_lightning.base.files import atomic, shown
 from lis2_lightning.base.position import batches_done, epoch_is_whole
 from lis2_lightning.base.tables import table
@@ -26,6 +27,19 @@ TEST: Final = "test_results.csv"
 RESULT: Final = "result.json"
 
 
+class Result(dict[str, Any]):
+    """The result of a run: a mapping of plain values, which a notebook shows as a table."""
+
+    def _repr_html_(self) -> str:
+        return html_table("Result of a run", {key: _short(value) for key, value in self.items()})
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {score:.4f}" for name, score in value.items()) or None
+    return f"{value:.6g}" if isinstance(value, float) else value
+
+
 def final_info(
     settings: Settings,
     built: Assembly,
@@ -34,7 +48,7 @@ def final_info(
 ) -> dict[str, Any]:
     """The result of a run so far, or of the snapshot that it is to continue."""
     row = built.log.row if origin is None else origin.row
-    return {
+    values = {
         "best_loss": built.best.best_loss if origin is None else origin.best_loss,
         "epochs_run": built.log.epochs_run if origin is None else origin.next_epoch,
         **_places(settings),
@@ -42,6 +56,7 @@ def final_info(
         "metrics_val": _split(row, "val_"),
         "metrics_test": _split(test_scores, "test_"),
     }
+    return Result(values)
 
 
 def _places(settings: Settings) -> dict[str, Any]:
@@ -128,7 +143,6 @@ def store(
     settings: Settings,
     built: Assembly,
     info: Mapping[str, Any],
-    *,
     start: Snapshot | None,
     seconds: float,
 ) -> str:
