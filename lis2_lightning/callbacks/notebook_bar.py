@@ -28,7 +28,7 @@ class NotebookBar(TerminalBar):
         self._best = 0
         display = import_module("IPython.display").display  # it is there in a notebook only
         self._output = display({"text/plain": ""}, raw=True, display_id=True)
-        super().__init__(**{**options, "dynamic_ncols": False, "ncols": 90, "file": StringIO()})
+        super().__init__(**options, ncols=90, file=StringIO(), ascii=False)
 
     def add(self, row: Row, *, is_best: bool) -> None:
         """Add an epoch, whose number is ``epoch``."""

@@ -145,7 +145,7 @@ class ProgressBars(ProgressBar):
 
 def _bar(title: str, done: int, total: float | None, *, unit: str) -> TerminalBar | None:
     """A new bar; null where neither a notebook nor a terminal is there to draw it in."""
-    is_notebook = "ipykernel" in sys.modules
+    is_notebook = "ipykernel" in sys.modules  # which it is where a kernel runs this
     if not is_notebook and (sys.stderr is None or not sys.stderr.isatty()):
         return None
     options: dict[str, Any] = {

@@ -23,8 +23,8 @@ class TerminalBar(tqdm):  # type: ignore[type-arg]  # generic in the stubs alone
         ...     ))
         >>> line(60)
         epoch 1/4: |###          | 00:02, loss 0.25, training 1/24
-        >>> line(36)
-        epoch 1/4: |#      | 00:02, loss 0.25
+        >>> line(44)
+        epoch 1/4: |###         | 00:02, loss 0.25
         """
         columns = 80 if ncols is None else ncols - 2
         postfix = options.pop("postfix", "") or ""
