@@ -10,7 +10,7 @@ from typing import Any, Final
 from lis2_lightning.callbacks.terminal_bar import TerminalBar, shown_number
 
 _ROWS: Final = 8  # of the table; the curve has every epoch
-_WIDTH, _HEIGHT, _EDGE = 260, 110, 12  # of the curve, px
+_WIDTH, _HEIGHT, _LEFT, _EDGE = 290, 110, 46, 12  # of the curve, px
 # Okabe and Ito's blue and vermilion: told apart by everyone, on a light page and on a dark one
 _COLOURS: Final = {"train_loss": "#0072b2", "val_loss": "#d55e00"}
 _CELL: Final = 'style="text-align: right; padding: 1px 8px"'
@@ -43,10 +43,11 @@ class NotebookBar(TerminalBar):
             self._output.update(self._pictured(str(self)), raw=True)
 
     def close(self) -> None:
-        """Stop; a line below the table says how many epochs were trained, and how long."""
-        if self._rows and not self.disable and self._output is not None:
+        """Stop; one short line says what was done, and how long it took."""
+        if not self.disable and self._output is not None and (self._rows or self.n == self.total):
             took = self.format_interval(self.format_dict["elapsed"])
-            self._output.update(self._pictured(f"{len(self._rows)} epochs in {took}"), raw=True)
+            num = f"{len(self._rows)} epochs" if self._rows else f"{self.desc}done"
+            self._output.update(self._pictured(f"{num} in {took}"), raw=True)
         super().close()
 
     def _pictured(self, line: str) -> dict[str, str]:
@@ -92,7 +93,7 @@ def curve(rows: list[Row]) -> str:
     first, last = rows[0]["epoch"], rows[-1]["epoch"]
 
     def place(epoch: float, value: float) -> str:
-        x = _EDGE + (_WIDTH - 2 * _EDGE) * (epoch - first) / ((last - first) or 1)
+        x = _LEFT + 6 + (_WIDTH - _LEFT - 18) * (epoch - first) / ((last - first) or 1)
         y = _EDGE + (_HEIGHT - 2 * _EDGE) * (high - value) / ((high - low) or 1)
         return f"{x:.1f},{y:.1f}"
 
@@ -108,9 +109,10 @@ def curve(rows: list[Row]) -> str:
     return (
         f'<svg role="img" aria-label="losses by epoch, {ends}" width="{_WIDTH}" '
         f'height="{_HEIGHT + 34}" font-size="11" fill="currentColor">{drawn}'
-        f'<path d="M4 4V{_HEIGHT}H{_WIDTH - 4}" fill="none" stroke="currentColor" opacity="0.5"/>'
-        f'<text x="8" y="{_EDGE}">{high:.3g}</text><text x="8" y="{_HEIGHT - 4}">{low:.3g}</text>'
-        f'<text x="4" y="{_HEIGHT + 13}">{keys}</text>'
+        f'<path d="M{_LEFT} 4V{_HEIGHT}H{_WIDTH - 4}" fill="none" stroke="currentColor"/>'
+        f'<g text-anchor="end"><text x="{_LEFT - 5}" y="{_EDGE + 4}">{high:.3g}</text>'
+        f'<text x="{_LEFT - 5}" y="{_HEIGHT - _EDGE + 4}">{low:.3g}</text></g>'
+        f'<text x="{_LEFT}" y="{_HEIGHT + 13}">{keys}</text>'
         f'<text x="{_WIDTH - 4}" y="{_HEIGHT + 13}" text-anchor="end">'
         f"epochs {first:.0f} to {last:.0f}</text></svg>"
     )

@@ -18,6 +18,7 @@ from lis2_lightning.base.files import atomic, shown
 from lis2_lightning.base.position import batches_done, epoch_is_whole
 from lis2_lightning.base.tables import table
 from lis2_lightning.config import as_list
+from lis2_lightning.data import tile_parts
 from lis2_lightning.errors import one_line
 from lis2_lightning.snapshots import Snapshot, differences, snapshots_in
 from lis2_lightning.training.module import AT_THRESHOLD, THRESHOLD
@@ -172,7 +173,8 @@ def show_end(
 ) -> None:
     """Show the table of a run, where this process has one, and what to type next."""
     if summary:
-        _log.info("%s\n\n%s", summary, table(_next_steps(settings, config, info)))
+        steps = table(_next_steps(settings, config, info))
+        _log.info("%s", f"{summary}\n\n{steps}".rstrip())
 
 
 def _next_steps(
@@ -181,11 +183,13 @@ def _next_steps(
     """Commands; Python in a notebook, or where components are objects, which no file can name."""
     page, best = settings.run_dir / "report.html", info["final_model_path"]
     steps = {"look at": shown(page)} if page.is_file() else {}
-    if "ipykernel" in sys.modules or plan.objects_in(config):
-        return steps | {"map": 'trainer.predict(image="IMAGE.fits", output="MAP.fits")'}
-    if best is not None:
-        steps["map"] = f"lis2 predict --ckpt_path {best} --image IMAGE.fits --output MAP.fits"
-    if info["epochs_run"] >= settings.epochs:
+    is_program = "ipykernel" not in sys.modules and not plan.objects_in(config)
+    if best is not None and next(tile_parts(settings.train_dataset), None) is not None:
+        segment = f'Segmenter.from_snapshot("{best}").segment("IMAGE.fits", output="MAP.fits")'
+        predict = f"lis2 predict --ckpt_path {best} --image IMAGE.fits --output MAP.fits"
+        named = segment if not plan.objects_in(config) else 'trainer.predict(image="IMAGE.fits")'
+        steps["map"] = predict if is_program else named
+    if is_program and info["epochs_run"] >= settings.epochs:
         again = f"lis2 fit --config {shown(settings.run_dir / 'config.yaml')} --resume auto"
         steps["go on"] = f"{again} --epochs {2 * settings.epochs}"
     return steps
