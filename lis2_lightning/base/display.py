@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from html import escape
 from typing import Any
+
+
+def in_notebook() -> bool:
+    """Whether a notebook's kernel runs this program, which may import ipykernel without one."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
 
 class Displayed:

@@ -13,6 +13,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 
+from lis2_lightning.base.display import in_notebook
 from lis2_lightning.base.position import batches_done, epoch_is_whole
 from lis2_lightning.callbacks.checkpoints import BestSnapshot
 from lis2_lightning.callbacks.notebook_bar import NotebookBar, Row
@@ -145,7 +146,7 @@ class ProgressBars(ProgressBar):
 
 def _bar(title: str, done: int, total: float | None, *, unit: str) -> TerminalBar | None:
     """A new bar; null where neither a notebook nor a terminal is there to draw it in."""
-    is_notebook = "ipykernel" in sys.modules  # which it is where a kernel runs this
+    is_notebook = in_notebook()
     if not is_notebook and (sys.stderr is None or not sys.stderr.isatty()):
         return None
     options: dict[str, Any] = {

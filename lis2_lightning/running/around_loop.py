@@ -17,6 +17,7 @@ import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from lis2_lightning.assembly.settings import Settings
+from lis2_lightning.base.display import in_notebook
 from lis2_lightning.base.files import sweep
 from lis2_lightning.base.lock import lock
 from lis2_lightning.base.signals import Signals, requeue
@@ -91,7 +92,7 @@ def speak() -> None:
         for name in ("lis2_lightning", "lightning", "lightning.pytorch", "lightning.fabric"):
             logging.getLogger(name).setLevel(logging.ERROR)
     if not _log.hasHandlers():
-        stream = sys.stdout if "ipykernel" in sys.modules else sys.stderr
+        stream = sys.stdout if in_notebook() else sys.stderr
         _log.addHandler(ScreenHandler(stream))
         if is_main():
             _log.setLevel(logging.INFO)
@@ -162,7 +163,7 @@ def loop(signals: Signals, trainer: pl.Trainer) -> Iterator[None]:
 
 def _reported(error: Interrupted) -> BaseException:
     """What a loop that a signal has ended raises; in a notebook, the cell reports it."""
-    if error.signal == SIGINT and "ipykernel" in sys.modules:
+    if error.signal == SIGINT and in_notebook():
         return TrainingStopped(_for_a_cell(error))
     if is_main():
         _log.warning("%s", error)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -13,7 +12,7 @@ from lightning.pytorch.callbacks import EarlyStopping, Timer
 from lis2_lightning.assembly import plan
 from lis2_lightning.assembly.assemble import Assembly
 from lis2_lightning.assembly.settings import Settings
-from lis2_lightning.base.display import html_table
+from lis2_lightning.base.display import html_table, in_notebook
 from lis2_lightning.base.files import atomic, shown
 from lis2_lightning.base.position import batches_done, epoch_is_whole
 from lis2_lightning.base.tables import table
@@ -183,7 +182,7 @@ def _next_steps(
     """Commands; Python in a notebook, or where components are objects, which no file can name."""
     page, best = settings.run_dir / "report.html", info["final_model_path"]
     steps = {"look at": shown(page)} if page.is_file() else {}
-    is_program = "ipykernel" not in sys.modules and not plan.objects_in(config)
+    is_program = not in_notebook() and not plan.objects_in(config)
     if best is not None and next(tile_parts(settings.train_dataset), None) is not None:
         segment = f'Segmenter.from_snapshot("{best}").segment("IMAGE.fits", output="MAP.fits")'
         predict = f"lis2 predict --ckpt_path {best} --image IMAGE.fits --output MAP.fits"
