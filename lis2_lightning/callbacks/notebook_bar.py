@@ -39,12 +39,12 @@ class NotebookBar(TerminalBar):
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Draw everything anew; it stays when the bar is closed."""
-        if msg is None and self._output is not None:  # null where no kernel runs
+        if msg is None:
             self._output.update(self._pictured(str(self)), raw=True)
 
     def close(self) -> None:
         """Stop; one short line says what was done, and how long it took."""
-        if not self.disable and self._output is not None and (self._rows or self.n == self.total):
+        if not self.disable and (self._rows or self.n == self.total):
             took = self.format_interval(self.format_dict["elapsed"])
             num = f"{len(self._rows)} epochs" if self._rows else f"{self.desc}done"
             self._output.update(self._pictured(f"{num} in {took}"), raw=True)
