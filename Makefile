@@ -72,6 +72,7 @@ docs: $(VENV)/dev ## build the documentation
 	$(BIN)/python -m sphinx -n -W --keep-going docs docs/_build
 
 bench: $(VENV)/dev ## run every benchmark and print one table
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[bench]"
 	$(BIN)/python benchmarks/run.py
 
 clean: ## remove what the other targets created, except runs

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import difflib
+import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 
-class Lis2Error(Exception):
+class OneSentence(BaseException):
+    """What IPython shows without the traceback, unless ``LIS2_DEBUG`` is set."""
+
+    @property
+    def _render_traceback_(self) -> Callable[[], list[str]]:
+        if os.environ.get("LIS2_DEBUG"):
+            raise AttributeError  # IPython then shows all of it
+        return lambda: [f"{type(self).__name__}: {self}".removesuffix(": ")]
+
+
+class Lis2Error(OneSentence, Exception):
     """Base of all errors raised on purpose; the message is one sentence for the user."""
 
     exit_code = 2
+
+
+class TrainingStopped(OneSentence, KeyboardInterrupt):
+    """Ctrl-C, or the interrupt of a notebook's kernel, has ended a loop where nothing is lost."""
 
 
 class ConfigError(Lis2Error):

@@ -41,8 +41,7 @@ DEFAULT_LOSS: nn.Module = lazy_instance(nn.BCELoss)
 class Trainer(TrainerView):
     """Trains a segmentation network on one large, partly labelled image.
 
-    Everything is written below ``output_dir/run_name``. Components may be objects, or come from
-    a configuration: see :meth:`from_config`.
+    Writes below ``output_dir/run_name``. Components are objects, or see :meth:`from_config`.
 
     Args:
         output_dir: Folder of all runs.
@@ -52,7 +51,7 @@ class Trainer(TrainerView):
             ``target`` and optionally ``labelled``, each (C, H, W).
         val_dataset: What is validated on after each epoch; without it no validation runs.
         test_dataset: What the best snapshot is scored on; without it, ``val_dataset``.
-        sampler: Draws training tiles with and without positive pixels in a given proportion.
+        sampler: Draws tiles with positive pixels in a given share.
         optimizer: Builds the optimizer from parameters; Adam by default.
         scheduler: Builds the learning rate scheduler from an optimizer.
         scheduler_interval: Whether the scheduler steps after each epoch or step.
@@ -69,9 +68,8 @@ class Trainer(TrainerView):
         mode: Whether the best value is the smallest or the largest; by default the metric says.
         validate_on: map scores the stitched map too.
         resume: False starts a new run and refuses a folder that holds one; auto resumes from the
-            newest whole snapshot, or starts a new run where there is none; or a path.
+            newest whole snapshot, if any; or a path.
         weights: What a new run starts from: a snapshot, a state dict or a Lightning checkpoint.
-            Epochs and optimizer start anew; a resumed run ignores it.
         compile: Run the model through torch.compile.
         ema: Decay of a moving average of weights, such as 0.999.
         tta: Map turned and mirrored tiles, too. The map is the mean of the eight.
@@ -189,11 +187,14 @@ class Trainer(TrainerView):
         trainer._origin = snapshot  # noqa: SLF001 - of this class
         return trainer
 
-    def train(self) -> dict[str, Any]:
+    def train(self, *, resume: bool | str | None = None) -> dict[str, Any]:
         """Fit, then score the best snapshot on the test set.
 
         A run that is over is not trained again: its stored result is returned. It goes on where
         ``epochs`` or the patience of ``early_stopper`` has been raised.
+
+        Args:
+            resume: In place of the key of this name: ``auto`` continues what was interrupted.
 
         Returns:
             What :meth:`get_final_info` returns.
@@ -204,21 +205,26 @@ class Trainer(TrainerView):
             SnapshotError: The snapshot to resume from is missing, damaged, or of another network.
             DataError: A batch does not fit the network, or the network's output the target.
             TrainingError: The loss is NaN or infinite.
-            KeyboardInterrupt: Ctrl-C ended the run, after ``last.pt`` was written.
+            TrainingStopped: Ctrl-C ended the run, after ``last.pt`` was written.
             SystemExit: SIGTERM or another signal ended it, likewise.
         """
+        if resume is not None and not self._result:
+            self._start_anew(resume)
         if self._result:
             results.say_again(self._settings, self._result)
         else:
-            _ = self._built  # devices that cannot be used are refused first
-            resume.check_folder(self._settings)
-            self._result = results.stored(self._settings, self.global_config)
+            self._result = self._stored_result()
         if self._result:
             self._origin = None
             return self.get_final_info()
         self.check()
         with around_loop.folder(self._settings, self.lightning), self._built.tracking:
             return self._train()
+
+    def _stored_result(self) -> dict[str, Any]:
+        _ = self._built  # devices that cannot be used are refused first
+        resume.check_folder(self._settings)
+        return results.stored(self._settings, self.global_config)
 
     def check(self) -> None:
         """Try samples, metrics, monitored names and schedule, as :meth:`train` does first."""
@@ -233,9 +239,10 @@ class Trainer(TrainerView):
         self.run_final_evaluation()
         results.remove_temporary(self._settings, self._built)
         self._result, seconds = self.get_final_info(), time.perf_counter() - begun
-        results.store(self._settings, self._built, self._result, start=start, seconds=seconds)
+        summary = results.store(self._settings, self._built, self._result, start, seconds)
         map_image = partial(self.predict, self._best_or_none, overwrite=True)
         run_pictures.draw_run(self._settings, self._built, map_image)
+        results.show_end(self._settings, self.global_config, self._result, summary)
         return self.get_final_info()
 
     def fit(self, checkpoint: Path | Snapshot | None = None) -> None:
@@ -358,7 +365,7 @@ class Trainer(TrainerView):
         the last epoch, and ``metrics_test`` of the best snapshot.
         """
         if self._result:
-            return dict(self._result)
+            return results.Result(self._result)
         return results.final_info(self._settings, self._built, self._test_scores, self._origin)
 
     @cached_property
@@ -391,12 +398,3 @@ class Trainer(TrainerView):
                 weights_only=True,
                 **options,
             )
-
-    @property
-    def _named(self) -> dict[str, Path]:
-        named = self._settings.named
-        return {**named, "auto": self._origin.path if self._origin else named["best"]}
-
-    @property
-    def _best_or_none(self) -> str | None:
-        return "auto" if self._named["auto"].is_file() else None

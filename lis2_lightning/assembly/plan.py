@@ -118,8 +118,7 @@ def lightning_yaml(config: Mapping[str, Any], callbacks: Iterable[pl.Callback] =
     Raises:
         ConfigError: A component was passed as an object, which a file cannot name.
     """
-    objects = [key for key, value in config.items() if _is_object(value)]
-    if objects:
+    if objects := objects_in(config):
         raise ConfigError(
             f"{', '.join(objects)}: passed as objects, which a file cannot name: use class_path "
             "and init_args instead"
@@ -151,6 +150,11 @@ def lightning_yaml(config: Mapping[str, Any], callbacks: Iterable[pl.Callback] =
         },
     }
     return _HEADER + yaml.safe_dump(bare, sort_keys=False)
+
+
+def objects_in(config: Mapping[str, Any]) -> list[str]:
+    """The keys whose components were passed as objects, which no file can name."""
+    return [key for key, value in config.items() if _is_object(value)]
 
 
 def _is_object(value: Any) -> bool:

@@ -18,6 +18,7 @@ from multiprocessing import active_children
 from types import FrameType
 from typing import Final
 
+from lis2_lightning.base.display import in_notebook
 from lis2_lightning.base.files import is_writing
 
 _log = logging.getLogger("lis2_lightning")
@@ -112,7 +113,7 @@ def requested(requests: Sequence[int]) -> int:
 
 
 def _end_at_once(number: int, frame: FrameType | None) -> None:
-    if "ipykernel" in sys.modules:
+    if in_notebook():
         signal.default_int_handler(number, frame)  # the notebook's kernel must survive
     _kill_workers()
     signal.signal(number, signal.SIG_DFL)

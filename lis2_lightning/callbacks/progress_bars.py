@@ -1,160 +1,216 @@
-"""Progress: two bars in a terminal or a notebook, one line an epoch in a log file."""
+"""Progress: a line an epoch that stays, and a bar below it; in a notebook, a table instead."""
 
 from __future__ import annotations
 
 import logging
 import math
 import sys
-from importlib import import_module
-from io import StringIO
+import time
+from collections.abc import Sized
 from typing import Any, Final, cast
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ProgressBar
-from lightning.pytorch.trainer.states import RunningStage
-from tqdm import tqdm
+from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 
-from lis2_lightning.base.position import epoch_is_whole
+from lis2_lightning.base.display import in_notebook
+from lis2_lightning.base.position import batches_done, epoch_is_whole
+from lis2_lightning.callbacks.checkpoints import BestSnapshot
+from lis2_lightning.callbacks.notebook_bar import NotebookBar, Row
+from lis2_lightning.callbacks.terminal_bar import TerminalBar, shown_number
+from lis2_lightning.data import AnyDataset, SegmentationData, tile_parts
 from lis2_lightning.data.datamodule import TileBatches
+from lis2_lightning.training.module import SegmentationModule
 
 _log = logging.getLogger("lis2_lightning")
-_RUNNING: Final = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
-_DONE: Final = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
+_BEST: Final = "best"
+_PX: Final = "px"
+_FORMATS: Final = {
+    "epochs": "{desc}{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
+    "it": "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]",
+    _PX: "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}px "
+    "[{elapsed}<{remaining}, {rate_fmt}]",
+}
+_ENDLESS: Final = "{desc}{elapsed}{postfix}"
 _TITLES: Final = {
     RunningStage.TRAINING: "training",
     RunningStage.VALIDATING: "validation",
     RunningStage.TESTING: "test",
     RunningStage.PREDICTING: "prediction",
 }
-_PX: Final = "px"
-_PIXELS: Final = "{l_bar}{bar}| {n_fmt}/{total_fmt}px [{elapsed}<{remaining}, {rate_fmt}]"
-_REFRESH_S: Final = 0.2  # drawing a bar at each step would double the cost of a small one
-
-
-class NotebookBar(tqdm):  # type: ignore[type-arg]  # generic in the stubs alone
-    """A bar of text below the cell, or below another bar, that is overwritten.
-
-    tqdm's own for notebooks is a widget, of which a saved notebook shows nothing.
-    """
-
-    def __init__(self, above: NotebookBar | None, **options: Any) -> None:
-        self._above = above
-        self.below = ""
-        if above is None:
-            display = import_module("IPython.display").display  # it is there in a notebook only
-            self._output = display({"text/plain": ""}, raw=True, display_id=True)
-        super().__init__(ncols=100, file=StringIO(), **options)
-
-    def display(self, msg: str | None = None, pos: int | None = None) -> None:
-        """Draw both bars anew."""
-        text = str(self) if msg is None else msg
-        if self._above is not None:
-            self._above.below = text
-            self._above.display()
-        elif self._output is not None:  # None where ipykernel is imported and no kernel runs
-            lines = "\n".join(filter(None, [text, self.below]))
-            self._output.update({"text/plain": lines}, raw=True)
+_REFRESH_S: Final = 0.2  # drawing at each step, and reading its loss, would double a small one
 
 
 class ProgressBars(ProgressBar):
-    """A bar over epochs with losses and rate, and one over the batches of an epoch."""
+    """A line for each epoch, and below it how far the run is; a bar for any other loop."""
 
     def __init__(self) -> None:
         super().__init__()
         self._is_enabled = True
-        self._epochs: tqdm[Any] | None = None
-        self._batches: tqdm[Any] | None = None
+        self._bar: TerminalBar | None = None
+        self._shown_at = self._begun = 0.0
         self._lr = 0.0
 
     def disable(self) -> None:
         """Show nothing (Lightning calls this in all processes but the main one)."""
         self._is_enabled = False
 
-    @property
-    def _draws(self) -> bool:
-        """Whether there is a notebook or a terminal to draw bars in."""
-        if not self._is_enabled:
-            return False
-        return "ipykernel" in sys.modules or (sys.stderr is not None and sys.stderr.isatty())
-
-    def _open(
-        self, title: str, done: int, total: float | None, *, unit: str = "it"
-    ) -> tqdm[Any] | None:
-        """A new bar; null where a line in the log takes its place."""
-        options: dict[str, Any] = {
-            "desc": title,
-            "initial": done,
-            "total": None if total is None or not 0 <= total < math.inf else int(total),
-            "leave": self._epochs is None,
-            "mininterval": _REFRESH_S,
-            "miniters": 1,
-            "bar_format": _RUNNING,
-            "unit": unit,
-            "unit_scale": unit == _PX,
-        }
-        if not self._draws:
-            return None
-        if "ipykernel" in sys.modules:
-            above = self._epochs if isinstance(self._epochs, NotebookBar) else None
-            return NotebookBar(above, **options)
-        return tqdm(dynamic_ncols=True, **options)
-
-    def _close_batches(self) -> None:
-        if self._batches is not None:
-            self._batches.close()
-        self._batches = None
-
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show how many epochs are done, and note the rate, also where an epoch is resumed."""
+        """Report what is trained, and show how many epochs are done."""
         self.on_train_epoch_start(trainer, pl_module)
-        self._epochs = self._open("epochs", trainer.current_epoch, trainer.max_epochs)
+        if self._is_enabled:
+            _log.info("%s", _what_is_trained(trainer, cast("SegmentationModule", pl_module)))
+            done, total = _steps(trainer, batches_done(trainer))
+            self._bar = _bar(_epoch_name(trainer), done, total, unit="epochs")
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note the rate of the epoch before a scheduler changes it."""
+        """Note the time, and the rate of the epoch before a scheduler changes it."""
+        self._begun = time.perf_counter()
         self._lr = float(trainer.optimizers[0].param_groups[0]["lr"])
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
     ) -> None:
         """Show that one more batch of a loop is done."""
-        if not self._draws:
+        stage, done = cast("RunningStage", trainer.state.stage), args[2] + 1
+        total = _num_batches(trainer, stage)
+        is_soon = time.perf_counter() - self._shown_at < _REFRESH_S and done != total
+        if not self._is_enabled or stage not in _TITLES or is_soon:
             return
-        stage, begun, done = cast("RunningStage", trainer.state.stage), args[2], args[2] + 1
-        mapped = _mapped(trainer)
-        if mapped is not None:
-            num = sum(trainer.num_predict_batches)
-            begun, done = (_pixels(mapped, part / num) for part in (begun, done))
-        bar, title = self._batches, _TITLES[stage]
-        if bar is None or bar.desc != f"{title}: " or done < bar.n:  # another loop or epoch
-            self._close_batches()
-            total = _num_batches(trainer, stage) if mapped is None else _pixels(mapped, 1)
-            unit = "it" if mapped is None else _PX
-            bar = self._batches = self._open(title, begun, total, unit=unit)
-        if bar is not None:
-            _show(bar, done)
+        self._shown_at = time.perf_counter()
+        if trainer.state.fn == TrainerFn.FITTING:
+            part = f"{_TITLES[stage]} {done}/{_count(total)}"
+            self._show_epoch(trainer, cast("SegmentationModule", pl_module), part, done)
+        else:
+            self._show_loop(trainer, stage, done, total)
 
     on_validation_batch_end = on_test_batch_end = on_predict_batch_end = on_train_batch_end
 
+    def _show_epoch(
+        self, trainer: pl.Trainer, module: SegmentationModule, part: str, done: int
+    ) -> None:
+        if self._bar is None:
+            return
+        loss = float(module.train_scores.loss.so_far())
+        known = f"loss {shown_number('loss', loss)}, " if math.isfinite(loss) else ""
+        self._bar.set_description_str(f"{_epoch_name(trainer)}: ", refresh=False)
+        self._bar.set_postfix_str(f"{known}{part}", refresh=False)
+        in_epoch = batches_done(trainer) + (0 if trainer.training else done)
+        self._bar.n, self._bar.total = _steps(trainer, in_epoch)
+        self._bar.refresh()
+
+    def _show_loop(self, trainer: pl.Trainer, stage: RunningStage, done: int, total: float) -> None:
+        mapped, unit, begun = _mapped(trainer), "it", done - 1
+        if mapped is not None:
+            unit = _PX
+            begun, done = (_pixels(mapped, part / total) for part in (begun, done))
+            total = _pixels(mapped, 1)
+        if self._bar is None:
+            self._bar = _bar(_TITLES[stage], begun, total, unit=unit)
+        if self._bar is not None:
+            self._bar.n = done
+            self._bar.refresh()
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show the epoch's losses and rate."""
+        """Report the epoch's losses, its rate and its time, and whether it is the best so far."""
+        if not self._is_enabled:
+            return
         logged = trainer.callback_metrics
-        values = [f"{k}={float(logged[k]):.4g}" for k in ("train_loss", "val_loss") if k in logged]
-        values.append(f"lr={self._lr:.3g}")
+        best = next((c for c in trainer.checkpoint_callbacks if isinstance(c, BestSnapshot)), None)
+        names = ["train_loss", "val_loss", *([] if best is None else [str(best.monitor)])]
+        row: Row = {"epoch": trainer.current_epoch + 1}
+        row |= {name: float(logged[name]) for name in names if name in logged}
+        row |= {"lr": self._lr, "seconds": time.perf_counter() - self._begun}
+        is_best = best is not None and best.is_due(trainer)
+        if isinstance(self._bar, NotebookBar):
+            self._bar.add(row, is_best=is_best)
+            return
         # an epoch that a limit has cut short is not done
-        done, text = trainer.current_epoch + int(epoch_is_whole(trainer)), " ".join(values)
-        if self._epochs is not None:
-            self._epochs.set_postfix_str(text, refresh=False)
-            _show(self._epochs, done)
-            self._epochs.refresh()
-        elif self._is_enabled:
-            _log.info("epochs %d/%s: %s", done, trainer.max_epochs or "?", text)
+        cut = "" if epoch_is_whole(trainer) else f"  cut short after batch {batches_done(trainer)}"
+        mark = _BEST if is_best else ""
+        text = f"{_line(trainer, row)}{cut}  {mark}".rstrip()
+        _log.info("%s", text, extra={"mark": mark})
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Close what is open, also after a failure."""
-        self._close_batches()
-        if self._epochs is not None:
-            self._epochs.close()
-        self._epochs = None
+        """Close what is open."""
+        if self._bar is not None:
+            self._bar.close()
+        self._bar, self._shown_at = None, 0.0
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Leave a clean screen: Lightning calls no teardown after a failure or a Ctrl-C."""
+        self.teardown(trainer, pl_module, "")
+
+
+def _bar(title: str, done: int, total: float | None, *, unit: str) -> TerminalBar | None:
+    """A new bar; null where neither a notebook nor a terminal is there to draw it in."""
+    is_notebook = in_notebook()
+    if not is_notebook and (sys.stderr is None or not sys.stderr.isatty()):
+        return None
+    options: dict[str, Any] = {
+        "desc": f"{title}: ",
+        "initial": done,
+        "total": None if total is None or not 0 <= total < math.inf else int(total),
+        "leave": False,
+        "miniters": 1,
+        "bar_format": _FORMATS[unit] if _count(total or math.inf) != "?" else _ENDLESS,
+        "unit": unit,
+        "unit_scale": unit == _PX,
+    }
+    return NotebookBar(**options) if is_notebook else TerminalBar(dynamic_ncols=True, **options)
+
+
+def _what_is_trained(trainer: pl.Trainer, module: SegmentationModule) -> str:
+    """The network, where it runs, and on how much, as one line."""
+    size = sum(parameter.numel() for parameter in module.parameters())
+    where = trainer.strategy.root_device.type
+    where = where if trainer.world_size == 1 else f"{trainer.world_size} x {where}"
+    text = f"{type(module.model).__name__} of {size:,} parameters on {where}"
+    data = getattr(trainer, "datamodule", None)
+    if not isinstance(data, SegmentationData):
+        return text
+    more = {"val": data.val, "test": None if data.test is data.val else data.test}
+    others = [f"{name} {len(cast('Sized', d)):,}" for name, d in more.items() if d is not None]
+    batches = f"{_count(trainer.num_training_batches)} batches"
+    trained = f"{len(cast('Sized', data.train)):,} {_kind(data.train)} in {batches}"
+    others_text = f" ({', '.join(others)})" if others else ""
+    return f"{text}: {trained}{others_text}"
+
+
+def _kind(dataset: AnyDataset) -> str:
+    return "tiles" if next(tile_parts(dataset), None) is not None else "samples"
+
+
+def _epoch_name(trainer: pl.Trainer) -> str:
+    num = "?" if trainer.max_epochs in {None, -1} else str(trainer.max_epochs)
+    return f"epoch {trainer.current_epoch + 1:>{len(num)}}/{num}"
+
+
+def _line(trainer: pl.Trainer, row: Row) -> str:
+    values = [
+        f"{name} {shown_number(name, value):<{7 if name != 'lr' else 8}}"
+        for name, value in row.items()
+        if name not in {"epoch", "seconds"}
+    ]
+    return "  ".join(
+        [_epoch_name(trainer), *values, f"{shown_number('seconds', row['seconds']):>5} s"]
+    )
+
+
+def _count(num: float) -> str:
+    return f"{num:.0f}" if math.isfinite(num) else "?"
+
+
+def _steps(trainer: pl.Trainer, in_epoch: int) -> tuple[int, int | None]:
+    """How many batches of the whole run are done, and how many there are; null for unknown."""
+    num = trainer.num_training_batches + sum(trainer.num_val_batches)
+    epochs = trainer.max_epochs
+    if not math.isfinite(num):
+        return in_epoch, None
+    total = None if epochs in {None, -1} else int(num * (epochs or 0))
+    return int(num * trainer.current_epoch + min(in_epoch, num)), total
 
 
 def _num_batches(trainer: pl.Trainer, stage: RunningStage) -> float:
@@ -182,12 +238,3 @@ def _pixels(mapped: TileBatches, part: float) -> int:
     """How many pixels of an image are mapped after a part of the batches."""
     height, width = mapped.tiles.image_shape
     return round(height * width * (mapped.done + (1 - mapped.done) * part))
-
-
-def _show(bar: tqdm[Any], done: int) -> None:
-    """Advance a bar; it is drawn when it is complete, or some time after it was drawn last."""
-    running = _PIXELS if bar.unit == _PX else _RUNNING
-    bar.bar_format = _DONE if done == bar.total and bar.unit != _PX else running
-    bar.update(done - bar.n)
-    if done == bar.total:
-        bar.refresh()

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lis2_lightning.base.display import Displayed
 from lis2_lightning.data.augment import Augmentation, augment
 from lis2_lightning.data.batch import Batch, KeyedDataset
 from lis2_lightning.data.legend import Labels, Legend, Positive
@@ -24,7 +25,7 @@ from lis2_lightning.errors import ConfigError
 from lis2_lightning.tiling import Areas, Tile
 
 
-class TileDataset(KeyedDataset):
+class TileDataset(Displayed, KeyedDataset):
     """Square tiles of one large, partly labelled image, or of several.
 
     A sample holds `patch` `(C, H, W)` float32, normalised; `target` `(C, H, W)` float32, 0 or 1;
@@ -149,6 +150,20 @@ class TileDataset(KeyedDataset):
     def __len__(self) -> int:
         """The number of tiles, of all images."""
         return int(self._ends[-1])
+
+    def facts(self) -> dict[str, Any]:
+        """How many tiles of which images, and of which folds."""
+        images, used = self.images, [tiled.fold_of_area for tiled in self.tiled_images]
+        kept = [folds[tiled.used] for folds, tiled in zip(used, self.tiled_images, strict=True)]
+        folds = sorted({int(fold) for part in kept for fold in part.flat})
+        _, height, width = images[0].shape
+        single = f"{images[0].source}, {height:,} x {width:,} px"
+        return {
+            "tiles": f"{len(self):,} of {self.size} x {self.size} px, stride {self.stride} px",
+            "images": single if len(images) == 1 else len(images),
+            "folds": ", ".join(map(str, folds)),
+            "augmentations": ", ".join(type(a).__name__ for a in self.data_augmentations) or None,
+        }
 
     def fetch(self, indices: NDArray[np.int64], keys: NDArray[np.uint64]) -> Batch:
         """Cut many tiles at once; see :meth:`KeyedDataset.fetch`."""

@@ -110,8 +110,9 @@ def score_baselines(
 
 
 def _with_bar(filters: list[Filter]) -> Iterable[Filter]:
+    hidden = None if is_main() else True  # null: where there is no terminal
     return tqdm(
-        filters, desc="baselines", unit="filter", mininterval=1, leave=False, disable=not is_main()
+        filters, desc="baselines", unit="filter", mininterval=1, leave=False, disable=hidden
     )
 
 

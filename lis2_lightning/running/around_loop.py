@@ -17,6 +17,7 @@ import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from lis2_lightning.assembly.settings import Settings
+from lis2_lightning.base.display import in_notebook
 from lis2_lightning.base.files import sweep
 from lis2_lightning.base.lock import lock
 from lis2_lightning.base.signals import Signals, requeue
@@ -27,11 +28,13 @@ from lis2_lightning.errors import (
     Interrupted,
     SnapshotError,
     TrainingError,
+    TrainingStopped,
     one_line,
 )
 from lis2_lightning.parallel import is_main
 from lis2_lightning.parallel.children import end_now, is_started
 from lis2_lightning.parallel.peers import ending_together
+from lis2_lightning.running.screen import ScreenHandler
 from lis2_lightning.training.module import SegmentationModule
 
 _log = logging.getLogger("lis2_lightning")
@@ -90,10 +93,8 @@ def speak() -> None:
         for name in ("lis2_lightning", "lightning", "lightning.pytorch", "lightning.fabric"):
             logging.getLogger(name).setLevel(logging.ERROR)
     if not _log.hasHandlers():
-        stream = sys.stdout if "ipykernel" in sys.modules else sys.stderr
-        handler = logging.StreamHandler(stream)
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        _log.addHandler(handler)
+        stream = sys.stdout if in_notebook() else sys.stderr
+        _log.addHandler(ScreenHandler(stream))
         if is_main():
             _log.setLevel(logging.INFO)
         _log.propagate = False
@@ -147,12 +148,7 @@ def loop(signals: Signals, trainer: pl.Trainer) -> Iterator[None]:
     except Interrupted as error:
         if is_started():
             end_now(0)  # all have agreed to stop, and the main process reports it
-        if is_main():
-            _log.warning("%s", error)
-        requeue(error.signal)
-        raise (
-            KeyboardInterrupt if error.signal == SIGINT else SystemExit(error.exit_code)
-        ) from error
+        raise _reported(error) from error
     except RuntimeError as error:
         if "DataLoader worker (pid" in str(error):
             raise TrainingError(
@@ -164,6 +160,23 @@ def loop(signals: Signals, trainer: pl.Trainer) -> Iterator[None]:
         raise SnapshotError(f"the snapshot does not fit the network: {one_line(error)}") from error
     if signals.received:
         raise_signal(signals.received)  # too late for the loop: the next handler deals with it
+
+
+def _reported(error: Interrupted) -> BaseException:
+    """What a loop that a signal has ended raises; in a notebook, the cell reports it."""
+    if error.signal == SIGINT and in_notebook():
+        return TrainingStopped(_for_a_cell(error))
+    if is_main():
+        _log.warning("%s", error)
+    requeue(error.signal)
+    return TrainingStopped() if error.signal == SIGINT else SystemExit(error.exit_code)
+
+
+def _for_a_cell(error: Interrupted) -> str:
+    """What ended a loop, and what continues it in a notebook."""
+    what, _, advice = str(error).partition(". Run the same command")
+    continues = 'train(resume="auto") continues'
+    return f"{what}; {continues if 'resume' in advice else 'run the cell again'}"
 
 
 @contextmanager

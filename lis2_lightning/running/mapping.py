@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
 from lis2_lightning.assembly.assemble import Assembly
+from lis2_lightning.base.display import Displayed
 from lis2_lightning.base.files import atomic, shown
 from lis2_lightning.callbacks.run_folder import make_folder
 from lis2_lightning.data import AnyDataset, TileDataset, first_batch, tile_parts
@@ -24,6 +25,16 @@ from lis2_lightning.training.module import SegmentationModule
 
 _log = logging.getLogger("lis2_lightning")
 PathOrNone = TypeVar("PathOrNone", Path, Path | None)
+
+
+class Maps(Displayed, list[Map]):
+    """A list of maps that shows how many, how large and where, not millions of numbers."""
+
+    def facts(self) -> dict[str, Any]:
+        """Cheap facts."""
+        sizes = {" x ".join(map(str, map_.shape)): None for map_ in self}
+        places = {getattr(map_, "source", "memory"): None for map_ in self}
+        return {"maps": len(self), "shape": ", ".join(sizes), "in": ", ".join(places)}
 
 
 def predict(
@@ -48,7 +59,7 @@ def predict(
     ]
     try:
         if not isinstance(datasets[0], TileDataset):
-            return _map_samples(built, datasets[0], run, requests[0])
+            return Maps(_map_samples(built, datasets[0], run, requests[0]))
         jobs = [
             MapJob(
                 cast("TileDataset", tiles),
@@ -59,7 +70,7 @@ def predict(
             )
             for tiles, own, num in zip(datasets, requests, channels, strict=True)
         ]
-        return [_map_image(built, job, run) for job in jobs]
+        return Maps(_map_image(built, job, run) for job in jobs)
     finally:
         built.data.predict = configured
 

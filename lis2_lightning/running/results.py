@@ -9,12 +9,15 @@ from typing import Any, Final
 
 from lightning.pytorch.callbacks import EarlyStopping, Timer
 
+from lis2_lightning.assembly import plan
 from lis2_lightning.assembly.assemble import Assembly
 from lis2_lightning.assembly.settings import Settings
+from lis2_lightning.base.display import html_table, in_notebook
 from lis2_lightning.base.files import atomic, shown
 from lis2_lightning.base.position import batches_done, epoch_is_whole
 from lis2_lightning.base.tables import table
 from lis2_lightning.config import as_list
+from lis2_lightning.data import tile_parts
 from lis2_lightning.errors import one_line
 from lis2_lightning.snapshots import Snapshot, differences, snapshots_in
 from lis2_lightning.training.module import AT_THRESHOLD, THRESHOLD
@@ -22,6 +25,19 @@ from lis2_lightning.training.module import AT_THRESHOLD, THRESHOLD
 _log = logging.getLogger("lis2_lightning")
 TEST: Final = "test_results.csv"
 RESULT: Final = "result.json"
+
+
+class Result(dict[str, Any]):
+    """The result of a run: a mapping of plain values, which a notebook shows as a table."""
+
+    def _repr_html_(self) -> str:
+        return html_table("Result of a run", {key: _short(value) for key, value in self.items()})
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {score:.4f}" for name, score in value.items()) or None
+    return f"{value:.6g}" if isinstance(value, float) else value
 
 
 def final_info(
@@ -32,7 +48,7 @@ def final_info(
 ) -> dict[str, Any]:
     """The result of a run so far, or of the snapshot that it is to continue."""
     row = built.log.row if origin is None else origin.row
-    return {
+    values = {
         "best_loss": built.best.best_loss if origin is None else origin.best_loss,
         "epochs_run": built.log.epochs_run if origin is None else origin.next_epoch,
         **_places(settings),
@@ -40,6 +56,7 @@ def final_info(
         "metrics_val": _split(row, "val_"),
         "metrics_test": _split(test_scores, "test_"),
     }
+    return Result(values)
 
 
 def _places(settings: Settings) -> dict[str, Any]:
@@ -126,13 +143,12 @@ def store(
     settings: Settings,
     built: Assembly,
     info: Mapping[str, Any],
-    *,
     start: Snapshot | None,
     seconds: float,
-) -> None:
-    """Store a run's result, which marks it as over, and show it, in the main process."""
+) -> str:
+    """Store a run's result, which marks it as over, in the main process; return its table."""
     if not built.lightning.is_global_zero:
-        return
+        return ""
     waited = {_name(s): max(s.wait_count, s.patience) for s in _stopped(built)}
     record = {
         "info": dict(info),
@@ -148,7 +164,34 @@ def store(
         record["resumed"] = f"at {start.place}, from {start}"
         if start.position == _position(built):
             record["ended"] = f"nothing was left to train: {record['ended']}"
-    _log.info("%s", _summary(settings, info, record))
+    return _summary(settings, info, record)
+
+
+def show_end(
+    settings: Settings, config: Mapping[str, Any], info: Mapping[str, Any], summary: str
+) -> None:
+    """Show the table of a run, where this process has one, and what to type next."""
+    if summary:
+        steps = table(_next_steps(settings, config, info))
+        _log.info("%s", f"{summary}\n\n{steps}".rstrip())
+
+
+def _next_steps(
+    settings: Settings, config: Mapping[str, Any], info: Mapping[str, Any]
+) -> dict[str, str]:
+    """Commands; Python in a notebook, or where components are objects, which no file can name."""
+    page, best = settings.run_dir / "report.html", info["final_model_path"]
+    steps = {"look at": shown(page)} if page.is_file() else {}
+    is_program = not in_notebook() and not plan.objects_in(config)
+    if best is not None and next(tile_parts(settings.train_dataset), None) is not None:
+        segment = f'Segmenter.from_snapshot("{best}").segment("IMAGE.fits", output="MAP.fits")'
+        predict = f"lis2 predict --ckpt_path {best} --image IMAGE.fits --output MAP.fits"
+        named = segment if not plan.objects_in(config) else 'trainer.predict(image="IMAGE.fits")'
+        steps["map"] = predict if is_program else named
+    if is_program and info["epochs_run"] >= settings.epochs:
+        again = f"lis2 fit --config {shown(settings.run_dir / 'config.yaml')} --resume auto"
+        steps["go on"] = f"{again} --epochs {2 * settings.epochs}"
+    return steps
 
 
 def _position(built: Assembly) -> tuple[int, int]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sized
+from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
@@ -17,6 +20,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from lis2_lightning.assembly import plan
 from lis2_lightning.assembly.assemble import Assembly
 from lis2_lightning.assembly.settings import Settings
+from lis2_lightning.base.display import Displayed
+from lis2_lightning.base.files import shown
 from lis2_lightning.base.tables import table
 from lis2_lightning.data import AnyDataset, SegmentationData
 from lis2_lightning.errors import ConfigError
@@ -33,7 +38,16 @@ class GlobalConfig(dict[str, Any]):
         return dict(self)
 
 
-class TrainerView:
+class _Printed(str):
+    """A text that was printed: a cell that ends with it does not show it again."""
+
+    __slots__ = ()
+
+    def _ipython_display_(self) -> None:
+        """Show nothing."""
+
+
+class TrainerView(Displayed):
     """The read-only attributes of a trainer, and its plan."""
 
     _settings: Settings
@@ -62,6 +76,24 @@ class TrainerView:
                 "the value to Trainer, from_config or from_snapshot instead"
             )
         super().__setattr__(name, value)
+
+    def facts(self) -> dict[str, Any]:
+        """What is trained on what, and how far it is; nothing is built or opened for it."""
+        settings = self._settings
+        size = sum(parameter.numel() for parameter in self.model.parameters())
+        sets = {"train": self.train_dataset, "val": self.val_dataset, "test": self.test_dataset}
+        has_begun = self._result or self._origin or "_built" in self.__dict__
+        return {
+            "run folder": shown(settings.run_dir),
+            "model": f"{type(self.model).__name__} of {size:,} parameters",
+            "samples": ", ".join(
+                f"{name} {len(cast('Sized', dataset)):,}"
+                for name, dataset in sets.items()
+                if dataset is not None
+            ),
+            "epochs": f"{self.epochs_run if has_begun else 0} of {self.epochs}",
+            f"best {settings.monitor}": f"{self.best_loss:.6g}" if has_begun else None,
+        }
 
     @property
     def output_dir(self) -> str:
@@ -160,9 +192,23 @@ class TrainerView:
         """Print and return which Lightning object, with which arguments, each key became."""
         text = table(self.planned())
         sys.stdout.write(f"{text}\n")
-        return text
+        return _Printed(text)
 
     def planned(self) -> dict[str, str]:
         """What :meth:`plan` prints: for each key, what it became."""
         check_files(self._settings)
         return plan.planned(self._settings, self.global_config)
+
+    def _start_anew(self, resume: bool | str) -> None:  # noqa: FBT001 - the documented key
+        """Build everything again: what an interrupted loop has left is of no use to another."""
+        self._settings = replace(self._settings, resume=resume)
+        self.__dict__.pop("_built", None)
+
+    @property
+    def _named(self) -> dict[str, Path]:
+        named = self._settings.named
+        return {**named, "auto": self._origin.path if self._origin else named["best"]}
+
+    @property
+    def _best_or_none(self) -> str | None:
+        return "auto" if self._named["auto"].is_file() else None

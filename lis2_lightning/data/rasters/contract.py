@@ -18,6 +18,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from lis2_lightning.base.display import Displayed
 from lis2_lightning.data.rasters.address import NUMBERED
 from lis2_lightning.errors import DataError, Lis2Error, one_line
 from lis2_lightning.tiling.grid import Tile
@@ -62,7 +63,7 @@ class Raster(Protocol):
         ...
 
 
-class LazyArray:
+class LazyArray(Displayed):
     """What a raster is to NumPy: an index reads what it selects, ``np.asarray`` reads all of it.
 
     An index has a number or a slice for each axis, as ``[0]`` or ``[:, 5:9, ::2]``; values are
@@ -70,6 +71,15 @@ class LazyArray:
     """
 
     shape: tuple[int, int, int]
+
+    def facts(self) -> dict[str, Any]:
+        """Where it is, and its size; no pixel is read."""
+        channels, height, width = self.shape
+        size = f"{height:,} x {width:,} px"
+        return {
+            "source": cast("Raster", self).source,
+            "size": size if channels == 1 else f"{channels} channels of {size}",
+        }
 
     def __getitem__(self, index: Any) -> NDArray[np.float32]:
         axes: list[Any] = list(index) if isinstance(index, tuple) else [index]
