@@ -35,7 +35,7 @@ def page_of(notebook: dict[str, Any], name: str) -> tuple[str, dict[str, bytes]]
     for cell in notebook["cells"]:
         source = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
-            parts.append(source)
+            parts.append(source.replace(".ipynb)", ".md)"))  # links to other notebooks
         elif source:
             parts.append(_fenced("python", source))
         for output in cell.get("outputs", ()):
