@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from lis2_lightning import Trainer
+from lis2_lightning.assembly import assemble
 
 Make = Callable[..., dict[str, Any]]
 
@@ -20,6 +21,12 @@ def messages(
     return lambda: caplog.messages
 
 
+@pytest.fixture
+def _bfloat16_in_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assemble, "has_bfloat16", lambda _: True)
+
+
+@pytest.mark.usefixtures("_bfloat16_in_hardware")
 @pytest.mark.parametrize(
     ("written", "used", "expected"),
     [
@@ -41,3 +48,13 @@ def test_a_precision_that_lightning_replaces_is_reported_by_us_alone(
     assert trainer.lightning.precision == used  # a warning of Lightning's would fail the test
     reported = [message for message in messages() if "precision" in message]
     assert reported == [f"lightning.precision {text}" for text in expected]
+
+
+def test_bfloat16_in_software_is_warned_of(
+    tiny: Make, messages: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assemble, "has_bfloat16", lambda _: False)
+    lightning = {**tiny()["lightning"], "precision": "bf16-mixed"}
+    _ = Trainer.from_config(tiny(lightning=lightning)).lightning
+    (warning,) = [message for message in messages() if "precision" in message]
+    assert "bfloat16 in software, which is many times slower" in warning
