@@ -137,7 +137,7 @@ def built(
 
 
 Answer = Callable[[str], None]
-MANY = int(os.environ.get("LIS2_EXAMPLES", "250"))  # `make soak` asks for more
+MANY = int(os.environ.get("LIS2_EXAMPLES", "120"))  # `make soak` asks for more
 LENIENT: dict[str, Any] = {
     "deadline": None,
     "derandomize": True,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 SCRIPT = Path(__file__).parent / "kills.py"
-NUM_KILLS = int(os.environ.get("LIS2_KILLS", "60"))  # `make soak` asks for more
+NUM_KILLS = int(os.environ.get("LIS2_KILLS", "40"))  # `make soak` asks for more
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 
