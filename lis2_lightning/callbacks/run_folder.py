@@ -113,13 +113,15 @@ def make_folder(folder: Path) -> None:
 
 
 def _environment(trainer: pl.Trainer) -> dict[str, Any]:
+    # f"{system.system}-{system.release}-{system.machine}" starts a program, after which Python repeats the warnings it has shown
+    system = platform.uname()
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": without_secret_words(sys.argv),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {"lis2-lightning": __version__, **{name: version(name) for name in _PACKAGES}},
-        "processor": platform.processor() or platform.machine(),
+        "processor": system.machine,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "accelerator": type(trainer.accelerator).__name__,

@@ -33,7 +33,7 @@ def has_bfloat16(device: torch.device) -> bool:
     """Whether a device multiplies bfloat16 itself; a CPU without it is slower than in float32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type != "cpu":
+    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
         return True  # nothing is known against it
     able = torch.cpu.get_capabilities()
     return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))

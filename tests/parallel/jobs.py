@@ -186,7 +186,7 @@ def result(job: Job, folder: Path) -> dict[str, Any]:
     made = trainer(job, folder)
     if job.sizes[2]:
         with mock.patch("lis2_lightning.report.run_pictures.draw_curves"):
-            returned = made.train()
+            returned = dict(made.train())
     else:
         made.fit()
         returned = made.get_final_info()
