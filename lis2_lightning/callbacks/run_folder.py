@@ -113,13 +113,13 @@ def make_folder(folder: Path) -> None:
 
 
 def _environment(trainer: pl.Trainer) -> dict[str, Any]:
-    # f"{system.system}-{system.release}-{system.machine}" starts a program, after which Python repeats the warnings it has shown
+    # platform.platform() starts a program, after which Python repeats warnings
     system = platform.uname()
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": without_secret_words(sys.argv),
         "python": platform.python_version(),
-        "platform": platform.platform(),
+        "platform": f"{system.system}-{system.release}-{system.machine}",
         "packages": {"lis2-lightning": __version__, **{name: version(name) for name in _PACKAGES}},
         "processor": system.machine,
         "cores": os.cpu_count(),
