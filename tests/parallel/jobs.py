@@ -189,7 +189,7 @@ def result(job: Job, folder: Path) -> dict[str, Any]:
             returned = dict(made.train())
     else:
         made.fit()
-        returned = made.get_final_info()
+        returned = dict(made.get_final_info())
     tables = {
         name: rows(folder / job.place / name) for name in ("logs_train.csv", "test_results.csv")
     }
