@@ -44,6 +44,7 @@ ELSEWHERE = {
     "lis2 completion": "it writes into a home folder; tests/cli tries it",
     "old/last.pt": "a file of LIS2's own: tests/snapshots/test_legacy.py makes one",
     "lis2 baseline": "tests/evaluation/test_baselines.py tries it",
+    "lis2 tune": "tests/evaluation/test_tuning.py runs a smaller study",
     "lis2 sync": "needs a run with a tracker that failed: tests/trackers/test_faults.py has one",
     "theirs.pt": "somebody else's file: tests/config/test_trusted.py has such files",
     "lis2 sample": "tests/cli/test_sample_maps.py tries it at a smaller size",
