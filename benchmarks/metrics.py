@@ -104,20 +104,8 @@ def main(arguments: list[str] | None = None) -> None:
         off = [got - true for got, true in zip(values[name], values["scikit-learn"], strict=True)]
         spread = f"{min(times):.2f}-{max(times):.2f}"
         if name.startswith("torchmetrics"):
-            pairs = [a / b for a, b in zip(seconds["lis2_lightning"], times, strict=True)]
-            mine = statistics.median(seconds["lis2_lightning"])
-            what = f"AP and ROC AUC of {options.pixels:,} pixels"
-            rows.add(
-                rows.Row(
-                    what=what,
-                    ours=mine,
-                    peer=name,
-                    theirs=median,
-                    unit="s",
-                    ratios=pairs,
-                    wanted=1 / 50,
-                )
-            )
+            what, own = f"AP and ROC AUC of {options.pixels:,} pixels", seconds["lis2_lightning"]
+            rows.add(rows.Row.of(what, own, name, times, unit="s", wanted=1 / 50))
         print(f"{name:30}{median:10.3f}{spread:>16}{ratio:8.1f}{off[0]:10.0e}{off[1]:10.0e}")
 
 

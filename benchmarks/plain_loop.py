@@ -157,22 +157,10 @@ def main() -> None:
         )
     ours = seconds.pop("train()")
     for name, theirs in seconds.items():
-        pairs = [a / b for a, b in zip(ours, theirs, strict=True)]
-        print(
-            f"train() / {name}: {statistics.median(pairs):.3f} "
-            f"(pair by pair {min(pairs):.3f} to {max(pairs):.3f}; {len(tiles)} tiles)"
-        )
-        rows.add(
-            rows.Row(
-                what="an epoch of a U-Net with metrics, log and snapshots",
-                ours=statistics.median(ours),
-                peer=name,
-                theirs=statistics.median(theirs),
-                unit="s",
-                ratios=pairs,
-                wanted=1.02,
-            )
-        )
+        what = "an epoch of a U-Net with metrics, log and snapshots"
+        row = rows.Row.of(what, ours, name, theirs, unit="s", wanted=1.02)
+        print(f"train() / {name}: {row.spread}; {len(tiles)} tiles")
+        rows.add(row)
 
 
 if __name__ == "__main__":

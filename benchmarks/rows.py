@@ -38,6 +38,27 @@ class Row:
     wanted: float
     larger_is_better: bool = False
 
+    @classmethod
+    def of(
+        cls,
+        what: str,
+        ours: Sequence[float],
+        peer: str,
+        theirs: Sequence[float],
+        *,
+        unit: str,
+        wanted: float,
+    ) -> Row:
+        """Of the values of both sides, round by round; smaller ones are better."""
+        ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+        medians = {"ours": statistics.median(ours), "theirs": statistics.median(theirs)}
+        return cls(what=what, peer=peer, unit=unit, ratios=ratios, wanted=wanted, **medians)
+
+    @property
+    def spread(self) -> str:
+        """The median of the rounds' ratios, the least and the greatest."""
+        return f"{self.ratio:.2f} ({min(self.ratios):.2f} to {max(self.ratios):.2f})"
+
     @property
     def ratio(self) -> float:
         """The median of the rounds."""
@@ -71,9 +92,8 @@ def table(rows: Sequence[Row]) -> str:
     ]
     for row in rows:
         limit = f"{'≥' if row.larger_is_better else '≤'} {row.wanted:g}"
-        spread = f"{row.ratio:.2f} ({min(row.ratios):.2f} to {max(row.ratios):.2f})"
         lines.append(
             f"| {row.what} | {row.ours:.4g} {row.unit} | {row.peer}: {row.theirs:.4g} {row.unit} | "
-            f"{spread} | {limit} | {'yes' if row.is_met else 'no'} |"
+            f"{row.spread} | {limit} | {'yes' if row.is_met else 'no'} |"
         )
     return "\n".join(lines)

@@ -89,15 +89,7 @@ def compare(what: str, sides: dict[str, str], rounds: int, wanted: float) -> row
     for name, durations in taken.items():
         print(f"{name:<40}{statistics.median(durations):6.2f} s")
     (_, ours), (peer, theirs) = taken.items()
-    return rows.Row(
-        what=what,
-        ours=statistics.median(ours),
-        peer=peer,
-        theirs=statistics.median(theirs),
-        unit="s",
-        ratios=[a / b for a, b in zip(ours, theirs, strict=True)],
-        wanted=wanted,
-    )
+    return rows.Row.of(what, ours, peer, theirs, unit="s", wanted=wanted)
 
 
 def main() -> None:

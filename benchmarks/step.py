@@ -182,21 +182,11 @@ def main() -> None:
     for name, taken in seconds.items():
         print(f"{name:<16} {1e6 * statistics.median(taken):6.0f} us a step")
     for ours, theirs, wanted in COMPARED:
-        pairs = [a / b for a, b in zip(seconds[ours], seconds[theirs], strict=True)]
-        spread = f"{min(pairs):.2f} to {max(pairs):.2f}"
-        print(f"{ours} / {theirs}: {statistics.median(pairs):.2f} ({spread})")
-        medians = (1e6 * statistics.median(seconds[name]) for name in (ours, theirs))
-        rows.add(
-            rows.Row(
-                what=f"a step of a tiny network, {ours}",
-                ours=next(medians),
-                peer=theirs,
-                theirs=next(medians),
-                unit="us",
-                ratios=pairs,
-                wanted=wanted,
-            )
-        )
+        what = f"a step of a tiny network, {ours}"
+        us = {name: [1e6 * taken for taken in seconds[name]] for name in (ours, theirs)}
+        row = rows.Row.of(what, us[ours], theirs, us[theirs], unit="us", wanted=wanted)
+        print(f"{ours} / {theirs}: {row.spread}")
+        rows.add(row)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def in_notebook() -> bool:
@@ -45,3 +48,9 @@ def html_table(title: str, rows: Mapping[str, Any]) -> str:
         if value is not None
     )
     return f"<table><caption {left}><b>{escape(title)}</b></caption><tbody>{body}</tbody></table>"
+
+
+def network_text(network: nn.Module) -> str:
+    """A network by its class, and how large it is."""
+    size = sum(parameter.numel() for parameter in network.parameters())
+    return f"{type(network).__name__} of {size:,} parameters"

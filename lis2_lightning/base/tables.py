@@ -1,9 +1,14 @@
-"""Names and values as aligned lines."""
+"""Names and values as aligned lines, and as CSV files."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+from lis2_lightning.base.files import atomic
 
 
 def table(rows: Mapping[str, Any]) -> str:
@@ -18,3 +23,26 @@ def table(rows: Mapping[str, Any]) -> str:
         name: f"{value:.6f}" if isinstance(value, float) else value for name, value in rows.items()
     }
     return "\n".join(f"{name:<{width}}{text}" for name, text in texts.items())
+
+
+def columns(lines: Sequence[Sequence[str]], *, align: str = "<") -> list[str]:
+    """Texts under each other, two spaces apart, each column as wide as its longest text.
+
+    >>> columns([["trial", "value"], ["12", "0.5"]])
+    ['trial  value', '12     0.5']
+    """
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return [
+        "  ".join(
+            f"{text:{align}{width}}" for text, width in zip(line, widths, strict=True)
+        ).rstrip()
+        for line in lines
+    ]
+
+
+def write_csv(path: Path, rows: Iterable[Sequence[Any]]) -> None:
+    """Write rows, the first of which names the columns, at once; null is an empty field."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    with atomic(path) as file:
+        file.write(text.getvalue().encode())

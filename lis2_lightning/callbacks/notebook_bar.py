@@ -7,6 +7,7 @@ from importlib import import_module
 from io import StringIO
 from typing import Any, Final
 
+from lis2_lightning.base.tables import columns
 from lis2_lightning.callbacks.terminal_bar import TerminalBar, shown_number
 
 _ROWS: Final = 8  # of the table; the curve has every epoch
@@ -78,9 +79,7 @@ class NotebookBar(TerminalBar):
 
 
 def _text(names: list[str], cells: list[list[str]], marks: list[str], line: str) -> str:
-    rows = [names, *cells]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(names))]
-    lines = ["  ".join(f"{c:>{w}}" for c, w in zip(row, widths, strict=True)) for row in rows]
+    lines = columns([names, *cells], align=">")
     marked = [f"{text}  {mark}".rstrip() for text, mark in zip(lines, ["", *marks], strict=True)]
     return "\n".join([*marked, line])
 

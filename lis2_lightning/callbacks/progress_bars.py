@@ -13,7 +13,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 
-from lis2_lightning.base.display import in_notebook
+from lis2_lightning.base.display import in_notebook, network_text
 from lis2_lightning.base.position import batches_done, epoch_is_whole
 from lis2_lightning.callbacks.checkpoints import BestSnapshot
 from lis2_lightning.callbacks.notebook_bar import NotebookBar, Row
@@ -164,10 +164,9 @@ def _bar(title: str, done: int, total: float | None, *, unit: str) -> TerminalBa
 
 def _what_is_trained(trainer: pl.Trainer, module: SegmentationModule) -> str:
     """The network, where it runs, and on how much, as one line."""
-    size = sum(parameter.numel() for parameter in module.parameters())
     where = trainer.strategy.root_device.type
     where = where if trainer.world_size == 1 else f"{trainer.world_size} x {where}"
-    text = f"{type(module.model).__name__} of {size:,} parameters on {where}"
+    text = f"{network_text(module.model)} on {where}"
     data = getattr(trainer, "datamodule", None)
     if not isinstance(data, SegmentationData):
         return text

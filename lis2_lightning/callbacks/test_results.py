@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
@@ -14,6 +12,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from lis2_lightning.base.files import atomic
+from lis2_lightning.base.tables import write_csv
 from lis2_lightning.data import batch_number
 from lis2_lightning.parallel.exchange import of_all_processes
 from lis2_lightning.training.module import SegmentationModule
@@ -51,12 +50,7 @@ class TestResults(pl.Callback):
         rows = sorted(chain(*of_all_processes(own)), key=itemgetter("batch"))
         if not trainer.is_global_zero or not rows:
             return
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        with atomic(self.path) as file:
-            file.write(text.getvalue().encode())
+        write_csv(self.path, [list(rows[0]), *(list(row.values()) for row in rows)])
         self._write_scores(cast("SegmentationModule", pl_module))
 
     def _write_scores(self, module: SegmentationModule) -> None:

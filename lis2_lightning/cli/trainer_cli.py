@@ -87,10 +87,11 @@ def _predict(config: dict[str, Any], options: Options) -> Answer:
     image, output = options["image"], options["output"]
     if image and not output:
         raise ConfigError("--image needs --output: name the file of the map, such as map.fits")
+    limit = _number(options, "threshold", float, "a number or auto")
     request = {
         "mask": options["mask"],
-        "threshold": "auto" if (limit := _number(options, "threshold", float)) is None else limit,
-        "stride": _number(options, "stride", int),
+        "threshold": "auto" if limit is None else limit,
+        "stride": _number(options, "stride", int, "a whole number"),
         "dtype": options["dtype"] or "float32",
         "overwrite": options["overwrite"],
     }
@@ -108,7 +109,9 @@ def _predict(config: dict[str, Any], options: Options) -> Answer:
     return Answer("", {"output": files, "mask": request["mask"], "shapes": shapes})
 
 
-def _number(options: Options, name: str, kind: Callable[[str], float]) -> float | None:
+def _number(
+    options: Options, name: str, kind: Callable[[str], float], allowed: str
+) -> float | None:
     """A number that was typed or stands in a file; null for ``auto`` and where there is none."""
     value = options[name]
     if value in {None, "auto"}:
@@ -116,8 +119,7 @@ def _number(options: Options, name: str, kind: Callable[[str], float]) -> float 
     try:
         return kind(str(value))
     except ValueError:
-        expected = "a whole number" if kind is int else "a number or auto"
-        raise ConfigError(f"{name} must be {expected}, not {value!r}") from None
+        raise ConfigError(f"{name} must be {allowed}, not {value!r}") from None
 
 
 def _own_map(trainer: Trainer) -> Path:
@@ -202,7 +204,7 @@ def _of_many(name: str, config: dict[str, Any], options: Options) -> Answer:
 def _speed(config: dict[str, Any], options: Options) -> Answer:
     from lis2_lightning.evaluation import speed  # noqa: PLC0415 - see predict
 
-    seconds = _number(options, "seconds", float)
+    seconds = _number(options, "seconds", float, "a number")
     complete = Schema(Trainer).parse(config).config
     trials = speed.measure(complete, **({} if seconds is None else {"seconds": seconds}))
     return Answer(speed.table(trials), speed.plain(trials))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import statistics
@@ -18,9 +17,9 @@ from tqdm import tqdm
 
 from lis2_lightning.errors import ConfigError, Lis2Error, one_line
 from lis2_lightning.parallel.devices import has_bfloat16
+from lis2_lightning.running import around_loop
 from lis2_lightning.trainer import Trainer
 
-_log = logging.getLogger("lis2_lightning")
 AS_CONFIGURED: Final = "as configured"
 TOLERANCE: Final = 0.02  # of the mean loss of the compared batches, against that of the first trial
 COMPARED: Final = 20  # batches whose losses are compared
@@ -36,10 +35,11 @@ class _Stopwatch(pl.Callback):
         self.losses: list[float] = []
         self._seconds, self._left = seconds, _WARM_UP
         self._begun = self._last = math.inf
+        self.device = torch.device("cpu")
 
-    def on_train_epoch_start(self, *_: Any) -> None:
+    def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         """What lies between two epochs is no part of a batch."""
-        self._last = math.inf
+        self._last, self.device = math.inf, trainer.strategy.root_device
 
     def on_train_batch_end(self, trainer: pl.Trainer, _: Any, outputs: Any, *__: Any) -> None:
         """Look at the clock, once the device has done its work."""
@@ -115,40 +115,30 @@ def measure(config: Mapping[str, Any], *, seconds: float = 6.0) -> list[Trial]:
         settings = candidates(short, first.device)
         for name, overrides in tqdm(settings.items(), unit="setting", leave=False):
             try:
-                watches[name] = _run(short, overrides, seconds).watch
+                watches[name] = _run(short, overrides, seconds)
             except (Lis2Error, RuntimeError) as error:
                 watches[name] = one_line(error)
         last = _run(short, {}, seconds)
-    base = statistics.median(first.watch.durations + last.watch.durations)
+    base = statistics.median(first.durations + last.durations)
     trials = [Trial(AS_CONFIGURED, config["batch_size"] / base, 1.0, 0.0)]
     for name, watch in watches.items():
         if isinstance(watch, str):
             trials.append(Trial(name, failure=watch))
             continue
         taken = statistics.median(watch.durations)
-        off = _difference(watch.losses, first.watch.losses)
+        off = _difference(watch.losses, first.losses)
         trials.append(Trial(name, config["batch_size"] / taken, base / taken, off))
     return trials
 
 
-@dataclass(frozen=True)
-class _Run:
-    watch: _Stopwatch
-    device: torch.device
-
-
-def _run(config: Mapping[str, Any], overrides: Mapping[str, Any], seconds: float) -> _Run:
+def _run(config: Mapping[str, Any], overrides: Mapping[str, Any], seconds: float) -> _Stopwatch:
     watch = _Stopwatch(seconds)
     # a folder for each, as each is a new run
     trainer = Trainer.from_config(config, **overrides, run_name=f"run_{time.monotonic_ns()}")
     trainer.lightning.callbacks.append(watch)  # type: ignore[attr-defined]  # set by a connector
-    level = _log.level
-    _log.setLevel(logging.ERROR)
-    try:
+    with around_loop.muted():
         trainer.fit()
-    finally:
-        _log.setLevel(level)
-    return _Run(watch, trainer.lightning.strategy.root_device)
+    return watch
 
 
 def _difference(losses: Sequence[float], reference: Sequence[float]) -> float:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from lis2_lightning.base import tables
 from lis2_lightning.base.files import atomic
 from lis2_lightning.evaluation.area_scores import (
     FIGURES,
@@ -124,15 +123,10 @@ class Summary:
         for name, (value, between) in self.differences.items():
             text = f"{value:+.3f} [{between[0]:+.3f}, {between[1]:+.3f}]"
             lines.append([f"network - {name}", text, *[""] * 5])
-        widths = [max(len(line[place]) for line in lines) for place in range(len(lines[0]))]
-        padded = (
-            "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
-            for line in lines
-        )
         note = (
             f"[95 % intervals: {self.num_draws} bootstrap draws of {self.num_areas} labelled areas]"
         )
-        return "\n".join([*padded, note])
+        return "\n".join([*tables.columns(lines), note])
 
 
 def summarise(
@@ -210,20 +204,19 @@ def _row(
 def write_csv(rows: Iterable[Row], path: Path) -> None:
     """Write every row; ``all`` stands for all folds together."""
     lows_and_highs = [f"{name}_{side}" for name in FIGURES for side in ("low", "high")]
-    text = io.StringIO()
-    names = ["method", "fold", "seed", "num_pixels", "num_positive", "chosen"]
-    writer = csv.DictWriter(text, [*names, *FIGURES, *lows_and_highs], lineterminator="\n")
-    writer.writeheader()
+    own = ["method", "fold", "seed", "num_pixels", "num_positive", "chosen"]
+    names = [*own, *FIGURES, *lows_and_highs]
+    lines: list[list[Any]] = [names]
     for row in rows:
         ends = {
             f"{name}_{side}": value
             for name, between in row.intervals.items()
             for side, value in zip(("low", "high"), between, strict=True)
         }
-        plain = {key: getattr(row, key) for key in names} | {"fold": _fold(row)}
-        writer.writerow({**plain, **row.figures, **ends})
-    with atomic(path) as file:
-        file.write(text.getvalue().encode())
+        plain = {key: getattr(row, key) for key in own} | {"fold": _fold(row)}
+        values = {**plain, **row.figures, **ends}
+        lines.append([values.get(name) for name in names])
+    tables.write_csv(path, lines)
 
 
 def write_json(data: Mapping[str, Any], path: Path) -> None:

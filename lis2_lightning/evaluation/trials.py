@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from lis2_lightning.base.files import atomic, shown
+from lis2_lightning.base import tables
+from lis2_lightning.base.files import shown
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -60,13 +59,8 @@ class Trials:
         for row in self.rows:
             values = [_short(row.values[key]) for key in keys]
             lines.append([str(row.number), row.result, str(row.epochs), *values])
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        padded = [
-            "  ".join(f"{text:<{width}}" for text, width in zip(line, widths, strict=True)).rstrip()
-            for line in lines
-        ]
         best = f"[the best configuration: lis2 fit --config {shown(self.best_path)}]"
-        return "\n".join([*padded, best])
+        return "\n".join([*tables.columns(lines), best])
 
     def data(self) -> dict[str, Any]:
         """The same, as JSON has it."""
@@ -106,14 +100,9 @@ def rows_of(
 
 def write_csv(trials: Trials, path: Path) -> None:
     """Write a row for each trial."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["trial", trials.monitor, "epochs", *trials.best.values, "error"])
-    for row in trials.rows:
-        value = "" if row.value is None else row.value
-        writer.writerow([row.number, value, row.epochs, *row.values.values(), row.error])
-    with atomic(path) as file:
-        file.write(text.getvalue().encode())
+    names = ["trial", trials.monitor, "epochs", *trials.best.values, "error"]
+    rows = ([r.number, r.value, r.epochs, *r.values.values(), r.error] for r in trials.rows)
+    tables.write_csv(path, [names, *rows])
 
 
 def _short(value: Any) -> str:

@@ -14,6 +14,7 @@ import lightning.pytorch as pl
 import torch
 
 from lis2_lightning.errors import ConfigError
+from lis2_lightning.running import around_loop
 from lis2_lightning.snapshots import read_snapshot
 from lis2_lightning.snapshots.compare import Difference, differences
 from lis2_lightning.trackers.csv_rows import read_rows
@@ -87,13 +88,8 @@ def _check_alone(trainer: Trainer) -> None:
 def _interrupt(trainer: Trainer, batch: int) -> None:
     loops: Any = trainer.lightning  # its callbacks are no typed attribute
     loops.callbacks.append(_Stops(batch))
-    level = _log.level
-    _log.setLevel(logging.ERROR)  # how to resume is no news here
-    try:
-        with suppress(SystemExit):
-            trainer.fit()
-    finally:
-        _log.setLevel(level)
+    with around_loop.muted(), suppress(SystemExit):  # how to resume is no news here
+        trainer.fit()
 
 
 def _short(config: Mapping[str, Any], folder: str, batches: int) -> dict[str, Any]:

@@ -44,6 +44,13 @@ def binary_cross_entropy(output: Tensor, target: Tensor, weight: Tensor | None) 
         return unchecked_cross_entropy(output, target, weight)
 
 
+def cross_entropy(output: Tensor, target: Tensor, *, from_logits: bool) -> Tensor:
+    """The binary cross-entropy of each pixel, of logits or of probabilities."""
+    if from_logits:
+        return F.binary_cross_entropy_with_logits(output, target, reduction="none")
+    return binary_cross_entropy(output, target, None)
+
+
 def unchecked_cross_entropy(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
     """NaN outside [0, 1], where torch's check on a GPU would kill the process."""
     inside = (output >= 0) & (output <= 1) & (target >= 0) & (target <= 1)

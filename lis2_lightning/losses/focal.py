@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from lis2_lightning.errors import ConfigError
-from lis2_lightning.losses.entropy import binary_cross_entropy
+from lis2_lightning.losses.entropy import cross_entropy
 
 
 class FocalLoss(nn.Module):
@@ -42,10 +41,7 @@ class FocalLoss(nn.Module):
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
         """The mean over pixels, or with the ``reduction`` none each pixel's value."""
-        if self.expects_logits:
-            values = F.binary_cross_entropy_with_logits(output, target, reduction="none")
-        else:
-            values = binary_cross_entropy(output, target, None)
+        values = cross_entropy(output, target, from_logits=self.expects_logits)
         if self.gamma:
             values = values * (-(-values).expm1()) ** self.gamma  # q is exp(-values)
         if self.alpha is not None:

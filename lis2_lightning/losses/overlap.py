@@ -8,11 +8,10 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from lis2_lightning.base.labelled import num_labelled, only_labelled
 from lis2_lightning.errors import ConfigError
-from lis2_lightning.losses.entropy import NEUTRAL, binary_cross_entropy
+from lis2_lightning.losses.entropy import NEUTRAL, cross_entropy
 
 
 class SumLoss(nn.Module):
@@ -100,10 +99,7 @@ class DiceLoss(SumLoss):
     def value(self, count: Tensor, sums: Tensor) -> Tensor:  # noqa: ARG002 - one signature
         """In [0, 1], see :meth:`SumLoss.value`."""
         overlap, predicted, positive = sums.unbind()
-        total = predicted + positive + self.smooth
-        # 0 / 0 without smoothing: two empty maps, which agree
-        safe = torch.where(total > 0, total, 1.0)
-        return torch.where(total > 0, 1 - (2 * overlap + self.smooth) / safe, 0.0 * overlap)
+        return _rest_of(2 * overlap + self.smooth, predicted + positive + self.smooth)
 
 
 class TverskyLoss(DiceLoss):
@@ -143,9 +139,7 @@ class TverskyLoss(DiceLoss):
         """In [0, 1], see :meth:`SumLoss.value`."""
         overlap, predicted, positive = sums.unbind()
         false = self.alpha * (predicted - overlap) + self.beta * (positive - overlap)
-        total = overlap + false + self.smooth
-        safe = torch.where(total > 0, total, 1.0)
-        return torch.where(total > 0, 1 - (overlap + self.smooth) / safe, 0.0 * overlap)
+        return _rest_of(overlap + self.smooth, overlap + false + self.smooth)
 
 
 class BceDiceLoss(SumLoss):
@@ -192,10 +186,7 @@ class BceDiceLoss(SumLoss):
         """The sums of the cross-entropy, ``p t``, p and t, see :meth:`DiceLoss.sums`."""
         kept_weight = _kept_weight(weight, target, labelled)
         output, target = only_labelled(output, target, labelled, _neutral(self))
-        if self.expects_logits:
-            values = F.binary_cross_entropy_with_logits(output, target, reduction="none")
-        else:
-            values = binary_cross_entropy(output, target, None)
+        values = cross_entropy(output, target, from_logits=bool(self.expects_logits))
         if self.pos_weight != 1:
             values = values * (1 + (self.pos_weight - 1) * target)
         if kept_weight is not None:
@@ -207,6 +198,12 @@ class BceDiceLoss(SumLoss):
         """At least 0, see :meth:`SumLoss.value`."""
         mean, dice = sums[0] / count, self.dice_loss.value(count, sums[1:])
         return self.alpha * mean + (1 - self.alpha) * dice
+
+
+def _rest_of(part: Tensor, whole: Tensor) -> Tensor:
+    """One minus a share; 0 for 0 / 0 without smoothing: two empty maps, which agree."""
+    safe = torch.where(whole > 0, whole, 1.0)
+    return torch.where(whole > 0, 1 - part / safe, 0.0 * part)
 
 
 def _overlap_sums(probs: Tensor, target: Tensor, weight: Tensor | None) -> list[Tensor]:

@@ -83,6 +83,17 @@ def quiet() -> Iterator[None]:
             logging.getLogger(name).setLevel(level)
 
 
+@contextmanager
+def muted() -> Iterator[None]:
+    """Keep this package's messages but errors from the screen."""
+    level = _log.level
+    _log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        _log.setLevel(level)
+
+
 def speak() -> None:
     """Show this package's messages where the program has set up no logging of its own.
 

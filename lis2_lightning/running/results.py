@@ -182,11 +182,12 @@ def _next_steps(
     """Commands; Python in a notebook, or where components are objects, which no file can name."""
     page, best = settings.run_dir / "report.html", info["final_model_path"]
     steps = {"look at": shown(page)} if page.is_file() else {}
-    is_program = not in_notebook() and not plan.objects_in(config)
+    has_objects = bool(plan.objects_in(config))
+    is_program = not in_notebook() and not has_objects
     if best is not None and next(tile_parts(settings.train_dataset), None) is not None:
         segment = f'Segmenter.from_snapshot("{best}").segment("IMAGE.fits", output="MAP.fits")'
         predict = f"lis2 predict --ckpt_path {best} --image IMAGE.fits --output MAP.fits"
-        named = segment if not plan.objects_in(config) else 'trainer.predict(image="IMAGE.fits")'
+        named = segment if not has_objects else 'trainer.predict(image="IMAGE.fits")'
         steps["map"] = predict if is_program else named
     if is_program and info["epochs_run"] >= settings.epochs:
         again = f"lis2 fit --config {shown(settings.run_dir / 'config.yaml')} --resume auto"

@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from lis2_lightning.assembly import plan
 from lis2_lightning.assembly.assemble import Assembly
 from lis2_lightning.assembly.settings import Settings
-from lis2_lightning.base.display import Displayed
+from lis2_lightning.base.display import Displayed, network_text
 from lis2_lightning.base.files import shown
 from lis2_lightning.base.tables import table
 from lis2_lightning.data import AnyDataset, SegmentationData
@@ -80,12 +80,11 @@ class TrainerView(Displayed):
     def facts(self) -> dict[str, Any]:
         """What is trained on what, and how far it is; nothing is built or opened for it."""
         settings = self._settings
-        size = sum(parameter.numel() for parameter in self.model.parameters())
         sets = {"train": self.train_dataset, "val": self.val_dataset, "test": self.test_dataset}
         has_begun = self._result or self._origin or "_built" in self.__dict__
         return {
             "run folder": shown(settings.run_dir),
-            "model": f"{type(self.model).__name__} of {size:,} parameters",
+            "model": network_text(self.model),
             "samples": ", ".join(
                 f"{name} {len(cast('Sized', dataset)):,}"
                 for name, dataset in sets.items()

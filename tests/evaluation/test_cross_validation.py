@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -22,10 +19,10 @@ from lis2_lightning import ConfigError, CrossValidation
 from lis2_lightning.__main__ import main
 from lis2_lightning.evaluation.filters import Filter
 from tests.conftest import TINY
+from tests.evaluation.commands import kill_once_there, started
 
 Typed = Callable[..., tuple[int, str, str]]
 CONFIG = Path(__file__).parents[2] / "configs" / "cross_validate.yaml"
-QUICK = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
 def written(folder: Path, **changes: Any) -> Path:
@@ -206,27 +203,17 @@ def test_several_images_and_several_seeds_come_to_one_answer(
     assert spread["std_over_seeds"] is not None
 
 
-def started(config: Path, *words: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "lis2_lightning", "cross-validate", "--config", str(config)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen([*command, *words], env={**os.environ, **QUICK}, **pipes)  # type: ignore[call-overload, no-any-return]
-
-
 @pytest.mark.slow
 def test_a_killed_cross_validation_goes_on_to_the_same_result(
     trained: Path, tmp_path: Path
 ) -> None:
     config = written(tmp_path)
     folder = tmp_path / "runs" / "tiny"
-    process = started(config)
-    while not (folder / "fold_1" / "last.pt").exists():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.002)
-    process.kill()  # SIGKILL, in the second fold
-    process.communicate()
+    process = started("cross-validate", config)
+    kill_once_there(process, folder / "fold_1" / "last.pt")  # in the second fold
     assert not (folder / "fold_1" / "result.json").exists()
     first = (folder / "fold_0" / "best.pt").stat().st_mtime_ns
-    again = started(config, "--jobs", "2")
+    again = started("cross-validate", config, "--jobs", "2")
     _, error = again.communicate()
     assert again.returncode == 0, error
     assert (folder / "fold_0" / "best.pt").stat().st_mtime_ns == first

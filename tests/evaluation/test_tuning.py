@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -20,10 +17,10 @@ from lis2_lightning import ConfigError, TrainingError
 from lis2_lightning.__main__ import main
 from lis2_lightning.evaluation.tuning import Tuning
 from tests.conftest import TINY
+from tests.evaluation.commands import kill_once_there, started
 
 Typed = Callable[..., tuple[int, str, str]]
 CONFIG = Path(__file__).parents[2] / "configs" / "tune.yaml"
-QUICK = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 LR = {"optimizer.lr": {"low": 1e-3, "high": 1e-1, "log": True}}
 
 
@@ -185,27 +182,17 @@ def test_the_shipped_configuration_tunes(tmp_path: Path, typed: Typed) -> None:
     assert (tmp_path / "tune" / "best.yaml").is_file()
 
 
-def started(config: Path, *words: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "lis2_lightning", "tune", "--config", str(config), *words]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, env={**os.environ, **QUICK}, **pipes)  # type: ignore[call-overload, no-any-return]
-
-
 @pytest.mark.slow
 def test_a_killed_study_goes_on_with_two_jobs_and_has_each_trial_once(tmp_path: Path) -> None:
     config = tmp_path / "tune.yaml"
     changes = {"space": LR, "trials": 2, "epochs": 4}
     config.write_text(yaml.safe_dump(settings(tmp_path, **changes)), encoding="utf-8")
     folder = tmp_path / "tiny"
-    process = started(config)
-    while not (folder / "trial_0" / "last.pt").exists():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.002)
-    process.kill()  # SIGKILL, in the first trial
-    process.communicate()
+    process = started("tune", config)
+    kill_once_there(process, folder / "trial_0" / "last.pt")  # in the first trial
     (dead,) = study_of(folder).trials
     assert dead.state.name == "RUNNING"
-    again = started(config, "--jobs", "2")
+    again = started("tune", config, "--jobs", "2")
     output, error = again.communicate()
     assert again.returncode == 0, error
     assert len(output.splitlines()) == 4  # two trials between the head and what to do next
