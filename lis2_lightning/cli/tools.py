@@ -127,7 +127,7 @@ def init(  # noqa: PLR0917 - positional in Python only: they are flags of the co
     return Answer(text, data)
 
 
-def sample(folder: Path, height: int = 768, width: int = 768, seed: int = 7) -> Answer:
+def sample(folder: Path, height: int = 768, width: int = 768, seed: int = 101) -> Answer:
     """Write the built-in image as FITS maps to try things on.
 
     Args:

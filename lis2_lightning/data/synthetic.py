@@ -57,7 +57,7 @@ def synthetic_maps(
     seed: int = 0,
     *,
     noise: float = 0.02,
-    difficulty: Difficulty = "easy",
+    difficulty: Difficulty = "hard",
 ) -> SyntheticMaps:
     """A field of filaments over clouds, the same for the same arguments.
 
@@ -159,7 +159,7 @@ class SyntheticDataset(TileDataset):
         width: int = 512,
         seed: int = 0,
         noise: float = 0.02,
-        difficulty: Difficulty = "easy",
+        difficulty: Difficulty = "hard",
         **kwargs: Any,
     ) -> None:
         rasters = _rasters(height, width, seed, noise, difficulty)
