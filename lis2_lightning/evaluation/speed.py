@@ -135,10 +135,10 @@ def measure(
     for name, value in (("seconds", seconds), ("limit", limit)):
         if not value > 0:
             raise ConfigError(f"{name} must be more than 0, got {value:g}")
-    watch = partial(_Stopwatch, seconds, limit)
+    stopwatch = partial(_Stopwatch, seconds, limit)
     with TemporaryDirectory(prefix="lis2-speed-") as folder:
         short = _short(config, folder)
-        first, watches, last = _try_all(short, watch, try_compile=try_compile)
+        first, watches, last = _try_all(short, stopwatch, try_compile=try_compile)
     base = statistics.median(first.durations + last.durations)
     trials = [Trial(AS_CONFIGURED, config["batch_size"] / base, 1.0, 0.0)]
     for name, watch in watches.items():
