@@ -75,7 +75,7 @@ class ProgressBars(ProgressBar):
         stage, done = cast("RunningStage", trainer.state.stage), args[2] + 1
         total = _num_batches(trainer, stage)
         is_soon = time.perf_counter() - self._shown_at < _REFRESH_S and done != total
-        if not self._is_enabled or stage not in _TITLES or is_soon:
+        if is_soon or not self._is_enabled or stage not in _TITLES:
             return
         self._shown_at = time.perf_counter()
         if trainer.state.fn == TrainerFn.FITTING:
@@ -214,15 +214,14 @@ def _steps(trainer: pl.Trainer, in_epoch: int) -> tuple[int, int | None]:
 
 def _num_batches(trainer: pl.Trainer, stage: RunningStage) -> float:
     """The batches of a loop; infinite where nobody knows."""
-    match stage:
-        case RunningStage.VALIDATING:
-            return sum(trainer.num_val_batches)
-        case RunningStage.TESTING:
-            return sum(trainer.num_test_batches)
-        case RunningStage.PREDICTING:
-            return sum(trainer.num_predict_batches)
-        case _:
-            return trainer.num_training_batches
+    # by identity: Lightning compares its stages as lower-case texts, in each step
+    if stage is RunningStage.VALIDATING:
+        return sum(trainer.num_val_batches)
+    if stage is RunningStage.TESTING:
+        return sum(trainer.num_test_batches)
+    if stage is RunningStage.PREDICTING:
+        return sum(trainer.num_predict_batches)
+    return trainer.num_training_batches
 
 
 def _mapped(trainer: pl.Trainer) -> TileBatches | None:

@@ -79,7 +79,10 @@ OWN_KEYS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "find-lr": {"output": "File of the picture; by default learning_rate.png in output_dir."},
     "baseline": {"folds": "Score on every fold; by default on the test areas configured."},
-    "speed": {"seconds": "Seconds to train with each setting; 6 by default."},
+    "speed": {
+        "seconds": "Seconds to train with each setting; 6 by default.",
+        "limit": "Most seconds that a setting may take to start; 120 by default.",
+    },
     "verify-resume": {"batches": "Batches in an epoch; 4 by default."},
 }
 # the commands that no snapshot gives a configuration to
@@ -96,6 +99,7 @@ OWN_SWITCHES: Final[Mapping[str, Mapping[str, str]]] = {
         "grid": "Try each combination of the lists in turn.",
         "no_pruning": "Train every trial to its end.",
     },
+    "speed": {"try_compile": "Try compile: true, too, whose first batch takes minutes."},
 }
 
 

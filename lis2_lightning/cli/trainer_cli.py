@@ -204,9 +204,10 @@ def _of_many(name: str, config: dict[str, Any], options: Options) -> Answer:
 def _speed(config: dict[str, Any], options: Options) -> Answer:
     from lis2_lightning.evaluation import speed  # noqa: PLC0415 - see predict
 
-    seconds = _number(options, "seconds", float, "a number")
+    limits = {key: _number(options, key, float, "a number") for key in ("seconds", "limit")}
+    given = {key: value for key, value in limits.items() if value is not None}
     complete = Schema(Trainer).parse(config).config
-    trials = speed.measure(complete, **({} if seconds is None else {"seconds": seconds}))
+    trials = speed.measure(complete, try_compile=bool(options["try_compile"]), **given)
     return Answer(speed.table(trials), speed.plain(trials))
 
 

@@ -22,6 +22,7 @@ from lis2_lightning.errors import ConfigError, did_you_mean
 
 Tensors = dict[str, Tensor]
 SPATIAL = ("patch", "target", "labelled", "weight")
+TOGETHER = 2**18  # values of the image that are augmented at a time, 1 MB
 SPELLINGS = {"patch": "patch", "target": "target", "spines": "target", "labelled": "labelled"}
 """The values of `keys_to_augment`, and the key of a sample that each stands for."""
 
@@ -242,10 +243,23 @@ class Normalize(Augmentation):
 def augment(
     tensors: Tensors, keys: NDArray[np.uint64], augmentations: Sequence[Augmentation]
 ) -> Tensors:
-    """Apply augmentations in sequence; the draws of each follow from its position."""
-    for place, augmentation in enumerate(augmentations):
-        tensors = augmentation(tensors, fork(keys, place))
-    return tensors
+    """Apply augmentations in sequence; the draws of each follow from its position.
+
+    A few samples at a time, which stay in the processor's cache from one augmentation to the next.
+    """
+    if not augmentations:
+        return tensors
+    step = max(1, TOGETHER // max(1, tensors["patch"][0].numel()))
+    done = []
+    for begin in range(0, len(keys), step):
+        part = slice(begin, begin + step)
+        some = {key: values[part] for key, values in tensors.items()}
+        for place, augmentation in enumerate(augmentations):
+            some = augmentation(some, fork(keys[part], place))
+        done.append(some)
+    if len(done) == 1:
+        return done[0]
+    return {key: torch.cat([some[key] for some in done]) for key in done[0]}
 
 
 def present(tensors: Tensors) -> list[str]:

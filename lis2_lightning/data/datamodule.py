@@ -147,6 +147,11 @@ def first_batch(dataset: AnyDataset) -> dict[str, Tensor]:
     return collate(Keyed(dataset, seed=0).__getitems__([(0, 0)]))
 
 
+def usable_cores() -> int:
+    """How many cores this process may use; 1 where the system does not say it."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+
+
 class SegmentationData(pl.LightningDataModule):
     """The data sets of a run, and their loaders.
 
@@ -261,6 +266,6 @@ class SegmentationData(pl.LightningDataModule):
     def _workers(self, num_samples: int) -> int:
         if self.num_workers != "auto":
             return self.num_workers
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+        cores = usable_cores()
         # workers do not pay off on few cores or for a handful of batches
         return 0 if cores <= 2 or num_samples <= 4 * self.batch_size else min(cores - 1, 8)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 MASK = (1 << 64) - 1
 GOLDEN = 0x9E3779B97F4A7C15  # 2 to the 64 over the golden ratio: the increment of SplitMix64
 ROUNDS = 8  # of the Feistel network; enough even for a few items
-CHUNK = 32  # samples whose normal numbers are drawn together, to stay in the cache
+TOGETHER = 2**15  # normal numbers that are drawn at a time, to stay in the cache
 
 
 def random_keys(seed: int, epoch: int, indices: NDArray[np.integer]) -> NDArray[np.uint64]:
@@ -51,8 +51,9 @@ def normal(keys: NDArray[np.uint64], stream: int, count: int) -> NDArray[np.floa
     By the method of Box and Muller (1958) from pairs of 32-bit uniform numbers.
     """
     numbers = np.empty((len(keys), count), dtype=np.float32)
-    for begin in range(0, len(keys), CHUNK):
-        part = slice(begin, begin + CHUNK)
+    step = max(1, TOGETHER // max(count, 1))
+    for begin in range(0, len(keys), step):
+        part = slice(begin, begin + step)
         numbers[part] = _box_muller(fork(keys[part], stream), count)
     return numbers
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ import lightning.pytorch as pl
 import torch
 from tqdm import tqdm
 
+from lis2_lightning.data.datamodule import usable_cores
 from lis2_lightning.errors import ConfigError, Lis2Error, one_line
 from lis2_lightning.parallel.devices import has_bfloat16
 from lis2_lightning.running import around_loop
@@ -28,13 +29,18 @@ _WARM_UP: Final = 3  # batches that build what later ones use
 
 
 class _Stopwatch(pl.Callback):
-    """Times batches, keeps the first losses, and ends the training when the seconds are over."""
+    """Times batches, keeps the first losses, and ends the training when the seconds are over.
 
-    def __init__(self, seconds: float) -> None:
+    It ends it, too, where the first batches have taken longer than the limit.
+    """
+
+    def __init__(self, seconds: float, limit: float) -> None:
         self.durations: list[float] = []
         self.losses: list[float] = []
         self._seconds, self._left = seconds, _WARM_UP
         self._begun = self._last = math.inf
+        self.limit = limit
+        self._latest = time.perf_counter() + limit
         self.device = torch.device("cpu")
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
@@ -52,8 +58,15 @@ class _Stopwatch(pl.Callback):
         elif self._last < now:
             self.durations.append(now - self._last)
         self._last = now
-        done = len(self.losses) == COMPARED and len(self.durations) >= _WARM_UP
-        trainer.should_stop |= done and now - self._begun > self._seconds
+        if self.has_started and len(self.losses) == COMPARED:
+            trainer.should_stop |= now - self._begun > self._seconds
+        else:
+            trainer.should_stop |= now > self._latest
+
+    @property
+    def has_started(self) -> bool:
+        """Whether enough batches were timed."""
+        return len(self.durations) >= _WARM_UP
 
 
 @dataclass(frozen=True)
@@ -74,26 +87,35 @@ class Trial:
         return self.gain >= LEAST_GAIN and self.loss_off <= TOLERANCE
 
 
-def candidates(config: Mapping[str, Any], device: torch.device) -> dict[str, dict[str, Any]]:
+def candidates(
+    config: Mapping[str, Any], device: torch.device, *, try_compile: bool = False
+) -> dict[str, dict[str, Any]]:
     """Settings that may be faster here and that the configuration does not have, by name."""
     settings: dict[str, dict[str, Any]] = {}
-    keys = [key for key in ("channels_last", "compile") if not config[key]]
-    for key in keys:
-        settings[f"{key}: true"] = {key: True}
-    if len(keys) > 1:
-        settings["channels_last: true, compile: true"] = dict.fromkeys(keys, True)
+    if not config["channels_last"]:
+        settings["channels_last: true"] = {"channels_last": True}
     theirs = config["lightning"]
     if has_bfloat16(device) and theirs.get("precision") in {None, "32", "32-true", 32}:
         settings["lightning.precision: bf16-mixed"] = {"lightning.precision": "bf16-mixed"}
     if device.type == "cuda" and not theirs.get("benchmark"):
         settings["lightning.benchmark: true"] = {"lightning.benchmark": True}
-    cores = os.cpu_count() or 1
-    for workers in sorted({0, 1, min(cores - 1, 8)} - {config["num_workers"]}):
+    for workers in sorted({0, 1, min(usable_cores() - 1, 8)} - {config["num_workers"]}):
         settings[f"num_workers: {workers}"] = {"num_workers": workers}
+    if try_compile and not config["compile"]:  # last: its first batch takes minutes
+        settings["compile: true"] = {"compile": True}
+        if not config["channels_last"]:
+            both = {"channels_last": True, "compile": True}
+            settings["channels_last: true, compile: true"] = both
     return settings
 
 
-def measure(config: Mapping[str, Any], *, seconds: float = 6.0) -> list[Trial]:
+def measure(
+    config: Mapping[str, Any],
+    *,
+    seconds: float = 6.0,
+    limit: float = 120.0,
+    try_compile: bool = False,
+) -> list[Trial]:
     """Train for some seconds with each setting, the configuration itself first and last.
 
     Everything happens in a temporary folder, without validation, scheduler and trackers; the order
@@ -102,23 +124,21 @@ def measure(config: Mapping[str, Any], *, seconds: float = 6.0) -> list[Trial]:
     Args:
         config: A complete configuration, as of :meth:`Schema.parse`.
         seconds: How long each setting trains after its first batches.
+        limit: How many seconds it may take to start, and to train what is compared. A batch that
+            runs is not interrupted.
+        try_compile: Whether ``compile: true`` is tried.
 
     Raises:
-        ConfigError: The seconds are not above 0, or the configuration itself does not train.
+        ConfigError: The seconds or the limit are not above 0, or the configuration itself does not
+            train within the limit.
     """
-    if not seconds > 0:
-        raise ConfigError(f"seconds must be more than 0, got {seconds:g}")
+    for name, value in (("seconds", seconds), ("limit", limit)):
+        if not value > 0:
+            raise ConfigError(f"{name} must be more than 0, got {value:g}")
+    stopwatch = partial(_Stopwatch, seconds, limit)
     with TemporaryDirectory(prefix="lis2-speed-") as folder:
         short = _short(config, folder)
-        first = _run(short, {}, seconds)
-        watches: dict[str, _Stopwatch | str] = {}
-        settings = candidates(short, first.device)
-        for name, overrides in tqdm(settings.items(), unit="setting", leave=False):
-            try:
-                watches[name] = _run(short, overrides, seconds)
-            except (Lis2Error, RuntimeError) as error:
-                watches[name] = one_line(error)
-        last = _run(short, {}, seconds)
+        first, watches, last = _try_all(short, stopwatch, try_compile=try_compile)
     base = statistics.median(first.durations + last.durations)
     trials = [Trial(AS_CONFIGURED, config["batch_size"] / base, 1.0, 0.0)]
     for name, watch in watches.items():
@@ -131,13 +151,35 @@ def measure(config: Mapping[str, Any], *, seconds: float = 6.0) -> list[Trial]:
     return trials
 
 
-def _run(config: Mapping[str, Any], overrides: Mapping[str, Any], seconds: float) -> _Stopwatch:
-    watch = _Stopwatch(seconds)
+def _try_all(
+    config: Mapping[str, Any], stopwatch: Callable[[], _Stopwatch], *, try_compile: bool
+) -> tuple[_Stopwatch, dict[str, _Stopwatch | str], _Stopwatch]:
+    """The configuration itself, each setting or why it fails, and the configuration again."""
+    watches: dict[str, _Stopwatch | str] = {}
+    with tqdm(unit="setting", leave=False, desc=AS_CONFIGURED) as bar:
+        first = _run(config, {}, stopwatch())
+        settings = candidates(config, first.device, try_compile=try_compile)
+        bar.reset(total=len(settings) + 2)
+        for name, overrides in settings.items():
+            bar.update()
+            bar.set_description(name)
+            try:
+                watches[name] = _run(config, overrides, stopwatch())
+            except (Lis2Error, RuntimeError) as error:
+                watches[name] = one_line(error)
+        bar.update()
+        bar.set_description(AS_CONFIGURED)
+        return first, watches, _run(config, {}, stopwatch())
+
+
+def _run(config: Mapping[str, Any], overrides: Mapping[str, Any], watch: _Stopwatch) -> _Stopwatch:
     # a folder for each, as each is a new run
     trainer = Trainer.from_config(config, **overrides, run_name=f"run_{time.monotonic_ns()}")
     trainer.lightning.callbacks.append(watch)  # type: ignore[attr-defined]  # set by a connector
     with around_loop.muted():
         trainer.fit()
+    if not watch.has_started:
+        raise ConfigError(f"took longer than {watch.limit:g} s to start: set a longer limit")
     return watch
 
 

@@ -21,7 +21,7 @@ from lis2_lightning.metrics.counts import Dice
 from lis2_lightning.metrics.histogram import AveragePrecision, RocAuc, ScoreMetric
 from lis2_lightning.metrics.pixel_metric import PixelMetric
 
-_MOST_WAITING: Final = 2**18  # pixels: 2 MB on a CPU
+_MOST_WAITING: Final = 2**20  # pixels: 8 MB on a CPU, as the histogram that they are added to
 
 
 def default_metrics() -> list[Metric]:
@@ -141,7 +141,7 @@ class PixelMetrics(nn.Module):
         batch = _Batch(probs, target, labelled)
         values: dict[str, Tensor] = {}
         for family in self._families:
-            values |= _evaluate(family, family[0].count(*batch.of(family[0])))
+            values |= _evaluate(family, family[0].count_alone(*batch.of(family[0])))
         for metric in _metrics(self._scratch):
             metric.reset()
             _update_foreign(metric, batch)

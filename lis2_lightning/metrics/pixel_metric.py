@@ -35,7 +35,9 @@ class PixelMetric(Metric):
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.add_state("sums", torch.zeros(shape, dtype=torch.int64), dist_reduce_fx="sum")
+        # one zero for all places: most metrics of a family never count, and need no memory
+        zeros = torch.zeros((), dtype=torch.int64).expand(shape)
+        self.add_state("sums", zeros, dist_reduce_fx="sum")
 
     @property
     @abstractmethod
@@ -54,9 +56,13 @@ class PixelMetric(Metric):
                 NaN, have no influence.
         """
 
+    def count_alone(self, probs: Tensor, target: Tensor, labelled: Tensor | None = None) -> Tensor:
+        """Count one batch, not to be added to others; arguments as for :meth:`count`."""
+        return self.count(probs, target, labelled)
+
     @abstractmethod
     def evaluate(self, sums: Tensor) -> Tensor:
-        """The metric's value for these sums: a ``float64`` scalar on the CPU."""
+        """The metric's value for sums, or for a batch alone: a ``float64`` scalar on the CPU."""
 
     def update(self, probs: Tensor, target: Tensor, labelled: Tensor | None = None) -> None:
         """Add one batch to the state; arguments as for :meth:`count`.

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lis2_lightning.metrics.histogram import code_edges
+from lis2_lightning.metrics.histogram import code_edges, occurring
 
 Histogram = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -37,12 +37,12 @@ def score_curves(histogram: Histogram) -> ScoreCurves:
     >>> curves.threshold.tolist(), curves.recall.tolist()
     ([0.375, 0.25, 0.125], [0.5, 1.0, 1.0])
     """
-    chosen = np.flatnonzero(histogram.any(axis=0))[::-1]
-    negatives, positives = histogram[:, chosen].cumsum(axis=1, dtype=np.float64)
-    num_negative, num_positive = histogram.sum(axis=1)
+    codes, counts = occurring(histogram)
+    negatives, positives = counts[:, ::-1].cumsum(axis=1, dtype=np.float64)
+    num_negative, num_positive = counts.sum(axis=1)
     with np.errstate(invalid="ignore"):
         return ScoreCurves(
-            threshold=code_edges()[chosen].astype(np.float64),
+            threshold=code_edges()[codes[::-1]].astype(np.float64),
             precision=positives / (positives + negatives),
             recall=positives / num_positive,
             false_rate=negatives / num_negative,

@@ -16,7 +16,7 @@ from lis2_lightning.base.files import shown
 from lis2_lightning.base.records import Record, read_records
 from lis2_lightning.callbacks.run_events import EVENTS
 from lis2_lightning.errors import ConfigError, DataError
-from lis2_lightning.metrics.histogram import Confusion, confusion
+from lis2_lightning.metrics.histogram import NUM_CODES, Confusion, confusion
 from lis2_lightning.report.map_view import MapView, damaged, read_arrays
 from lis2_lightning.trackers.csv_rows import read_rows
 from lis2_lightning.trackers.journal import Journal
@@ -175,9 +175,10 @@ def _scores(path: Path) -> tuple[NDArray[np.int64] | None, float | None]:
     arrays = read_arrays(path)
     try:
         histogram, threshold = arrays["histogram"], float(arrays["threshold"])
-        _ = confusion(histogram, 0.5)  # of the right shape
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise damaged(path, error) from error
+    if histogram.shape != (2, NUM_CODES):
+        raise damaged(path, ValueError(f"{histogram.shape} is no histogram of this version"))
     return histogram, None if np.isnan(threshold) else threshold
 
 

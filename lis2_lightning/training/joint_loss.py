@@ -86,13 +86,12 @@ class JointLoss:
 
     def backward(self, loss: Tensor, parameters: Iterable[Parameter]) -> None:
         """Differentiate a batch's loss (:meth:`of` times any factor); join the waiting ones."""
-        trained = [p for p in parameters if p.requires_grad]
         if self._is_last and not self._is_first:
-            self._join(trained)
+            self._join([p for p in parameters if p.requires_grad])
         if self._loss.is_mean or self._is_last:
             torch.autograd.backward(loss)
         else:
-            self._keep(loss, trained)
+            self._keep(loss, [p for p in parameters if p.requires_grad])
 
     def _total(self) -> Tensor:
         """The sums of the whole effective batch; of a mean only the count is needed."""

@@ -242,14 +242,16 @@ class SegmentationModule(pl.LightningModule):
         if so_far := checkpoint.get(INSIDE_EPOCH):
             sums = so_far["train_sums"]
             if len(sums) != self.trainer.world_size:
-                _log.warning(
-                    "the snapshot was saved inside an epoch by %d processes: restarting the epoch",
-                    len(sums),
-                )
-                rewind(checkpoint)
-                return
-            self.train_scores.load_sums(sums[self.trainer.global_rank])
-            self._has_validated = so_far["has_validated"]
+                self._restart_epoch(checkpoint, f"{len(sums)} processes")
+            elif not self.train_scores.fits(sums[self.trainer.global_rank]):
+                self._restart_epoch(checkpoint, "another version, which counted scores differently")
+            else:
+                self.train_scores.load_sums(sums[self.trainer.global_rank])
+                self._has_validated = so_far["has_validated"]
+
+    def _restart_epoch(self, checkpoint: dict[str, Any], saved_by: str) -> None:
+        _log.warning("the snapshot was saved inside an epoch by %s: restarting the epoch", saved_by)
+        rewind(checkpoint)
 
     def _renumber(self, checkpoint: dict[str, Any]) -> None:
         """Number the optimizer's state as this network numbers its parameters."""

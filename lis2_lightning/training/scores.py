@@ -12,6 +12,7 @@ from torchmetrics import Metric
 
 from lis2_lightning.losses import MaskedLoss, Sums
 from lis2_lightning.metrics import PixelMetrics
+from lis2_lightning.metrics.pixel_metric import PixelMetric
 from lis2_lightning.training.map_scores import MapScores
 
 _UPDATES: Final = "_update_count"
@@ -91,6 +92,11 @@ class Scores(nn.Module):
             name: {**deepcopy(metric.metric_state), _UPDATES: metric.update_count}
             for name, metric in self._all()
         }
+
+    def fits(self, sums: Mapping[str, Mapping[str, Any]]) -> bool:
+        """Whether they have the sizes of these: other versions count scores in other bins."""
+        own = ((name, metric) for name, metric in self._all() if isinstance(metric, PixelMetric))
+        return all(sums[name]["sums"].shape == metric.sums.shape for name, metric in own)
 
     def load_sums(self, sums: Mapping[str, Mapping[str, Any]]) -> None:
         """Restore :meth:`sums`."""

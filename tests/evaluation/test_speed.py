@@ -20,8 +20,9 @@ Make = Callable[..., dict[str, Any]]
 
 def test_a_setting_that_is_already_configured_is_not_tried() -> None:
     config = {"channels_last": True, "compile": False, "num_workers": 0, "lightning": {}}
-    names = list(speed.candidates(config, torch.device("cpu")))
-    assert "compile: true" in names
+    names = list(speed.candidates(config, torch.device("cpu"), try_compile=True))
+    assert names[-1] == "compile: true"
+    assert "compile: true" not in speed.candidates(config, torch.device("cpu"))
     assert not any(name.startswith("channels_last") or name == "num_workers: 0" for name in names)
 
 
@@ -43,9 +44,17 @@ def test_without_a_gain_nothing_is_advised() -> None:
     assert speed.table(trials).splitlines()[-1] == "nothing here gains 3%: leave it as it is"
 
 
-def test_seconds_must_be_positive() -> None:
+def test_seconds_and_limit_must_be_positive() -> None:
     with pytest.raises(ConfigError, match="seconds must be more than 0, got 0"):
         speed.measure({}, seconds=0)
+    with pytest.raises(ConfigError, match="limit must be more than 0, got 0"):
+        speed.measure({}, limit=0)
+
+
+def test_what_takes_longer_to_start_than_the_limit_is_given_up(tiny: Make) -> None:
+    config = Schema(Trainer).parse(tiny()).config
+    with pytest.raises(ConfigError, match="took longer than 1e-09 s to start"):
+        speed.measure(config, limit=1e-9)
 
 
 def test_settings_are_tried_on_the_own_data_and_leave_nothing_behind(
@@ -54,7 +63,7 @@ def test_settings_are_tried_on_the_own_data_and_leave_nothing_behind(
     config = Schema(Trainer).parse(tiny(compile=True, epochs=1)).config  # compiled already
     config["compile"] = False
     chosen = {"the same": {}, "other": {"channels_last": True}, "bad": {"optimizer.momentum": 2}}
-    monkeypatch.setattr(speed, "candidates", lambda *_: chosen)
+    monkeypatch.setattr(speed, "candidates", lambda *_, **__: chosen)
     first, second, other, broken = speed.measure(config, seconds=0.05)
     assert first.setting == "as configured"
     assert second.loss_off == 0

@@ -135,10 +135,10 @@ def test_small_batches_are_counted_together_and_large_ones_at_once(num, monkeypa
     for part in parts:
         metrics.update(*part)
     assert counted == []
-    large = (torch.rand(2**18), torch.rand(2**18).round())
+    large = (torch.rand(2**20), torch.rand(2**20).round())
     metrics.update(*large)
     (num_counted,) = counted
-    assert num_counted == 2**18 + sum(int(labelled.sum()) for _, _, labelled in parts)
+    assert num_counted == 2**20 + sum(int(labelled.sum()) for _, _, labelled in parts)
     alone.update(*large)
     for part in parts:
         alone.update(*part)

@@ -18,7 +18,13 @@ from lis2_lightning.metrics import (
     RocAuc,
     calibration_curve,
 )
-from lis2_lightning.metrics.histogram import NUM_CODES, ScoreMetric, code_edges, score_codes
+from lis2_lightning.metrics.histogram import (
+    KEPT_BITS,
+    NUM_CODES,
+    ScoreMetric,
+    code_edges,
+    score_codes,
+)
 
 NAN = float("nan")
 METRICS: list[type[ScoreMetric]] = [
@@ -60,9 +66,9 @@ KINDS = ["uniform", "saturated", "near one", "narrow", "tied", "constant"]
 def test_average_precision_and_roc_auc_agree_with_scikit_learn(kind):
     probs, target = outputs(kind)
     expected = average_precision_score(target, probs), roc_auc_score(target, probs)
-    # merged scores cost average precision up to about 1e-4 of itself, ROC AUC nearly nothing
-    assert value(AveragePrecision(), probs, target) == pytest.approx(expected[0], abs=1e-4)
-    assert value(RocAuc(), probs, target) == pytest.approx(expected[1], abs=3e-5)
+    off = 2e-5 if kind == "narrow" else 1e-5  # where nearly all scores are equal, more are tied
+    assert value(AveragePrecision(), probs, target) == pytest.approx(expected[0], abs=off)
+    assert value(RocAuc(), probs, target) == pytest.approx(expected[1], abs=5e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -122,8 +128,8 @@ def test_codes_ascend_with_the_score_over_all_floats_near_the_borders():
     assert torch.all(codes.diff() >= 0)
     assert codes[0] == 0
     assert codes[-1] == NUM_CODES - 1
-    # one step of ten bits or one float32: whatever is coarser
-    resolution = torch.minimum(probs, 1 - probs).clamp(min=2.0**-41) / 1024
+    # one step of the kept bits or one float32: whatever is coarser
+    resolution = torch.minimum(probs, 1 - probs).clamp(min=2.0**-41) / 2**KEPT_BITS
     apart = probs.double().diff() > 2 * resolution[1:].double() + 2**-24
     assert torch.all(codes.diff()[apart] > 0)
 
@@ -211,12 +217,12 @@ def test_counting_with_weights_as_on_a_gpu_gives_the_same_histogram(monkeypatch)
     assert torch.equal(AveragePrecision().count(probs, target, labelled), expected)
 
 
-def test_the_state_stays_one_megabyte_and_reset_empties_it():
+def test_the_state_stays_eight_megabytes_and_reset_empties_it():
     metric = AveragePrecision()
     probs, target = outputs("uniform")
     metric.update(probs, target)
     assert metric.sums.shape == (2, NUM_CODES)
-    assert metric.sums.nbytes < 1.05e6
+    assert metric.sums.nbytes < 8.3e6
     assert metric.sums.sum().item() == len(probs)
     metric.reset()
     assert metric.sums.sum().item() == 0

@@ -15,6 +15,7 @@ import torch
 
 from lis2_lightning import ConfigError, Trainer, TrainingError
 from lis2_lightning.snapshots import read_snapshot
+from lis2_lightning.training.scores import Scores
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 Make = Callable[..., dict[str, Any]]
@@ -77,6 +78,32 @@ def test_last_pt_is_written_every_n_steps_and_a_crash_costs_no_more(
     assert sorted(after.batches) == [(1, batch) for batch in range(2, NUM_BATCHES)]
     assert_same_run(tmp_path / "runs/tiny", tmp_path / "runs/whole")
     assert read_snapshot(tmp_path / "runs/tiny/last.pt")["LIGHTNING"]["next_epoch"] == 2
+
+
+def test_an_epoch_whose_scores_another_version_has_counted_begins_again(
+    tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = Scores.sums
+
+    def in_fewer_bins(self: Scores) -> dict[str, dict[str, Any]]:
+        return {
+            name: {
+                key: v[:, ::8] if key == "sums" and v.ndim == 2 else v for key, v in state.items()
+            }
+            for name, state in own(self).items()
+        }
+
+    config = tiny(batch_size=2, save_every_n_steps=3)
+    crashing, _ = watched(config, tmp_path / "runs/tiny", crash_at=(1, 4))
+    monkeypatch.setattr(Scores, "sums", in_fewer_bins)
+    with pytest.raises(MemoryError):
+        crashing.train()
+    monkeypatch.setattr(Scores, "sums", own)
+    going_on, after = watched({**config, "resume": "auto"}, tmp_path / "runs/tiny")
+    with caplog.at_level(logging.WARNING):
+        going_on.train()
+    assert "by another version, which counted scores differently: restarting" in caplog.text
+    assert sorted(after.batches) == [(1, batch) for batch in range(NUM_BATCHES)]
 
 
 def test_last_pt_is_written_every_few_minutes(tiny: Make, tmp_path: Path) -> None:
