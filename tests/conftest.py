@@ -129,6 +129,7 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw nothing: pictures take most of a tiny run's time, and have tests of their own."""
     monkeypatch.setattr("lis2_lightning.report.run_pictures.draw_curves", lambda *_: None)
     monkeypatch.setattr("lis2_lightning.report.run_pictures.is_drawn", lambda _: False)
+    monkeypatch.setattr("lis2_lightning.evaluation.trials.draw_study", lambda *_, **__: None)
 
 
 @pytest.fixture(autouse=True)

@@ -6,15 +6,16 @@ whole, are what a bootstrap draws from.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from lis2_lightning.metrics import AveragePrecision, Dice, RocAuc
-from lis2_lightning.metrics.histogram import NUM_CODES, score_codes
+from lis2_lightning.metrics.histogram import code_edges, score_codes
 
 Interval = tuple[float, float]
 FIGURES: Final = ("dice", "dice_at_threshold", "average_precision", "roc_auc")
@@ -22,20 +23,59 @@ _PERCENT: Final = (2.5, 97.5)
 _DICE, _PRECISION, _ROC = Dice(), AveragePrecision(), RocAuc()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Cells:
-    """How many pixels of an area have a score code and a class, where there are any, ``(N,)``."""
+# 256 MB of cells; scores are rounded before there are more, so that a huge image fits
+MOST_CELLS: Final = 1 << 24
+_AT_ONCE: Final = 32  # draws of the bootstrap
+_KIND_BITS: Final = 32  # of area and class, below those of the score
 
-    areas: NDArray[np.int64]
-    places: NDArray[np.int64]
-    """The score code of a negative pixel; of a positive one, that many codes further on."""
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Cells:
+    """How many pixels have a score, an area and a class, ``(N,)``, where there are any."""
+
+    keys: NDArray[np.int64]
+    """Ascending: the bits of the score, which ascend with it, then twice the area plus the class.
+    """
     numbers: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, scores: NDArray[np.float32], kinds: NDArray[np.int64]) -> Self:
+        """Count pixels with scores in [0, 1]; ``kinds`` are twice the area plus the class."""
+        keys = (scores.view(np.int32).astype(np.int64) << _KIND_BITS) | kinds
+        return cls(*np.unique(keys, return_counts=True))
+
+    @classmethod
+    def joined(cls, parts: Sequence[_Cells]) -> Self:
+        """Those of all parts."""
+        keys = np.concatenate([part.keys for part in parts])
+        order = np.argsort(keys, kind="stable")  # fast where parts ascend
+        keys = keys[order]
+        begins = np.flatnonzero(np.diff(keys, prepend=-1))
+        if not len(begins):
+            return cls(keys, keys)
+        numbers = np.concatenate([part.numbers for part in parts])[order]
+        return cls(keys[begins], np.add.reduceat(numbers, begins))
+
+    @property
+    def kinds(self) -> NDArray[np.int64]:
+        """Twice the area plus the class."""
+        return self.keys & ((1 << _KIND_BITS) - 1)
+
+    def rounded(self) -> _Cells:
+        """The same with scores rounded down to the lower edge of their score code."""
+        scores = (self.keys >> _KIND_BITS).astype(np.int32).view(np.float32)
+        edges = code_edges()[score_codes(torch.from_numpy(scores)).numpy()]
+        keys = (edges.view(np.int32).astype(np.int64) << _KIND_BITS) | self.kinds
+        return _Cells.joined([_Cells(keys, self.numbers)])
 
 
 class AreaScores:
-    """The labelled pixels of a method: counts and histograms of each area.
+    """The labelled pixels of a method: how many of each area and class have which score.
 
-    Memory is that of the pairs of area and score code that occur, not that of the pixels.
+    Figures are exact for scores in ``float32``. Memory is 16 bytes for each score that occurs in an
+    area and a class. Above :data:`MOST_CELLS` of these, all scores are rounded down to score codes,
+    at the cost in precision that :mod:`lis2_lightning.metrics.histogram` describes; Dice stays
+    exact.
 
     Args:
         num_areas: Number of areas, of all images together.
@@ -44,9 +84,10 @@ class AreaScores:
     def __init__(self, num_areas: int) -> None:
         self.num_areas = num_areas
         self._counts = np.zeros((num_areas, 2, 4), np.int64)  # at one half, and at the threshold
-        self._keys: list[NDArray[np.int64]] = []
-        self._numbers: list[NDArray[np.int64]] = []
+        nothing = np.zeros(0, np.int64)
+        self._parts = [_Cells(nothing, nothing)]
         self._held = 0
+        self._is_rounded = False
 
     def add(
         self,
@@ -59,7 +100,7 @@ class AreaScores:
 
         Args:
             areas: The area of each.
-            probs: Its score in [0, 1].
+            probs: Its score in [0, 1]; what lies outside counts as 0 or 1, NaN as 0.
             is_cut: Whether it is positive at the threshold of its fold.
             positive: Whether it truly is.
         """
@@ -68,22 +109,21 @@ class AreaScores:
             kinds = 2 * predicted + positive + 4 * areas.astype(np.int64)
             counts = np.bincount(kinds, minlength=4 * self.num_areas).reshape(-1, 4)
             self._counts[:, number] += counts
-        codes = score_codes(torch.from_numpy(probs)).numpy().astype(np.int64)
-        keys = (areas.astype(np.int64) * 2 + positive) * NUM_CODES + codes
-        keys, numbers = np.unique(keys, return_counts=True)
-        self._keys.append(keys)
-        self._numbers.append(numbers)
-        self._held += len(keys)
-        if self._held > 2 * len(self._keys[0]) + (1 << 20):
+        # fmax takes 0 for NaN, and -0.0 + 0.0 is 0.0: bits then ascend with the score
+        scores = np.fmin(np.fmax(probs, np.float32(0)), np.float32(1)) + np.float32(0)
+        part = _Cells.of(scores, 2 * areas.astype(np.int64) + positive)
+        self._parts.append(part.rounded() if self._is_rounded else part)
+        self._held += len(part.keys)
+        if self._held > 2 * len(self._parts[0].keys) + (1 << 20):
             self._merge()
 
-    def _merge(self) -> None:
-        if not self._keys:
-            return
-        keys, inverse = np.unique(np.concatenate(self._keys), return_inverse=True)
-        numbers = np.zeros(len(keys), np.int64)
-        np.add.at(numbers, inverse, np.concatenate(self._numbers))
-        self._keys, self._numbers, self._held = [keys], [numbers], len(keys)
+    def _merge(self) -> _Cells:
+        if len(self._parts) > 1:
+            cells = _Cells.joined(self._parts)
+            if len(cells.keys) > MOST_CELLS and not self._is_rounded:
+                cells, self._is_rounded = cells.rounded(), True
+            self._parts, self._held = [cells], len(cells.keys)
+        return self._parts[0]
 
     @property
     def num_pixels(self) -> NDArray[np.int64]:
@@ -97,43 +137,55 @@ class AreaScores:
         total: NDArray[np.int64] = self._counts[:, 0, 1::2].sum(axis=-1)
         return total
 
-    def cells(self) -> Cells:
-        """What the histograms of all areas hold."""
-        self._merge()
-        if not self._keys:
-            nothing = np.zeros(0, np.int64)
-            return Cells(nothing, nothing, nothing)
-        areas, places = np.divmod(self._keys[0], 2 * NUM_CODES)
-        return Cells(areas, places, self._numbers[0])
+    @property
+    def num_cells(self) -> int:
+        """How many scores occur, each counted for every area and class."""
+        return len(self._merge().keys)
 
     def figures(self, weights: NDArray[np.integer]) -> dict[str, float]:
         """The figures of areas that count so often, ``(num_areas,)``."""
-        return self._figures(weights[None], self.cells())[0]
+        return self._figures(weights[None], self._merge())[0]
 
     def intervals(self, draws: NDArray[np.integer]) -> dict[str, Interval]:
-        """The 95 % interval of each figure over draws of areas, ``(D, num_areas)``."""
-        rows = self._figures(draws, self.cells())
+        """The 95 % interval of each figure over draws of areas, ``(D, num_areas)``.
+
+        Of rounded scores, for speed: an interval is wider than what that changes by far.
+        """
+        rows = self._figures(draws, self._merge().rounded())
         return {name: interval(np.array([row[name] for row in rows])) for name in FIGURES}
 
-    def _figures(self, weights: NDArray[np.integer], cells: Cells) -> list[dict[str, float]]:
-        # only codes that occur: ascending, which is all that the curves need
-        codes, column = np.unique(cells.places % NUM_CODES, return_inverse=True)
-        column = column + len(codes) * (cells.places >= NUM_CODES)
-        counts = np.tensordot(weights.astype(np.int64), self._counts, axes=1)
+    def _figures(self, weights: NDArray[np.integer], cells: _Cells) -> list[dict[str, float]]:
+        has_part = weights.any(axis=0).repeat(2)[cells.kinds]
+        kinds, numbers = cells.kinds[has_part], cells.numbers[has_part]
+        column = np.cumsum(np.diff(cells.keys[has_part] >> _KIND_BITS, prepend=-1) > 0) - 1
+        num_scores = int(column[-1]) + 1 if len(column) else 0
+        places = np.stack([column + num_scores * (kinds & 1), kinds >> 1])
+        # a sparse matrix: several draws at a time are faster than a bincount for each
+        of_areas = torch.sparse_coo_tensor(
+            torch.from_numpy(places),
+            torch.from_numpy(numbers).double(),  # exact below 2**53 pixels
+            (2 * num_scores, self.num_areas),
+            check_invariants=False,
+        )
         rows = []
-        for weight, (at_half, at_threshold) in zip(weights, counts, strict=True):
-            of_cells = weight[cells.areas] * cells.numbers
-            histogram = np.bincount(column, of_cells, 2 * len(codes)).astype(np.int64)
-            histogram = histogram.reshape(2, len(codes))
-            has_pixels = bool(len(codes))
-            values = (
-                _dice(at_half),
-                _dice(at_threshold),
-                _PRECISION.value(histogram) if has_pixels else np.nan,
-                _ROC.value(histogram) if has_pixels else np.nan,
-            )
-            rows.append(dict(zip(FIGURES, map(float, values), strict=True)))
+        for part in np.array_split(weights.astype(np.int64), -(-len(weights) // _AT_ONCE)):
+            sums = of_areas @ torch.from_numpy(part.T.astype(np.float64))
+            histograms = sums.T.contiguous().long().numpy().reshape(len(part), 2, num_scores)
+            counts = np.tensordot(part, self._counts, axes=1)
+            rows += [self._row(*own) for own in zip(histograms, counts, strict=True)]
         return rows
+
+    @staticmethod
+    def _row(histogram: NDArray[np.int64], counts: NDArray[np.int64]) -> dict[str, float]:
+        at_half, at_threshold = counts
+        has_scores = histogram.size > 0
+        values = (
+            _dice(at_half),
+            _dice(at_threshold),
+            _PRECISION.value(histogram) if has_scores else np.nan,
+            _ROC.value(histogram) if has_scores else np.nan,
+        )
+        return dict(zip(FIGURES, map(float, values), strict=True))
 
     def dice_of(self, draws: NDArray[np.integer]) -> NDArray[np.float64]:
         """The Dice at the threshold in each draw, ``(D,)``."""

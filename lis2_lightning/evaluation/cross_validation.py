@@ -30,6 +30,7 @@ from lis2_lightning.evaluation.run_maps import (
 )
 from lis2_lightning.evaluation.summary import NETWORK, Summary, summarise, write_csv, write_json
 from lis2_lightning.report.fold_picture import draw_folds
+from lis2_lightning.report.run_record import LOG, log_rows
 from lis2_lightning.trainer import Trainer
 
 _log = logging.getLogger("lis2_lightning")
@@ -217,9 +218,11 @@ class CrossValidation:
         folder = self.run_dir(fold, seed)
         paths = map_paths(folder, "prediction", [field.image for field in self.fields])
         if not is_over(folder, self.config) or not are_made(folder, paths):
+            num = len(log_rows(folder / LOG)) if (folder / LOG).is_file() else 0
             raise ConfigError(
-                f"{shown(folder)} is not finished, and every fold is needed: train it with --fold "
-                f"{fold}, or all that are left without --collect"
+                f"{shown(folder)} is not finished, with {num} epochs trained of "
+                f"{self.config['epochs']}, and every fold is needed: train it with --fold {fold}, "
+                "or all that are left without --collect"
             )
         return RunMaps(fold, seed, threshold_of(folder / BEST), paths)
 

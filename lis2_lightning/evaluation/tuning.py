@@ -24,7 +24,9 @@ from lis2_lightning.evaluation.fold_data import data_of_fold, number_of_folds
 from lis2_lightning.evaluation.folder import CONFIG, STUDY, as_yaml, begin, check, resolved
 from lis2_lightning.evaluation.space import Space, from_gridsearch
 from lis2_lightning.evaluation.study import Reports, StudyFile
-from lis2_lightning.evaluation.trials import NUMBER, Trials, rows_of, write_csv
+from lis2_lightning.evaluation.trials import FOLD_STEPS, NUMBER, Trials, draw, rows_of, write_csv
+from lis2_lightning.inference import Map
+from lis2_lightning.running.results import TEST
 from lis2_lightning.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -32,11 +34,24 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("lis2_lightning")
 _USUAL: Final = 30
-_FOLD_STEPS: Final = 1_000_000  # in the study's count of epochs, more than a run has
 _SPACE: Final = "space.yaml"
 _BEST: Final = "best.yaml"
 # keys that change no value of a trial: they may be others when a study goes on
 _FREE: Final = ("output_dir", "run_name", "resume", "num_workers", "trackers", "report")
+
+
+class _TrialTrainer(Trainer):
+    """Trains a run of a trial; one that is pruned is neither tested nor mapped."""
+
+    reports: Reports
+
+    def run_final_evaluation(self, csv_path: str = TEST) -> dict[str, float]:
+        """As of any run, see :meth:`Trainer.run_final_evaluation`."""
+        return {} if self.reports.has_pruned else super().run_final_evaluation(csv_path)
+
+    def predict(self, *args: Any, **options: Any) -> list[Map]:
+        """As of any run, see :meth:`Trainer.predict`."""
+        return [] if self.reports.has_pruned else super().predict(*args, **options)
 
 
 class Tuning:
@@ -206,15 +221,16 @@ class Tuning:
         """Train the runs of a trial; their mean best value, or null where it was pruned."""
         bests: list[float] = []
         for config in self._run_configs(number, values):
-            trainer = Trainer.from_config(config)
+            trainer = _TrialTrainer.from_config(config)
             if (num := trainer.lightning.world_size) > 1:
                 raise ConfigError(
                     f"a trial of {num} processes would be asked for by each of them: add "
                     "--lightning.devices 1; --jobs trains one for each device"
                 )
-            first = len(bests) * _FOLD_STEPS
+            first = len(bests) * FOLD_STEPS
             reports = Reports(trial, str(config["monitor"]), first, prunes=self.is_pruned)
             reports.watch(trainer.lightning)
+            trainer.reports = reports
             best = float(trainer.train()["best_loss"])
             if reports.has_pruned:
                 _log.info("trial %d is pruned", number)
@@ -238,7 +254,7 @@ class Tuning:
         return [runs.run_config(fold, runs.seeds[0]) for fold in range(self.num_folds)]
 
     def collect(self) -> Trials:
-        """Write ``trials.csv`` and ``best.yaml`` of the trials that are over.
+        """Write ``trials.csv``, ``study.png`` and ``best.yaml`` of the trials that are over.
 
         Raises:
             TrainingError: None of them came to an end.
@@ -260,6 +276,7 @@ class Tuning:
         with atomic(path) as file:
             file.write((head + as_yaml(best)).encode())
         write_csv(trials, self.folder / "trials.csv")
+        draw(trials, self.space, self.folder / "study.png", is_largest=self._mode == "max")
         return trials
 
     def _begin(self) -> None:

@@ -10,7 +10,9 @@ from lis2_lightning.errors import ConfigError
 
 _SPLITS: Final = ("test_dataset", "val_dataset", "train_dataset")
 # what of a snapshot's configuration decides a map; the device is decided by where it is made
-_NETWORK: Final = ("model", "loss", "batch_size", "num_workers", "compile", "channels_last", "seed")
+_NETWORK: Final = (
+    "model", "loss", "batch_size", "num_workers", "compile", "channels_last", "tta", "seed",
+)  # fmt: skip
 # what of a data set decides what the network is shown
 _TILES: Final = ("size", "stride", "normalization", "data_augmentations")
 _CUT: Final = frozenset({"TileDataset", "SyntheticDataset", "ImageTiles"})

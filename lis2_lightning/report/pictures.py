@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-_BLUE: Final = "#0072B2"
-_VERMILION: Final = "#D55E00"
-_GREY: Final = "#444444"
-_SPLITS: Final = {"train": _BLUE, "val": _VERMILION}
+BLUE: Final = "#0072B2"
+VERMILION: Final = "#D55E00"
+GREY: Final = "#444444"
+_SPLITS: Final = {"train": BLUE, "val": VERMILION}
 
 # Colours of the truth: far apart in lightness as well as in hue.
 _UNLABELLED: Final = (0.78, 0.78, 0.78)
@@ -52,11 +52,7 @@ def draw_curves(rows: Sequence[Mapping[str, float | None]], path: str | os.PathL
     epochs = columns.pop("epoch", np.arange(len(rows), dtype=np.float64))
     rates = columns.pop("lr", None)
     names = _curve_names(columns)
-    count = len(names) + (rates is not None)
-    across = 2 if count == 4 else min(count, 3)
-    down = math.ceil(count / across)
-    figure = new_figure(4.0 * across, 2.9 * down + 0.2)
-    panels = [figure.add_subplot(down, across, place + 1) for place in range(count)]
+    figure, panels = new_panels(len(names) + (rates is not None))
     for axes, name in zip(panels, names, strict=False):
         _draw_curve(axes, name, epochs, columns)
     if rates is not None:
@@ -144,30 +140,35 @@ def _draw_curve(
                 epochs, values, color=colour, marker=_marker(epochs), ms=3.5, lw=1.5, label=split
             )
     axes.set_title(name.replace("_", " "))
-    _dress(axes, epochs)
+    _dress_epochs(axes, epochs)
 
 
 def _draw_rates(axes: Axes, epochs: NDArray[np.float64], rates: NDArray[np.float64]) -> None:
     """Draw the learning rate, on a logarithmic axis if it changes more than tenfold."""
-    axes.step(epochs, rates, where="mid", color=_GREY, marker=_marker(epochs), ms=3.5, lw=1.5)
+    axes.step(epochs, rates, where="mid", color=GREY, marker=_marker(epochs), ms=3.5, lw=1.5)
     positive = rates[rates > 0]
     if len(positive) and positive.max() > 10 * positive.min():
         axes.set_yscale("log")
     axes.set_title("learning rate")
-    _dress(axes, epochs)
+    _dress_epochs(axes, epochs)
 
 
 def _marker(epochs: NDArray[np.float64]) -> str:
     return "o" if len(epochs) <= 30 else ""  # a single point has no line
 
 
-def _dress(axes: Axes, epochs: NDArray[np.float64]) -> None:
+def _dress_epochs(axes: Axes, epochs: NDArray[np.float64]) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, steps=[1, 2, 5, 10]))
     if len(epochs) == 1:
         axes.set_xlim(epochs[0] - 1, epochs[0] + 1)
     axes.set_xlabel("epoch")
+    dress(axes)
+
+
+def dress(axes: Axes) -> None:
+    """A pale grid and no frame."""
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -233,6 +234,14 @@ def new_figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=120, layout="constrained")
+
+
+def new_panels(num: int) -> tuple[Figure, list[Axes]]:
+    """A figure with so many panels for curves, at most three side by side."""
+    across = 2 if num == 4 else min(num, 3)
+    down = math.ceil(num / across)
+    figure = new_figure(4.0 * across, 2.9 * down + 0.2)
+    return figure, [figure.add_subplot(down, across, place + 1) for place in range(num)]
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> Path:

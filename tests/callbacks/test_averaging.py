@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lis2_lightning import ConfigError, Trainer
 from lis2_lightning.snapshots import read_snapshot
 from tests.running.equality import same
+from tests.running.test_interrupted import SendsSignal
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 Make = Callable[..., dict[str, Any]]
@@ -43,8 +45,15 @@ class Watches(pl.Callback):
         self.validated.append(all(torch.allclose(*pair, atol=1e-6) for pair in pairs))
 
 
-def test_what_is_validated_saved_and_tested_is_the_average(tiny: Make, tmp_path: Path) -> None:
-    trainer = Trainer.from_config(tiny(ema=DECAY, save_last=True, monitor="val_loss", epochs=2))
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # torch's own
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_what_is_validated_saved_and_tested_is_the_average(
+    tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_compiled: bool
+) -> None:
+    # a graph of Python, for machine code takes a minute to build
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager"))
+    config = tiny(ema=DECAY, save_last=True, monitor="val_loss", epochs=2, compile=is_compiled)
+    trainer = Trainer.from_config(config)
     watches = Watches(tmp_path / "inside.pt")
     trainer.lightning.callbacks.append(watches)  # type: ignore[attr-defined]  # set by Lightning
     trainer.fit()
@@ -85,7 +94,12 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     config = tiny(model={"class_path": f"{networks}.Droppy"}, ema=DECAY, save_last=True)
     Trainer.from_config(config, run_name="whole", epochs=4).train()
     Trainer.from_config(config, run_name="parts", epochs=2).train()
-    Trainer.from_snapshot(tmp_path / "runs/parts/last.pt", epochs=4).train()
+    inside = Trainer.from_snapshot(tmp_path / "runs/parts/last.pt", epochs=4)
+    inside.lightning.callbacks.append(SendsSignal(("on_train_batch_end", 2, 1)))  # type: ignore[attr-defined]
+    with pytest.raises(SystemExit):
+        inside.train()
+    assert read_snapshot(tmp_path / "runs/parts/last.pt")["LIGHTNING"]["next_batch"] == 2
+    Trainer.from_snapshot(tmp_path / "runs/parts/last.pt").train()
     whole, parts = (
         read_snapshot(tmp_path / "runs" / run / "last.pt") for run in ("whole", "parts")
     )

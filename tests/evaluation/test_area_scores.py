@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
+from lis2_lightning.evaluation import area_scores
 from lis2_lightning.evaluation.area_scores import FIGURES, AreaScores, draw_areas
 
-NUM_AREAS, CUT = 6, np.float32(0.3)
+NUM_AREAS, NUM_PIXELS, CUT = 6, 200_000, np.float32(0.3)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def test_the_figures_are_those_of_scikit_learn(pixels, scores):
 
 def test_the_bootstrap_is_that_of_the_pixels_of_drawn_areas(pixels, scores):
     areas, probs, positive = pixels
-    draws = draw_areas(scores.num_pixels > 0, num_draws=40, seed=5)
+    draws = draw_areas(scores.num_pixels > 0, num_draws=20, seed=5)
     rows = []
     for draw in draws:
         pixels_drawn = np.concatenate(
@@ -66,6 +67,68 @@ def test_the_bootstrap_is_that_of_the_pixels_of_drawn_areas(pixels, scores):
     for name in FIGURES:
         expected = np.percentile([row[name] for row in rows], [2.5, 97.5])
         assert intervals[name] == pytest.approx(tuple(expected), abs=1e-9), name
+
+
+def logistic(values):
+    return 1 / (1 + np.exp(-values))
+
+
+# scores from noise and a truth, and the share of positive pixels
+KINDS = {
+    "undecided": (lambda noise, truth: 0.5 + 0.01 * (noise + truth), 0.3),
+    "near 0": (lambda noise, truth: np.exp(8 * (noise + truth) - 40), 0.3),
+    "near 1": (lambda noise, truth: 1 - np.exp(noise - truth - 10), 0.3),
+    "sure": (lambda noise, truth: logistic(9 * (noise + 2 * truth - 1)), 0.3),
+    "tied": (lambda noise, truth: logistic(noise + truth).round(2), 0.3),
+    "rare": (lambda noise, truth: logistic(noise + 3 * truth - 4), 1e-4),
+}
+
+
+def of_kind(kind):
+    rng = np.random.default_rng(1)
+    score, share = KINDS[kind]
+    positive = rng.random(NUM_PIXELS) < share
+    probs = score(rng.standard_normal(NUM_PIXELS), positive).clip(0, 1).astype(np.float32)
+    return rng.integers(0, 3, NUM_PIXELS), probs, positive
+
+
+def scores_of(areas, probs, positive):
+    made = AreaScores(3)
+    for part in np.array_split(np.arange(len(areas)), 3):
+        made.add(areas[part], probs[part], probs[part] >= CUT, positive[part])
+    return made
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_score_counts_as_it_is(kind):
+    areas, probs, positive = of_kind(kind)
+    figures = scores_of(areas, probs, positive).figures(np.ones(3, np.int64))
+    expected = average_precision_score(positive, probs), roc_auc_score(positive, probs)
+    assert (figures["average_precision"], figures["roc_auc"]) == pytest.approx(expected, abs=1e-9)
+
+
+def test_above_so_many_cells_scores_are_rounded_and_dice_stays_exact(monkeypatch):
+    areas, probs, positive = of_kind("rare")
+    exact = scores_of(areas, probs, positive)
+    assert exact.num_cells > 150_000
+    monkeypatch.setattr(area_scores, "MOST_CELLS", 100_000)
+    rounded = scores_of(areas, probs, positive)
+    assert rounded.num_cells < 100_000
+    figures, expected = (scores.figures(np.ones(3, np.int64)) for scores in (rounded, exact))
+    assert figures == pytest.approx(expected, abs=1e-3)
+    assert figures["average_precision"] != expected["average_precision"]
+    assert figures["dice_at_threshold"] == expected["dice_at_threshold"]
+    draws = draw_areas(exact.num_pixels > 0, num_draws=5, seed=0)
+    assert rounded.intervals(draws) == exact.intervals(draws)  # of rounded scores anyway
+
+
+def test_zeros_of_both_signs_are_tied_and_what_is_no_score_counts_as_the_nearest():
+    probs = np.array([0.0, -0.0, np.nan, -1.0, 0.5, 1.0, 1.5], np.float32)
+    positive = np.array([True, False, False, False, False, True, True])
+    scores = scores_of(np.zeros(7, np.int64), probs, positive)
+    figures = scores.figures(np.ones(3, np.int64))
+    expected = roc_auc_score(positive, [0, 0, 0, 0, 0.5, 1, 1])
+    assert figures["roc_auc"] == pytest.approx(expected, abs=1e-12)
 
 
 def test_draws_are_of_labelled_areas_and_follow_from_the_seed():

@@ -95,7 +95,8 @@ def test_a_finished_cross_validation_trains_nothing(
 def test_what_is_not_finished_cannot_be_collected(tmp_path: Path, typed: Typed) -> None:
     code, output, error = typed("cross-validate", "--config", written(tmp_path), "--collect")
     assert (code, output) == (2, "")
-    assert "fold_0 is not finished, and every fold is needed: train it with --fold 0" in error
+    assert "fold_0 is not finished, with 0 epochs trained of 2, and every fold is ne" in error
+    assert "train it with --fold 0" in error
 
 
 @pytest.mark.parametrize("trained_rows", [2, 3], ids=["before", "after"])
@@ -112,7 +113,8 @@ def test_a_run_that_was_killed_after_epochs_were_raised_is_not_finished(
         "cross-validate", "--config", folder / "config.yaml", *words, "--collect"
     )
     assert (code, output) == (2, "")
-    assert f"fold_{0 if trained_rows == 2 else 1} is not finished" in error
+    fold = 0 if trained_rows == 2 else 1
+    assert f"fold_{fold} is not finished, with {trained_rows} epochs trained of {epochs}" in error
 
 
 @pytest.mark.parametrize(

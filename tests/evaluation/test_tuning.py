@@ -60,6 +60,7 @@ def test_lis2s_gridsearch_trains_each_combination_once(tuned: Path) -> None:
         ("1e-06", "4"),
         ("0.05", "4"),
     }
+    assert (tuned / "study.png").stat().st_size > 10_000
     losses = [float(row["val_loss"]) for row in rows]
     assert losses == sorted(losses)
     for row in rows:
@@ -95,12 +96,12 @@ def test_a_finished_study_trains_nothing_and_another_space_is_refused(tuned: Pat
         Tuning.from_config(tuned / "config.yaml", space=LR).run()
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_a_pruned_trial_ends_as_a_whole_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import optuna
 
+    monkeypatch.setattr("lis2_lightning.report.run_pictures.draw_curves", lambda *_: None)
     strict = optuna.pruners.ThresholdPruner(upper=0.0)
     monkeypatch.setattr("optuna.pruners.MedianPruner", lambda **_: strict)
     tuning = Tuning.from_config(settings(tmp_path), space=LR, trials=1)
@@ -109,8 +110,10 @@ def test_a_pruned_trial_ends_as_a_whole_run(
     (trial,) = study_of(tuning.folder).trials
     assert (trial.state.name, list(trial.intermediate_values)) == ("PRUNED", [0])
     own = tuning.folder / "trial_0"
-    assert json.loads((own / "result.json").read_text())["info"]["epochs_run"] == 1
+    info = json.loads((own / "result.json").read_text())["info"]
+    assert (info["epochs_run"], info["metrics_test"]) == (1, {})
     assert (own / "last.pt").is_file()
+    assert not [*own.glob("test_results*"), *own.glob("prediction*")]  # neither tested nor mapped
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ from torch.utils.data import Dataset
 
 from lis2_lightning import TileDataset, Trainer
 from lis2_lightning.data import BalancedSampler
-from lis2_lightning.losses import BceDiceLoss, DiceLoss
+from lis2_lightning.losses import BceDiceLoss, ClDiceLoss, DiceLoss, FocalLoss, TverskyLoss
 from lis2_lightning.metrics import AveragePrecision, Dice, MaskedSSIM
 from lis2_lightning.snapshots import read_snapshot
 
@@ -35,6 +35,9 @@ LOSSES: dict[str, nn.Module] = {
     "bce": nn.BCELoss(),
     "dice": DiceLoss(),
     "bce_dice": BceDiceLoss(alpha=0.3),
+    "focal": FocalLoss(alpha=0.3),
+    "tversky": TverskyLoss(),
+    "cl_dice": ClDiceLoss(num_erosions=2),
 }
 OPTIMIZERS: dict[str, Any] = {
     "sgd": partial(torch.optim.SGD, lr=0.5, momentum=0.9),
@@ -100,20 +103,29 @@ class Job:
         return f"{self.name}-{self.world}-{self.accumulate}-{self.batch_size}"
 
 
+FIRST = ("bce", "dice", "bce_dice")
 SHARED = [(1, 1, 12), (1, 2, 6), (2, 1, 6), (2, 2, 3), (3, 1, 4), (2, 3, 2), (3, 2, 2)]
 
 
 def steps() -> list[Job]:
-    """Three optimizer steps, the last one of fewer samples, for losses, optimizers, clipping."""
+    """Three optimizer steps, the last one of fewer samples: losses, optimizers, clipping, average.
+
+    Each loss comes with one optimizer at least, and the first three in both precisions.
+    """
     made = []
     kinds = [
-        *itertools.product(LOSSES, OPTIMIZERS, (None, 0.05), ("64-true",)),
-        *itertools.product(LOSSES, ("adam",), (0.05,), ("32-true",)),
+        *itertools.product(LOSSES, ("adam",), (0.05,), ("64-true",), (None,)),
+        *itertools.product(FIRST, ("adam",), (0.05,), ("32-true",), (None,)),
+        *itertools.product(FIRST, ("sgd",), (None,), ("64-true",), (None,)),
+        ("bce", "adam", None, "64-true", None),
+        ("bce", "sgd", 0.05, "64-true", None),
+        ("bce", "sgd", None, "64-true", 0.8),
     ]
-    for loss, optimizer, clip, precision in kinds:
+    for loss, optimizer, clip, precision, ema in kinds:
         keys = {"loss": LOSSES[loss], "optimizer": OPTIMIZERS[optimizer], "metrics": [Dice()]}
+        keys["ema"] = ema
         lightning = {"gradient_clip_val": clip, "precision": precision}
-        name = f"{loss}-{optimizer}-{clip}-{precision}"
+        name = f"{loss}-{optimizer}-{clip}-{precision}-{ema}"
         made += [Job(name, *shared, keys, lightning, (31, 0, 0)) for shared in SHARED]
     return made
 
@@ -130,6 +142,8 @@ def runs() -> list[Job]:
             "early_stopper": True,
             "monitor": "val_loss",
         }
+        if (loss, num) == ("dice", 3):
+            keys["ema"] = 0.8
         if data is weighted_tiles:
             keys["sampler"] = BalancedSampler(0.3)
         sizes = (25, num, 2 * num + 1)

@@ -29,6 +29,7 @@ PLACES = [
     ("validation", 1, 0, 1),
     ("validation", 0, 1, 0),
 ]
+AVERAGED = PLACES[2]  # here a moving average is trained
 EPOCHS = 3
 
 
@@ -111,12 +112,13 @@ def droppy() -> nn.Module:
 def interrupted(folder: Path) -> None:
     """An undisturbed run, and one for each place that is interrupted there and started again."""
     trainer(folder, "whole", 2, droppy()).train()
+    trainer(folder, "averaged", 2, droppy(), ema=0.8).train()
     for place in PLACES:
-        name = "-".join(map(str, place))
-        stopped = trainer(folder, name, 2, droppy(), callbacks=[Signals(place)])
+        name, changes = "-".join(map(str, place)), {"ema": 0.8 if place == AVERAGED else None}
+        stopped = trainer(folder, name, 2, droppy(), callbacks=[Signals(place)], **changes)
         assert_ended(stopped.train)
         torch.rand(3)  # what is drawn in between must not matter
-        trainer(folder, name, 2, droppy()).train()
+        trainer(folder, name, 2, droppy(), **changes).train()
     for loop in ("test", "predict"):
         stopped = trainer(folder, "whole", 2, droppy(), callbacks=[Signals((loop, 0, 0, 1))])
         assert_ended(getattr(stopped, loop))

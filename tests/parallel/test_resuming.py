@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, together: Any) -> Path:
 def test_a_signal_to_one_process_ends_both_and_they_go_on_exactly(
     folder: Path, place: tuple[str, int, int, int], contents: Callable[[Path], dict[str, bytes]]
 ) -> None:
-    names = "-".join(map(str, place)), "whole"
+    names = "-".join(map(str, place)), "averaged" if place == resuming.AVERAGED else "whole"
     parts, whole = (contents(folder / name) for name in names)
     assert parts.keys() == whole.keys()
     for name in ("logs_train.csv", "test_results.csv"):
@@ -45,6 +45,9 @@ def test_a_signal_to_one_process_ends_both_and_they_go_on_exactly(
     for name, weight in second["MODEL"]["MODEL_STATE"].items():
         assert torch.equal(first["MODEL"]["MODEL_STATE"][name], weight)
     assert str(first["TRAIN_INFO"]) == str(second["TRAIN_INFO"])
+    trained = [s["LIGHTNING"]["checkpoint"].get("current_model_state") for s in (first, second)]
+    assert (trained[0] is not None) == (place == resuming.AVERAGED)
+    assert str(trained[0]) == str(trained[1])
 
 
 @pytest.mark.parametrize("world", [1, 3])

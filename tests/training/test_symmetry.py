@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lis2_lightning import ConfigError, Trainer
+from lis2_lightning.snapshots import read_snapshot, write_snapshot
 from lis2_lightning.training.symmetry import mean_of_turns
 
 
@@ -54,7 +56,7 @@ def test_a_tile_with_one_side_is_refused() -> None:
         mean_of_turns(lambda batch: batch["patch"], {"patch": torch.rand(1, 1, 8)})
 
 
-def test_a_map_with_tta_turns_with_the_image(finished: tuple[Any, Any]) -> None:
+def test_a_map_with_tta_turns_with_the_image(finished: tuple[Any, Any], tmp_path: Path) -> None:
     folder, _ = finished
     image = np.random.default_rng(0).random((16, 16)).astype(np.float32)
     trainer = Trainer.from_snapshot(folder / "best.pt", image=image, tta=True)
@@ -63,3 +65,8 @@ def test_a_map_with_tta_turns_with_the_image(finished: tuple[Any, Any]) -> None:
     np.testing.assert_allclose(np.asarray(turned)[0], np.rot90(np.asarray(map_)[0]), atol=1e-6)
     (plain,) = Trainer.from_snapshot(folder / "best.pt", image=image).predict(image=image)
     assert np.abs(np.asarray(plain) - np.asarray(map_)).max() > 1e-4
+    snapshot = read_snapshot(folder / "best.pt")
+    snapshot["GLOBAL_CONFIG"]["tta"] = True
+    write_snapshot(snapshot, tmp_path / "turning.pt")
+    (alike,) = Trainer.from_snapshot(tmp_path / "turning.pt", image=image).predict(image=image)
+    np.testing.assert_array_equal(alike, map_)
