@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,9 +39,18 @@ def page_of(notebook: dict[str, Any], name: str) -> tuple[str, dict[str, bytes]]
             parts.append(source.replace(".ipynb)", ".md)"))  # links to other notebooks
         elif source:
             parts.append(_fenced("python", source))
-        for output in cell.get("outputs", ()):
+        for output in _joined(cell.get("outputs", ())):
             parts += _output(output, name, pictures)
     return "\n\n".join(parts) + "\n", pictures
+
+
+def _joined(outputs: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Outputs, of which the lines printed one after another are a single one."""
+    for is_printed, group in groupby(outputs, lambda output: output["output_type"] == "stream"):
+        if is_printed:
+            yield {"text": [line for output in group for line in output["text"]]}
+        else:
+            yield from group
 
 
 def _output(output: dict[str, Any], name: str, pictures: dict[str, bytes]) -> Iterator[str]:

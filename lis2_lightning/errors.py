@@ -76,18 +76,18 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
 
 
 def close_to(name: str, valid: Iterable[str]) -> list[str]:
-    """Up to two valid names that begin with a wrong one or resemble it, ignoring case.
+    """Up to two valid names that begin with a wrong one, else resemble it, ignoring case.
 
-    >>> close_to("Dcie", ["dice", "roc_auc"])
-    ['dice']
+    >>> close_to("Dcie", ["dice", "roc_auc"]), close_to("epoc", ["epochs", "report"])
+    (['dice'], ['epochs'])
     """
     folded = {candidate.lower(): candidate for candidate in valid}
     begun = [
         candidate for candidate in folded if len(name) > 1 and candidate.startswith(name.lower())
     ]
     begun.sort(key=len)  # the nearest first
-    close = [*begun, *difflib.get_close_matches(name.lower(), folded, n=2, cutoff=0.6)]
-    return [folded[match] for match in list(dict.fromkeys(close))[:2]]
+    close = begun or difflib.get_close_matches(name.lower(), folded, n=2, cutoff=0.6)
+    return [folded[match] for match in close[:2]]
 
 
 def one_line(error: BaseException) -> str:

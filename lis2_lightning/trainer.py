@@ -26,8 +26,7 @@ from lis2_lightning.data import AnyDataset, BalancedSampler
 from lis2_lightning.data.open_raster import Source
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.inference import Map, MapRequest, for_image
-from lis2_lightning.report import run_pictures
-from lis2_lightning.report.page import write_page
+from lis2_lightning.report import page, run_pictures
 from lis2_lightning.running import around_loop, checks, mapping, results, resume, weights
 from lis2_lightning.running.view import GlobalConfig, TrainerView
 from lis2_lightning.snapshots import Snapshot, peek
@@ -241,8 +240,8 @@ class Trainer(TrainerView):
         self._result, seconds = self.get_final_info(), time.perf_counter() - begun
         summary = results.store(self._settings, self._built, self._result, start, seconds)
         map_image = partial(self.predict, self._best_or_none, overwrite=True)
-        run_pictures.draw_run(self._settings, self._built, map_image)
-        results.show_end(self._settings, self.global_config, self._result, summary)
+        unmapped = run_pictures.draw_run(self._settings, self._built, map_image)
+        results.show_end(self._settings, self.global_config, self._result, summary, unmapped)
         return self.get_final_info()
 
     def fit(self, checkpoint: Path | Snapshot | None = None) -> None:
@@ -341,7 +340,7 @@ class Trainer(TrainerView):
             ConfigError: The folder holds no run, or ``output`` cannot be written.
             DataError: A file of the run is damaged.
         """
-        return write_page([self._settings.run_dir], output)
+        return page.write_page([self._settings.run_dir], output, lambda _: self.data)
 
     def run_final_evaluation(self, csv_path: str = results.TEST) -> dict[str, float]:
         """Score the best snapshot as :meth:`test` does, or return nothing without a test set.

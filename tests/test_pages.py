@@ -16,12 +16,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import torch
 
-from lis2_lightning import Trainer, UNet, open_raster
+from lis2_lightning import TileDataset, Trainer, UNet, open_raster
+from lis2_lightning.snapshots import read_snapshot
+from tests.snapshots.conftest import lis2 as write_lis2
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
-RUNS = ("b", "first", "second", "my_map", "folds/fold_0", "folds/fold_1")
+RUNS = ("b", "first", "second", "my_map", "my_run", "folds/fold_0", "folds/fold_1")
 FEWER = {
     "epochs=5": "epochs=1",
     "epochs=20": "epochs=1",
@@ -40,17 +43,18 @@ ELSEWHERE = {
     "make ": "the Makefile's own targets are what CI runs",
     "python3 -m venv": "installing is what make test-wheel tries",
     "torchrun": "tests/parallel/test_launchers.py starts it",
-    "python -c": "tests/cli/test_answers.py trains from such a file",
-    "lis2 completion": "it writes into a home folder; tests/cli tries it",
-    "old/last.pt": "a file of LIS2's own: tests/snapshots/test_legacy.py makes one",
-    "lis2 baseline": "tests/evaluation/test_baselines.py tries it",
-    "lis2 tune": "tests/evaluation/test_tuning.py runs a smaller study",
-    "lis2 sync": "needs a run with a tracker that failed: tests/trackers/test_faults.py has one",
-    "theirs.pt": "somebody else's file: tests/config/test_trusted.py has such files",
-    "lis2 sample": "tests/cli/test_sample_maps.py tries it at a smaller size",
     "export GLOO": "names a network interface",
     "SyntheticDataset(**field, folds=f)": "tests/test_readme.py runs it",
 }
+# of these commands the keys are read and checked: many networks take long; tests/evaluation
+READ_ONLY = {"cross-validate", "tune", "baseline"}
+MY_NETWORKS = """from lis2_lightning import UNet
+
+
+class Net(UNet):
+    def __init__(self) -> None:
+        super().__init__(features=2, num_blocks=1)
+"""
 Typed = Callable[..., tuple[int, str, str]]
 
 
@@ -102,6 +106,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in RUNS:
             shutil.copytree("runs/demo", Path("runs") / name)
         shutil.copy("runs/demo/best.pt", "best.pt")
+    (folder / "my_networks.py").write_text(MY_NETWORKS, encoding="utf-8")
+    theirs = dict(read_snapshot(folder / "best.pt"))
+    theirs["GLOBAL_CONFIG"]["model"] = {"class_path": "my_networks.Net"}
+    torch.save(theirs, folder / "theirs.pt")
+    (folder / "old").mkdir()
+    write_lis2(folder / "old/last.pt", epochs_run=0)
     return folder
 
 
@@ -114,13 +124,15 @@ def run_shell(text: str, typed: Typed) -> None:
         assert code == 2, command
         assert err.splitlines()[-1] == sentence
     joined = text.replace("\\\n", " ").replace("$SLURM_ARRAY_TASK_ID", "0")
-    commands = re.findall(r"(?m)^(?:srun \S+ )?lis2 (.*)$", joined)
+    commands = re.findall(r"(?m)^(?:srun \S+ )?lis2 (.*?)(?: > \S+)?$", joined)
     assert shown or commands, text
     for command in commands:
         words = shlex.split(command, comments=True)
         if words[0] == "init":
             Path("my_map.yaml").unlink()
-        if words[0] == "cross-validate":
+        if words[0] == "sample":
+            words += ["--height", "192", "--width", "192"]
+        if words[0] in READ_ONLY:
             with pytest.raises(SystemExit, match=r"^(0|None)$"):  # its keys are read and checked
                 typed(*words, "--print_config")
             continue
@@ -155,6 +167,7 @@ def test_the_blocks_of_a_page_run_from_top_to_end(
         "Trainer": Trainer,
         "trainer": Trainer.from_snapshot("runs/demo/best.pt"),
         "network": UNet(features=2, num_blocks=1),
+        "tiles": TileDataset("image.fits", target="target.fits", size=16),
         "array": np.asarray(open_raster("image.fits"))[0],
     }
     for language, text in blocks(page):

@@ -29,7 +29,7 @@ class NotebookBar(TerminalBar):
         self._best = 0
         display = import_module("IPython.display").display  # it is there in a notebook only
         self._output = display({"text/plain": ""}, raw=True, display_id=True)
-        super().__init__(**options, ncols=90, file=StringIO(), ascii=False)
+        super().__init__(**options, ncols=80, file=StringIO(), ascii=False)
 
     def add(self, row: Row, *, is_best: bool) -> None:
         """Add an epoch, whose number is ``epoch``."""
@@ -47,7 +47,8 @@ class NotebookBar(TerminalBar):
         """Stop; one short line says what was done, and how long it took."""
         if not self.disable and (self._rows or self.n == self.total):
             took = self.format_interval(self.format_dict["elapsed"])
-            num = f"{len(self._rows)} epochs" if self._rows else f"{self.desc}done"
+            num = f"{len(self._rows)} epoch{'s' * (len(self._rows) > 1)}"
+            num = num if self._rows else f"{self.desc}done"
             self._output.update(self._pictured(f"{num} in {took}"), raw=True)
         super().close()
 

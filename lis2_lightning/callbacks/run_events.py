@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Callable, Iterator, Mapping, Sized
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, cast
@@ -16,8 +16,9 @@ import lightning.pytorch as pl
 from lis2_lightning.base.position import batches_done, goes_on_inside_epoch
 from lis2_lightning.base.records import append_record
 from lis2_lightning.callbacks.run_folder import is_trial
-from lis2_lightning.data import AnyDataset, tile_parts
+from lis2_lightning.data import AnyDataset, Raster, tile_parts
 from lis2_lightning.data.identity import identity
+from lis2_lightning.data.open_raster import same_image
 from lis2_lightning.errors import one_line
 
 EVENTS: Final = "events.jsonl"
@@ -46,7 +47,7 @@ class RunEvents(pl.Callback):
             epoch=trainer.current_epoch,
             batch=batches_done(trainer) if goes_on_inside_epoch(trainer) else 0,
             processes=trainer.world_size,
-            data={name: described(d) for name, d in self._datasets.items() if d is not None},
+            data=described(self._datasets),
         )
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -93,8 +94,22 @@ def _note(path: Path, kind: str, **values: Any) -> None:
         append_record(path, kind, **values)
 
 
-def described(dataset: AnyDataset) -> dict[str, Any]:
-    """A data set in plain values: class, number of samples, and its images."""
+def described(datasets: Mapping[str, AnyDataset | None]) -> dict[str, Any]:
+    """Data sets in plain values; an image that several of them share is read once."""
+    digests: list[tuple[Raster, str]] = []
+
+    def digest(image: Raster) -> str:
+        for known, text in digests:
+            if same_image(known, image):
+                return text
+        digests.append((image, _digest(identity(image))))
+        return digests[-1][1]
+
+    return {name: _described(d, digest) for name, d in datasets.items() if d is not None}
+
+
+def _described(dataset: AnyDataset, digest: Callable[[Raster], str]) -> dict[str, Any]:
+    """Class, number of samples, and the images of a data set."""
     images = [tiled for part, _ in tile_parts(dataset) for tiled in part.tiled_images]
     return {
         "class": type(dataset).__name__,
@@ -104,7 +119,7 @@ def described(dataset: AnyDataset) -> dict[str, Any]:
                 "source": tiled.image.source,
                 "shape": list(tiled.image.shape),
                 "size": tiled.lattice.size,
-                "digest": _digest(identity(tiled.image)),
+                "digest": digest(tiled.image),
                 "without_data": tiled.num_without_data,
             }
             for tiled in images

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lis2_lightning.base.files import shown
-from lis2_lightning.cli.tools import Answer
+from lis2_lightning.cli.tools import Answer, number
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.evaluation import side_by_side
 from lis2_lightning.evaluation.cross_validation import CrossValidation
@@ -33,7 +33,7 @@ Options = Mapping[str, Any]
 def cross_validate(config: dict[str, Any], options: Options) -> Answer:
     """Train every fold and collect; or one fold; or collect alone."""
     side_by_side.end_with_parent()
-    fold, jobs = whole_number(options, "fold"), whole_number(options, "jobs")
+    fold, jobs = number(options, "fold"), number(options, "jobs")
     chosen = [
         f"--{name}" for name in ("fold", "jobs", "collect") if options[name] not in {None, False}
     ]
@@ -41,8 +41,8 @@ def cross_validate(config: dict[str, Any], options: Options) -> Answer:
         raise ConfigError(f"{' and '.join(chosen)} exclude each other: use one of them at a time")
     runs = CrossValidation.from_config(
         config,
-        num_folds=whole_number(options, "folds"),
-        seeds=1 if (num := whole_number(options, "seeds")) is None else num,
+        num_folds=number(options, "folds"),
+        seeds=1 if (num := number(options, "seeds")) is None else num,
     )
     if fold is not None:
         runs.run_fold(fold)
@@ -53,14 +53,14 @@ def cross_validate(config: dict[str, Any], options: Options) -> Answer:
 def tune(config: dict[str, Any], options: Options) -> Answer:
     """Train the trials of a study that are left; or one of them."""
     side_by_side.end_with_parent()
-    trial, jobs = whole_number(options, "trial"), whole_number(options, "jobs")
+    trial, jobs = number(options, "trial"), number(options, "jobs")
     if trial is not None and jobs is not None:
         raise ConfigError("--trial and --jobs exclude each other: use one of them at a time")
     tuning = Tuning.from_config(
         config,
         space=options["space"],
-        trials=whole_number(options, "trials"),
-        num_folds=whole_number(options, "folds"),
+        trials=number(options, "trials"),
+        num_folds=number(options, "folds"),
         grid=options["grid"],
         prune=not options["no_pruning"],
     )
@@ -80,7 +80,7 @@ def find_lr(config: dict[str, Any], options: Options) -> Answer:
 
 def baseline(config: dict[str, Any], options: Options) -> Answer:
     """Score filters of the image: on its test areas, or on every fold."""
-    num_folds = whole_number(options, "folds")
+    num_folds = number(options, "folds")
     if num_folds is not None:
         return _answer(CrossValidation.from_config(config, num_folds=num_folds).baselines())
     return _answer(score_splits(Trainer.from_config(config)))
@@ -113,20 +113,3 @@ def segment_together(
 
 def _answer(summary: Summary) -> Answer:
     return Answer(summary.table(), summary.data())
-
-
-def whole_number(options: Options, name: str) -> int | None:
-    """A whole number that was typed or stands in a file; null where there is none.
-
-    Raises:
-        ConfigError: It is something else.
-
-    >>> whole_number({"jobs": "2", "fold": None}, "jobs")
-    2
-    """
-    value = options[name]
-    if value is None:
-        return None
-    if not str(value).isdigit():
-        raise ConfigError(f"{name} must be a whole number of at least 0, not {value!r}")
-    return int(value)

@@ -9,11 +9,16 @@ import json
 import math
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from lis2_lightning.base.files import shown
+from lis2_lightning.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lis2_lightning.data import SegmentationData
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,39 @@ class Answer:
     text: str  # for people; nothing is printed where it is empty
     data: Any = field(default_factory=dict)  # the same for programs, as one line of JSON
     code: int = 0  # 1 where a difference was found
+
+
+def number(
+    options: Mapping[str, Any],
+    name: str,
+    kind: Callable[[str], Any] = int,
+    *,
+    least: int = 0,
+    allowed: str = "",
+) -> Any:
+    """A number that was typed or stands in a file; null for ``auto`` and where there is none.
+
+    Args:
+        options: The values of a command's own keys.
+        name: The key.
+        kind: Makes a number of a text.
+        least: The smallest number that is allowed.
+        allowed: What is allowed, in words; by default a whole number.
+
+    Raises:
+        ConfigError: It is something else.
+
+    >>> number({"jobs": "2", "fold": None}, "jobs")
+    2
+    """
+    value = options[name]
+    if value in {None, "auto"}:
+        return None
+    with suppress(ValueError):
+        if (parsed := kind(str(value))) >= least:
+            return parsed
+    allowed = allowed or f"a whole number of at least {least}"
+    raise ConfigError(f"{name} must be {allowed}, not {value!r}")
 
 
 def print_answer(answer: Answer, *, as_json: bool) -> int:
@@ -171,8 +209,14 @@ def report(run_dir: list[Path], output: Path | None = None) -> Answer:
     """
     from lis2_lightning.report.page import write_page  # noqa: PLC0415 - brings torch
 
-    path = write_page(run_dir, output)
+    path = write_page(run_dir, output, _data_of)
     return Answer(f"{shown(path)} is written", {"written": str(path)})
+
+
+def _data_of(run_dir: Path) -> SegmentationData:
+    from lis2_lightning.trainer import Trainer  # noqa: PLC0415 - seldom needed
+
+    return Trainer.from_snapshot(run_dir / "best.pt", trackers=None).data
 
 
 def completion(shell: Literal["bash", "zsh", "tcsh"]) -> Answer:

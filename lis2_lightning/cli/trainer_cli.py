@@ -16,7 +16,7 @@ from lis2_lightning.assembly.plan import lightning_yaml
 from lis2_lightning.base.files import atomic
 from lis2_lightning.base.tables import table
 from lis2_lightning.cli.dispatch import OWN_KEYS, OWN_SWITCHES
-from lis2_lightning.cli.tools import Answer, print_answer
+from lis2_lightning.cli.tools import Answer, number, print_answer
 from lis2_lightning.config import Schema
 from lis2_lightning.config.arguments import HELP
 from lis2_lightning.config.names import KINDS, LIGHTNING_KINDS, class_path
@@ -87,11 +87,11 @@ def _predict(config: dict[str, Any], options: Options) -> Answer:
     image, output = options["image"], options["output"]
     if image and not output:
         raise ConfigError("--image needs --output: name the file of the map, such as map.fits")
-    limit = _number(options, "threshold", float, "a number or auto")
+    limit = number(options, "threshold", float, allowed="auto or in [0, 1]")
     request = {
         "mask": options["mask"],
         "threshold": "auto" if limit is None else limit,
-        "stride": _number(options, "stride", int, "a whole number"),
+        "stride": number(options, "stride", allowed="a whole number of at least 1"),
         "dtype": options["dtype"] or "float32",
         "overwrite": options["overwrite"],
     }
@@ -107,19 +107,6 @@ def _predict(config: dict[str, Any], options: Options) -> Answer:
     shapes = [list(probs.shape) for probs in maps]
     files = [getattr(map_, "source", None) for map_ in maps] if len(maps) > 1 else path
     return Answer("", {"output": files, "mask": request["mask"], "shapes": shapes})
-
-
-def _number(
-    options: Options, name: str, kind: Callable[[str], float], allowed: str
-) -> float | None:
-    """A number that was typed or stands in a file; null for ``auto`` and where there is none."""
-    value = options[name]
-    if value in {None, "auto"}:
-        return None
-    try:
-        return kind(str(value))
-    except ValueError:
-        raise ConfigError(f"{name} must be {allowed}, not {value!r}") from None
 
 
 def _own_map(trainer: Trainer) -> Path:
@@ -178,11 +165,8 @@ def _plan(config: dict[str, Any], options: Options) -> Answer:
 
 
 def _verify_resume(config: dict[str, Any], options: Options) -> Answer:
-    batches = options["batches"]
-    num = str(4 if batches is None else batches)
-    if not num.isdigit() or num == "0":
-        raise ConfigError(f"batches must be a whole number of at least 1, got {batches}")
-    differences = verify_resume(Schema(Trainer).parse(config).config, batches=int(num))
+    batches = number(options, "batches", least=1) or 4
+    differences = verify_resume(Schema(Trainer).parse(config).config, batches=batches)
     data = {"exact": not differences, "differences": [asdict(item) for item in differences]}
     if not differences:
         return Answer("no difference: an interrupted run resumes exactly", data)
@@ -204,7 +188,9 @@ def _of_many(name: str, config: dict[str, Any], options: Options) -> Answer:
 def _speed(config: dict[str, Any], options: Options) -> Answer:
     from lis2_lightning.evaluation import speed  # noqa: PLC0415 - see predict
 
-    limits = {key: _number(options, key, float, "a number") for key in ("seconds", "limit")}
+    limits = {
+        key: number(options, key, float, allowed="more than 0") for key in ("seconds", "limit")
+    }
     given = {key: value for key, value in limits.items() if value is not None}
     complete = Schema(Trainer).parse(config).config
     trials = speed.measure(complete, try_compile=bool(options["try_compile"]), **given)

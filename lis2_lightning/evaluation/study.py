@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -55,10 +56,10 @@ class StudyFile:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        storage = optuna.storages.RDBStorage(
-            f"sqlite:///{self.folder.absolute() / 'study.db'}",
-            engine_kwargs={"connect_args": {"timeout": _BUSY_S}},
-        )
+        # an address would not take every folder: not all releases of SQLAlchemy unquote it
+        path = self.folder.absolute() / "study.db"
+        connect = partial(sqlite3.connect, path, timeout=_BUSY_S)
+        storage = optuna.storages.RDBStorage("sqlite://", engine_kwargs={"creator": connect})
         return optuna.create_study(
             study_name="study",
             storage=storage,

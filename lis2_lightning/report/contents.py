@@ -16,11 +16,11 @@ from lis2_lightning.report.map_figures import (
     CONTOURS,
     FOLDS,
     RIGHT_AND_WRONG,
-    TRUTH,
     fold_drawing,
     map_drawings,
     tile_drawing,
 )
+from lis2_lightning.report.pictures import TRUTH
 from lis2_lightning.report.run_record import SPLIT_NAMES, RunRecord, flat
 from lis2_lightning.report.vector import spoken
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from lis2_lightning.report.curve_figures import Drawing
 from lis2_lightning.report.map_view import SPLITS, MapView
+from lis2_lightning.report.pictures import TRUTH
 from lis2_lightning.report.tile_scores import NEGATIVE, NO_DATA, POSITIVE, UNLABELLED, Bytes, Crop
 from lis2_lightning.report.vector import INK, dress, inline, new_figure
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from astropy.wcs import WCS
 
 # Okabe and Ito's colours, far apart in lightness too, on light grey.
-TRUTH: Final = {"unlabelled": "#c7c7c7", "negative": "#0d305c", "positive": "#fab519"}
 RIGHT_AND_WRONG: Final = {
     "not counted": "#ffffff",
     "right, negative": "#d3d3d3",
@@ -30,9 +30,7 @@ RIGHT_AND_WRONG: Final = {
     "wrong, positive missed": "#a3195b",
 }
 FOLDS: Final = {"none": "#808080", "train": "#0072b2", "val": "#e69f00", "test": "#009e73"}
-_TRUE_CONTOUR: Final = "#fab519"
-_CONTOUR: Final = "#56b4e9"
-CONTOURS: Final = {"truth": _TRUE_CONTOUR, "prediction": _CONTOUR}
+CONTOURS: Final = {"truth": TRUTH["positive"], "prediction": "#56b4e9"}
 # shades of an image, and of what lies below colours: finer ones are noise, which compresses badly
 _SHADES: Final = 48
 _FEW_SHADES: Final = 12
@@ -239,8 +237,8 @@ def verdicts(truth: Bytes, probability: Bytes, threshold: float) -> Bytes:
 
 
 def _contours(panel: MapPanel, truth: Bytes, probability: Bytes, threshold: float) -> None:
-    panel.contour((truth == POSITIVE).astype(np.float32), 0.5, _TRUE_CONTOUR)
-    panel.contour(np.nan_to_num(_floats(probability)), threshold, _CONTOUR)
+    panel.contour((truth == POSITIVE).astype(np.float32), 0.5, CONTOURS["truth"])
+    panel.contour(np.nan_to_num(_floats(probability)), threshold, CONTOURS["prediction"])
 
 
 def _floats(values: Bytes) -> NDArray[np.float32]:

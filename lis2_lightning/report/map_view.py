@@ -178,6 +178,20 @@ def view_of(data: SegmentationData, map_: Map | None, threshold: float | None) -
     return replace(view, scored=name, **best_and_worst(tiles, probability, view.threshold))
 
 
+def view_of_file(data: SegmentationData, path: Path, threshold: float | None) -> MapView | None:
+    """As :func:`view_of`, with the map in a file.
+
+    Raises:
+        DataError: The file cannot be read, or is no map of the image.
+    """
+    map_, whole = open_raster(path), data.predict
+    if is_one_image(whole) and map_.shape[1:] != whole.image_shape:
+        sizes = (map_.shape[1:], whole.image_shape)
+        own, other = (f"{height} x {width} px" for height, width in sizes)
+        raise DataError(f"it has {own}, and its image {other}")
+    return view_of(data, cast("Map", map_), threshold)
+
+
 def _scored(data: SegmentationData, image: Raster) -> tuple[str, TileDataset] | None:
     """The split of the image that the run was scored on, and its name."""
     for name in ("test", "val", "train"):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -11,8 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lis2_lightning._version import __version__
 from lis2_lightning.base.files import atomic, shown
-from lis2_lightning.errors import ConfigError
+from lis2_lightning.data import SegmentationData
+from lis2_lightning.errors import ConfigError, Lis2Error
 from lis2_lightning.report.contents import KEYS, of_run, of_runs
+from lis2_lightning.report.map_view import view_of_file
 from lis2_lightning.report.run_record import RunRecord
 
 if TYPE_CHECKING:
@@ -21,15 +25,22 @@ if TYPE_CHECKING:
 PAGE: Final = "report.html"
 _MARK: Final = '<meta name="generator" content="lis2_lightning'  # of pages that may be replaced
 _HEAD_BYTES: Final = 4096
+_log = logging.getLogger("lis2_lightning")
+DataOf = Callable[[Path], SegmentationData]
 
 
-def write_page(folders: Sequence[Path], output: str | os.PathLike[str] | None = None) -> Path:
+def write_page(
+    folders: Sequence[Path],
+    output: str | os.PathLike[str] | None = None,
+    data_of: DataOf | None = None,
+) -> Path:
     """Write the page of a run, or one page of several, and return its path.
 
     Args:
         folders: Of the runs.
         output: The page; by default ``report.html`` in the folder of a single run, and in the
             current folder for several.
+        data_of: Opens the data of a run, of which the page shows no map although one is there.
 
     Raises:
         ConfigError: A folder is none of a run, its log is damaged, or the page cannot be written.
@@ -39,6 +50,8 @@ def write_page(folders: Sequence[Path], output: str | os.PathLike[str] | None = 
     path = usual if output is None else Path(output).expanduser()
     records = [RunRecord.read(folder) for folder in folders]
     _check(path)
+    if data_of is not None:
+        records = [_with_map(record, data_of) for record in records]
     if len(records) == 1:
         html = _template().render(run=of_run(records[0]), runs=None, **_common())
     else:
@@ -49,6 +62,22 @@ def write_page(folders: Sequence[Path], output: str | os.PathLike[str] | None = 
     except OSError as error:
         raise ConfigError(f"{shown(path)} cannot be written: {error.strerror}") from error
     return path
+
+
+def _with_map(record: RunRecord, data_of: DataOf) -> RunRecord:
+    """The record, with the map of a run that was killed before it kept what its page shows."""
+    path = record.map_path
+    if path is None or (record.view is not None and record.view.has_map):
+        return record
+    try:
+        view = view_of_file(data_of(record.folder), path, record.threshold)
+    except Lis2Error as error:
+        _log.warning("%s is not on the page: %s", shown(path), error)
+        return record
+    if view is None:
+        return record
+    view.save(record.folder)
+    return replace(record, view=view)
 
 
 def _check(path: Path) -> None:

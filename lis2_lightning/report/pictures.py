@@ -30,10 +30,8 @@ VERMILION: Final = "#D55E00"
 GREY: Final = "#444444"
 _SPLITS: Final = {"train": BLUE, "val": VERMILION}
 
-# Colours of the truth: far apart in lightness as well as in hue.
-_UNLABELLED: Final = (0.78, 0.78, 0.78)
-_NEGATIVE: Final = (0.05, 0.19, 0.36)
-_POSITIVE: Final = (0.98, 0.71, 0.10)
+# of the truth, in the order of its codes: far apart in lightness as well as in hue
+TRUTH: Final = {"unlabelled": "#c7c7c7", "negative": "#0d305c", "positive": "#fab519"}
 _NO_DATA: Final = "#9ecae1"
 
 _MAX_SIDE: Final = 2000  # px drawn along the longer side
@@ -197,9 +195,11 @@ def stretched(image: NDArray[Any]) -> NDArray[np.float32]:
 
 def _truth(target: NDArray[Any], labelled: NDArray[Any]) -> NDArray[np.float64]:
     """The truth as colours, `(H, W, 3)`, which can be interpolated, unlike classes."""
+    from matplotlib.colors import to_rgb
+
     known = known_where(np.asarray(labelled), "labelled")
     positive = np.asarray(target) > 0.5
-    colours = np.array((_UNLABELLED, _NEGATIVE, _POSITIVE))
+    colours = np.array([to_rgb(colour) for colour in TRUTH.values()])
     return np.asarray(colours[np.where(known, np.where(positive, 2, 1), 0)])
 
 
@@ -212,12 +212,7 @@ def _add_colour_bar(figure: Figure, axes: Axes, shown: AxesImage) -> None:
 def _add_colour_legend(figure: Figure) -> None:
     from matplotlib.patches import Patch
 
-    meanings: dict[str, str | tuple[float, float, float]] = {
-        "positive": _POSITIVE,
-        "negative": _NEGATIVE,
-        "unlabelled": _UNLABELLED,
-        "no data": _NO_DATA,
-    }
+    meanings = {**dict(reversed(TRUTH.items())), "no data": _NO_DATA}
     handles = [Patch(facecolor=colour, label=name) for name, colour in meanings.items()]
     add_legend(figure, handles)
 

@@ -11,7 +11,6 @@ import numpy as np
 
 from lis2_lightning.assembly.assemble import Assembly
 from lis2_lightning.assembly.settings import Settings
-from lis2_lightning.base.files import shown
 from lis2_lightning.data import AnyDataset, ImageTiles, is_one_image, tile_parts
 from lis2_lightning.errors import Lis2Error
 from lis2_lightning.inference import Map
@@ -25,8 +24,10 @@ DRAWN_PIXELS: Final = 4_000_000
 _log = logging.getLogger("lis2_lightning")
 
 
-def draw_run(settings: Settings, built: Assembly, map_image: Callable[[], Sequence[Map]]) -> None:
+def draw_run(settings: Settings, built: Assembly, map_image: Callable[[], Sequence[Map]]) -> str:
     """Draw what a run that is over leaves, and write its page unless ``report`` is false.
+
+    Returns why images of the run are not mapped; nothing where they are, or there are none.
 
     Args:
         settings: Those of the run.
@@ -41,13 +42,13 @@ def draw_run(settings: Settings, built: Assembly, map_image: Callable[[], Sequen
         if is_main:
             _draw_map(data.predict, maps, folder)
     else:
-        say_how_to_map(data.predict, folder)
         _keep(built, folder, None)
     if settings.report and is_main:
         try:
             write_page([folder])
         except Lis2Error as error:  # the run is over, and whole without its page
             _log.warning("no report of the run: %s", error)
+    return _unmapped(data.predict)
 
 
 def keep_map(built: Assembly, folder: Path, maps: Sequence[Map]) -> None:
@@ -81,16 +82,8 @@ def is_drawn(dataset: AnyDataset | None) -> bool:
     return is_one_image(dataset) and int(np.prod(dataset.image_shape)) <= DRAWN_PIXELS
 
 
-def say_how_to_map(dataset: AnyDataset | None, folder: Path) -> None:
-    """Tell that a large image, or several, have no map and no picture yet, and how to map them."""
-    if is_one_image(dataset) and not is_drawn(dataset):
-        _log.info(
-            "no map or picture of an image above 4 million pixels: lis2 predict --ckpt_path %s "
-            "maps it",
-            shown(folder),
-        )
-    elif not is_one_image(dataset) and any(tile_parts(dataset)):
-        _log.info(
-            "no map or picture of several images: lis2 predict --ckpt_path %s maps them",
-            shown(folder),
-        )
+def _unmapped(dataset: AnyDataset | None) -> str:
+    """Why a large image, or several, have no map and no picture yet."""
+    if is_drawn(dataset) or not any(tile_parts(dataset)):
+        return ""
+    return "above 4 million px" if is_one_image(dataset) else "several images"

@@ -105,6 +105,12 @@ class RunRecord:
         return 0.5 if self.threshold is None else self.threshold
 
     @property
+    def map_path(self) -> Path | None:
+        """The run's own map; null where it has none."""
+        paths = (self.folder / f"prediction{suffix}" for suffix in (".fits", ".npy"))
+        return next((path for path in paths if path.is_file()), None)
+
+    @property
     def confusion(self) -> Confusion | None:
         """The counts of the test pixels at the threshold."""
         return None if self.histogram is None else confusion(self.histogram, self.cut)

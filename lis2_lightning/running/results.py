@@ -168,23 +168,33 @@ def store(
 
 
 def show_end(
-    settings: Settings, config: Mapping[str, Any], info: Mapping[str, Any], summary: str
+    settings: Settings,
+    config: Mapping[str, Any],
+    info: Mapping[str, Any],
+    summary: str,
+    unmapped: str,
 ) -> None:
-    """Show the table of a run, where this process has one, and what to type next."""
+    """Show the table of a run, where this process has one, and what to type next.
+
+    ``unmapped`` says why the run's own images have no map yet, and is empty where they have.
+    """
     if summary:
-        steps = table(_next_steps(settings, config, info))
+        steps = table(_next_steps(settings, config, info, unmapped))
         _log.info("%s", f"{summary}\n\n{steps}".rstrip())
 
 
 def _next_steps(
-    settings: Settings, config: Mapping[str, Any], info: Mapping[str, Any]
+    settings: Settings, config: Mapping[str, Any], info: Mapping[str, Any], unmapped: str
 ) -> dict[str, str]:
     """Commands; Python in a notebook, or where components are objects, which no file can name."""
     page, best = settings.run_dir / "report.html", info["final_model_path"]
     steps = {"look at": shown(page)} if page.is_file() else {}
     has_objects = bool(plan.objects_in(config))
     is_program = not in_notebook() and not has_objects
-    if best is not None and next(tile_parts(settings.train_dataset), None) is not None:
+    if best is not None and unmapped:
+        own = f"lis2 predict --ckpt_path {shown(settings.run_dir)}"
+        steps[f"map ({unmapped})"] = own if is_program else "trainer.predict()"
+    elif best is not None and next(tile_parts(settings.train_dataset), None) is not None:
         segment = f'Segmenter.from_snapshot("{best}").segment("IMAGE.fits", output="MAP.fits")'
         predict = f"lis2 predict --ckpt_path {best} --image IMAGE.fits --output MAP.fits"
         named = segment if not has_objects else 'trainer.predict(image="IMAGE.fits")'

@@ -5,11 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from lis2_lightning import Trainer, TrainingError
+from lis2_lightning import TileDataset, Trainer, TrainingError
 from lis2_lightning.base.records import Record, append_record, read_records
+from lis2_lightning.callbacks import run_events
 from lis2_lightning.callbacks.run_events import events_noted
+from lis2_lightning.data import Raster
 
 Make = Callable[..., dict[str, Any]]
 
@@ -27,6 +30,24 @@ def test_a_run_notes_its_data_and_its_epochs(finished: tuple[Path, dict[str, Any
     digests = {split["images"][0]["digest"] for split in data.values()}
     assert len(digests) == 1  # of one image
     assert [(e["kind"], e["epoch"]) for e in epochs] == [("epoch", n) for n in range(5)]
+
+
+def test_an_image_of_several_splits_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Raster] = []
+
+    def identity(image: Raster) -> list[int]:
+        read.append(image)
+        return [len(read)]
+
+    monkeypatch.setattr(run_events, "identity", identity)
+    first, second = np.eye(32, dtype=np.float32), np.ones((32, 32), np.float32)
+    images = {"train": first, "val": first.copy(), "test": second, "none": None}
+    data = run_events.described(
+        {k: None if v is None else TileDataset(v, target=v, size=16) for k, v in images.items()}
+    )
+    assert len(read) == 2
+    digests = [split["images"][0]["digest"] for split in data.values()]
+    assert digests[0] == digests[1] != digests[2]
 
 
 @pytest.mark.usefixtures("no_pictures")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 Typed = Callable[..., tuple[int, str, str]]
@@ -62,3 +63,20 @@ def test_the_command_writes_the_page_again(copied: Path, typed: Typed) -> None:
     assert code == 0
     assert json.loads(output) == {"written": str(copied / "report.html")}
     assert (copied / "report.html").stat().st_mtime_ns > before
+
+
+def test_the_map_of_a_run_that_was_killed_before_its_page_is_shown(
+    copied: Path, typed: Typed, said: pytest.LogCaptureFixture
+) -> None:
+    view = copied / "report_map.npz"
+    before = view.read_bytes()
+    view.unlink()
+    assert typed("report", copied)[0] == 0
+    assert view.read_bytes() == before
+    assert "Right and wrong pixels" in (copied / "report.html").read_text(encoding="utf-8")
+
+    view.unlink()
+    np.save(copied / "prediction.npy", np.ones((12, 20), np.float32))
+    assert typed("report", copied)[0] == 0
+    assert "prediction.npy is not on the page: it has 12 x 20 px, and its image 128" in said.text
+    assert not view.exists()

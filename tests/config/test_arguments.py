@@ -20,6 +20,7 @@ def read(*words: str) -> dict[str, Any]:
 MISTYPED: list[tuple[Sequence[str], str]] = [
     (["--out", "map"], "'--out': did you mean '--output_dir'?"),
     (["--ep", "3"], "'--ep': did you mean '--epochs'"),
+    (["--epoc", "3"], "'--epoc': did you mean '--epochs'? (lis2 fit"),
     (["--see", "3"], "'--see': did you mean '--seed'"),
     (["--epocs=3"], "did you mean '--epochs'"),
     (["--EPOCHS", "3"], "did you mean '--epochs'?"),

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import yaml
@@ -32,13 +33,15 @@ def settings(folder: Path, **changes: Any) -> dict[str, Any]:
 def study_of(folder: Path) -> Any:
     import optuna
 
-    return optuna.load_study(study_name="study", storage=f"sqlite:///{folder / 'study.db'}")
+    storage = f"sqlite:///{quote(str(folder / 'study.db'))}"
+    return optuna.load_study(study_name="study", storage=storage)
 
 
 @pytest.fixture(scope="module")
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The section of LIS2's pipeline as a grid of two trials; never write to it."""
-    folder = tmp_path_factory.mktemp("tuned")
+    folder = tmp_path_factory.mktemp("tuned") / "which {rate}?"  # as in an address, or a template
+    folder.mkdir()
     config = settings(folder, epochs=1)
     trainer = {key: config.pop(key) for key in ("optimizer", "epochs", "batch_size")}
     config["train_output_dir"] = config.pop("output_dir")

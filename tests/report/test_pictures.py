@@ -109,17 +109,14 @@ def test_a_prediction_shows_positive_negative_and_unlabelled_pixels(shape, tmp_p
         shown["labelled"][:] = True
     path = draw_prediction(**shown, path=tmp_path / "prediction.png")
     pixels = picture(path)
-    for colour in (figures._POSITIVE, figures._NEGATIVE, figures._UNLABELLED):
-        assert has_colour(pixels, colour)
+    for colour in figures.TRUTH.values():
+        assert has_colour(pixels, rgb(colour))
 
 
 def test_an_unlabelled_positive_pixel_is_grey():
     truth = figures._truth(np.array([[1.0, 1.0, 0.0]]), np.array([[False, True, True]]))
-    assert [tuple(colour) for colour in truth[0]] == [
-        figures._UNLABELLED,
-        figures._POSITIVE,
-        figures._NEGATIVE,
-    ]
+    names = ("unlabelled", "positive", "negative")
+    assert [tuple(colour) for colour in truth[0]] == [rgb(figures.TRUTH[name]) for name in names]
 
 
 def test_the_stretch_shows_faint_pixels_whatever_outliers_and_gaps_there_are():
