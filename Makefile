@@ -26,8 +26,9 @@ demo: $(BIN)/lis2 ## train on the built-in image and plot the result
 	$(BIN)/lis2 fit --config configs/quickstart.yaml --run_name demo
 	$(BIN)/lis2 baseline --config runs/demo
 
+# each worker takes one half in its order, so that what the tests of a file share is made once
 test: $(VENV)/dev ## run the quick tests
-	$(PYTEST) -n 2 -m "not slow"
+	$(PYTEST) -n 2 --dist worksteal -m "not slow"
 
 test-slow: $(VENV)/dev ## run the slow tests
 	$(PYTEST) -n 2 --dist loadgroup -m slow

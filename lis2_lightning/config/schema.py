@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Set
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -116,9 +116,7 @@ class Schema:
         wrong += unknown(objects, self.keys)
         wrong += unknown(theirs, self.lightning_defaults, path=_LIGHTNING)
         skip = {*objects, *missing}
-        parser = self.parser(skip=skip)
-        # or a component would keep arguments of the default one: AdamW the weight decay of Adam
-        parser.set_defaults(dict.fromkeys(set(plain) & set(KINDS)))
+        parser = _parser_of(self.owner, frozenset(skip), frozenset(plain) & frozenset(KINDS))
         namespace = self._namespace(parser, plain, wrong, skip)
         resolved = restored(self._resolved(parser, namespace), long_lists)
         resolved[_LIGHTNING] |= describe(theirs)
@@ -187,6 +185,17 @@ class Schema:
         lightning = dumped.pop(_LIGHTNING, None) or {}
         changed = {k: v for k, v in lightning.items() if v != self.lightning_defaults[k]}
         return {**{key: dumped[key] for key in self.keys if key in dumped}, _LIGHTNING: changed}
+
+
+@lru_cache(maxsize=32)  # making a parser takes longer than parsing with it
+def _parser_of(
+    owner: Callable[..., Any], skip: frozenset[str], components: frozenset[str]
+) -> ArgumentParser:
+    """The parser for configurations that name these components, which nobody may change."""
+    parser = Schema(owner).parser(skip=skip)
+    # or a component would keep arguments of the default one: AdamW the weight decay of Adam
+    parser.set_defaults(dict.fromkeys(components))
+    return parser
 
 
 def _leave_out_objects(parsed: Any) -> None:

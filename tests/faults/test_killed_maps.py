@@ -17,7 +17,7 @@ SCRIPT = Path(__file__).parent / "killed_maps.py"
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 @pytest.mark.parametrize(
     ("num_kills", "files"),
-    [(30, "map.npy mask.npy"), (10, "map.fits mask.zarr"), (10, "map.h5 mask.tif")],
+    [(16, "map.npy mask.npy"), (8, "map.fits mask.zarr"), (8, "map.h5 mask.tif")],
 )
 def test_killed_predictions_give_the_bytes_of_an_undisturbed_one(
     num_kills: int, files: str, tmp_path: Path

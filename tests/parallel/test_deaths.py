@@ -130,6 +130,7 @@ def config(tiny: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPat
             save_last=True,
             save_every_n_steps=1,
             resume="auto",
+            report=False,
             lightning={
                 **parallel,
                 "enable_progress_bar": False,
@@ -231,12 +232,11 @@ def assert_ended(ended: Ended, code: int, sentence: str, *, tracebacks: int = 0)
     assert ended.took_s < 10, ended.output
 
 
+# Each process dies in each phase; in both loops it is the same exchange that the other waits in.
 KILLED = {
     "1s-parent import 1": (-9, "the main process ("),
     "1 build 1": (1, ") was killed by SIGKILL"),
     "0 step 2": (-9, "the main process ("),
-    "1 step 2": (1, "process 1 ("),
-    "0 validation 1": (-9, "the main process ("),
     "1 validation 1": (1, "process 1 ("),
     "0 fsync 2": (-9, "the main process ("),
     "1 save 1": (1, "process 1 ("),
@@ -257,7 +257,6 @@ def test_when_a_process_is_killed_all_end_and_the_run_goes_on_exactly(
 FAILED = {
     "raise 1 import 1": (2, "a bug of the user's", 0),
     "raise 0 step 2": (1, "process 0 (", 1),
-    "raise 1 step 2": (1, "process 1 (", 1),
     "refuse 1 validation 1": (2, "this tile is not to be read", 0),
     "raise 0 fsync 2": (1, "process 0 (", 1),
     "raise 1 save 1": (1, "process 1 (", 1),
@@ -274,13 +273,12 @@ def test_when_a_process_fails_it_tells_why_and_the_run_goes_on_exactly(
     assert_goes_on(command, settings, undisturbed)
 
 
+# test_resuming.py asks either process in either loop, and compares what they go on to
 ASKED = {
     "alone import 1": "SIGTERM outside the loops: what is written is whole",
     "1 import 1": ") was ended by SIGTERM",
     "1s-parent build 1": "last.pt. Run the same command",
     "0 step 2": "last.pt. Run the same command",
-    "1 step 2": "last.pt. Run the same command",
-    "0 validation 1": "last.pt. Run the same command",
     "1 validation 1": "last.pt. Run the same command",
     "0 fsync 1": "last.pt. Run the same command",
     "1 end 1": ") was ended by SIGTERM",

@@ -20,20 +20,13 @@ TOLERANCE = {"64-true": 1e-12, "32-true": 1e-6}
 
 
 @pytest.fixture(scope="module")
-def came(tmp_path_factory: pytest.TempPathFactory, together: Any) -> Callable[[str], Load]:
-    """What came of a job; all jobs of a kind are run when the first of them is asked for."""
+def load(tmp_path_factory: pytest.TempPathFactory, together: Any) -> Load:
+    """What came of a job, of which all have been run."""
     folder = tmp_path_factory.mktemp("jobs")
-    ran: set[str] = set()
-
-    def all_of(kind: str) -> Load:
-        if kind not in ran:
-            ran.add(kind)
-            for world in (1, 2, 3):
-                for done in together(world, [jobs.__file__, folder, kind]):
-                    assert done.returncode == 0, done.stderr
-        return lambda job: torch.load(folder / f"{job.place}.pt", weights_only=True)  # noqa: TID251 - no snapshot
-
-    return all_of
+    for world in (1, 2, 3):
+        for done in together(world, [jobs.__file__, folder]):
+            assert done.returncode == 0, done.stderr
+    return lambda job: torch.load(folder / f"{job.place}.pt", weights_only=True)  # noqa: TID251 - no snapshot
 
 
 def on_one_process(job: jobs.Job) -> jobs.Job:
@@ -51,9 +44,8 @@ def largest_difference(job: dict[str, Any], other: dict[str, Any]) -> float:
     "job", [j for j in jobs.steps() if j.world * j.accumulate > 1], ids=lambda j: j.place
 )
 def test_an_optimizer_step_is_that_of_one_process_on_the_joined_batch(
-    came: Callable[[str], Load], job: jobs.Job, record_property: Callable[[str, object], None]
+    load: Load, job: jobs.Job, record_property: Callable[[str, object], None]
 ) -> None:
-    load = came("steps")
     shared, alone = load(job), load(on_one_process(job))
     difference = largest_difference(shared, alone)
     record_property("difference", difference)
@@ -76,9 +68,8 @@ SHARED = [job for job in jobs.runs() if job.world > 1]
 
 @pytest.mark.parametrize("job", SHARED, ids=lambda job: job.place)
 def test_a_whole_run_is_that_of_one_process_with_the_joined_batch(
-    came: Callable[[str], Load], job: jobs.Job
+    load: Load, job: jobs.Job
 ) -> None:
-    load = came("runs")
     alone = replace(job, world=1, batch_size=6)
     shared, expected = load(job), load(alone)
     assert largest_difference(shared, expected) <= 1e-6
@@ -93,9 +84,9 @@ def test_a_whole_run_is_that_of_one_process_with_the_joined_batch(
 
 @pytest.mark.parametrize("job", SHARED, ids=lambda job: job.place)
 def test_the_test_rows_are_those_of_one_process_with_the_same_batches(
-    came: Callable[[str], Load], tmp_path: Path, job: jobs.Job
+    load: Load, tmp_path: Path, job: jobs.Job
 ) -> None:
-    shared = came("runs")(job)
+    shared = load(job)
     alone = jobs.trainer(replace(job, world=1), tmp_path)
     alone.model.load_state_dict({n: w.float() for n, w in shared["tested"].items()})
     alone.module.threshold = shared["returned"]["metrics_test"].get("val_threshold")

@@ -7,19 +7,21 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import yaml
 
 from lis2_lightning.snapshots import read_snapshot
-from tests.parallel.conftest import Process, free_port, start
+from tests.conftest import TINY
+from tests.parallel.conftest import ROOT, Process, end_all, free_port, start
 
-pytestmark = pytest.mark.slow
-Make = Callable[..., dict[str, Any]]
+# one worker of the test runner, for the runs to compare with are made once
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("launchers")]
 ENDS_WITHIN_S = 180
 ADDRESSES = ("10.213.71.1", "10.213.71.2")
 # No batch statistics: those are of each process's own samples on CPUs.
@@ -62,22 +64,37 @@ class World:
         return model
 
 
-@pytest.fixture
-def world(tiny: Make, tmp_path: Path, started: list[Process]) -> World:
-    """A run of sixteen samples in an epoch, four at a time in each of two processes."""
-    (tmp_path / "plain_network.py").write_text(PLAIN, encoding="utf-8")
-    config = tiny(
-        model={"class_path": "plain_network.Plain"},
-        optimizer={"type": "SGD", "lr": 0.5},
-        epochs=3,
-        save_last=True,
-    )
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Runs of sixteen samples an epoch, eight at a time: one process, and Lightning's own two."""
+    folder = tmp_path_factory.mktemp("launchers")
+    (folder / "plain_network.py").write_text(PLAIN, encoding="utf-8")
+    config = deepcopy(TINY) | {
+        "output_dir": str(folder / "runs"),
+        "model": {"class_path": "plain_network.Plain"},
+        "optimizer": {"type": "SGD", "lr": 0.5},
+        "epochs": 3,
+        "save_last": True,
+        "report": False,
+    }
     # the larger fold, of which sixteen samples are taken: no batch is cut short
     config["train_dataset"], config["val_dataset"] = config["val_dataset"], config["train_dataset"]
     config["val_dataset"].pop("data_augmentations")
     config["lightning"]["limit_train_batches"] = 2
-    (tmp_path / "plain.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    return World(tmp_path, started)
+    (folder / "plain.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    world = World(folder, [])
+    try:
+        ended(world.start(*world.fit("two", "--lightning.devices=2", "--lightning.strategy=ddp")))
+        ended(world.start(*world.fit("one", "--batch_size=8")))
+        yield world
+    finally:
+        end_all(world.started)
+
+
+@pytest.fixture
+def world(compared: World, started: list[Process]) -> World:
+    """The same folder, for processes of a test's own."""
+    return World(compared.folder, started)
 
 
 @dataclass(frozen=True)
@@ -155,21 +172,13 @@ def ended(*processes: Process) -> list[str]:
     return outputs
 
 
-def assert_same_run(world: World, name: str, other: str) -> None:
-    """Two runs have come to the same weights."""
-    for file in ("last.pt", "best.pt"):
+def assert_is_what_one_and_two_processes_train(world: World, name: str) -> None:
+    """The run is Lightning's own of two processes, and that of one with batches of both."""
+    for other, file in product(("one", "two"), ("last.pt", "best.pt")):
         weights, others = world.weights(name, file), world.weights(other, file)
         assert weights.keys() == others.keys()
         for key, value in weights.items():
             torch.testing.assert_close(value, others[key], rtol=0, atol=1e-6)
-
-
-def assert_is_what_one_and_two_processes_train(world: World, name: str) -> None:
-    """The run is Lightning's own of two processes, and that of one with batches of both."""
-    ended(world.start(*world.fit("two", "--lightning.devices=2", "--lightning.strategy=ddp")))
-    ended(world.start(*world.fit("one", "--batch_size=8")))
-    assert_same_run(world, name, "two")
-    assert_same_run(world, name, "one")
 
 
 def test_torchrun_over_two_hosts_trains_what_one_process_trains(
@@ -177,13 +186,13 @@ def test_torchrun_over_two_hosts_trains_what_one_process_trains(
 ) -> None:
     record_property("hosts", "two network namespaces" if hosts else "loopback: no namespaces here")
     if hosts is None:
-        words = ("--standalone", "--nproc-per-node=2", "-m", *world.fit("launched"))
+        words = ("--standalone", "--nproc-per-node=2", "-m", *world.fit("torchrun"))
         ended(world.start("torch.distributed.run", *words))
     else:
-        outputs = ended(*on_two_hosts(world, hosts, world.fit("launched")))
+        outputs = ended(*on_two_hosts(world, hosts, world.fit("torchrun")))
         assert "best train_loss" in "".join(outputs)
         assert sum("best train_loss" in output for output in outputs) == 1
-    assert_is_what_one_and_two_processes_train(world, "launched")
+    assert_is_what_one_and_two_processes_train(world, "torchrun")
 
 
 def test_hosts_that_share_no_folder_are_reported_in_a_sentence(
@@ -226,10 +235,10 @@ def srun(world: World, name: str, *words: str) -> list[Process]:
 
 
 def test_two_tasks_of_slurm_train_what_one_process_trains(world: World) -> None:
-    main, other = ended(*srun(world, "launched"))
+    main, other = ended(*srun(world, "slurm"))
     assert "best train_loss" in main
     assert other == ""
-    assert_is_what_one_and_two_processes_train(world, "launched")
+    assert_is_what_one_and_two_processes_train(world, "slurm")
 
 
 def test_a_contradiction_to_the_launcher_is_a_sentence_and_code_2(world: World) -> None:
@@ -242,13 +251,16 @@ def test_a_contradiction_to_the_launcher_is_a_sentence_and_code_2(world: World) 
     ]
 
 
-def test_a_batch_script_without_srun_waits_for_nobody(world: World) -> None:
+def test_a_batch_script_without_srun_waits_for_nobody(
+    typed: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "filaments", "SLURM_SUBMIT_DIR": "/"}
     tasks = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_PROCID": "0"}
-    script = world.start(*world.fit("waiting"), **job, **tasks)
-    output = script.communicate(timeout=ENDS_WITHIN_S)[0]
-    assert script.returncode == 2
-    assert output == (
+    for name, value in {**job, **tasks}.items():
+        monkeypatch.setenv(name, value)
+    code, output, errors = typed("fit", "--config", ROOT / "configs" / "quickstart.yaml")
+    assert (code, output) == (2, "")
+    assert errors == (
         "lis2: SLURM has reserved 2 tasks, and srun has started none of them: put srun before the "
         "command, or set SLURM_NTASKS=1 to train in this process alone\n"
     )

@@ -50,7 +50,8 @@ class Slow(nn.Conv2d):
 def config(tiny: Make, tmp_path: Path) -> Path:
     """The configuration of a run of many seconds."""
     (tmp_path / "slow_network.py").write_text(SLOW, encoding="utf-8")
-    settings = tiny(model={"class_path": "slow_network.Slow"}, epochs=50, resume="auto")
+    network = {"class_path": "slow_network.Slow"}
+    settings = tiny(model=network, epochs=50, resume="auto", report=False)
     path = tmp_path / "slow.yaml"
     path.write_text(yaml.safe_dump(settings), encoding="utf-8")
     return path
@@ -95,11 +96,8 @@ def assert_stopped(process: subprocess.Popen[str], number: int, folder: Path) ->
 @pytest.mark.parametrize(
     ("number", "workers"),
     [
-        *(
-            (number, w)
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-            for w in (0, 2)
-        ),
+        # the first three without workers: the next two tests, and test_kernel.py
+        *((number, 2) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)),
         *((number, 0) for number in (signal.SIGUSR2, signal.SIGXCPU, signal.SIGHUP)),
     ],
 )
