@@ -25,7 +25,6 @@ _DICE, _PRECISION, _ROC = Dice(), AveragePrecision(), RocAuc()
 
 # 256 MB of cells; scores are rounded before there are more, so that a huge image fits
 MOST_CELLS: Final = 1 << 24
-_AT_ONCE: Final = 32  # draws of the bootstrap
 _KIND_BITS: Final = 32  # of area and class, below those of the score
 
 
@@ -159,33 +158,20 @@ class AreaScores:
         kinds, numbers = cells.kinds[has_part], cells.numbers[has_part]
         column = np.cumsum(np.diff(cells.keys[has_part] >> _KIND_BITS, prepend=-1) > 0) - 1
         num_scores = int(column[-1]) + 1 if len(column) else 0
-        places = np.stack([column + num_scores * (kinds & 1), kinds >> 1])
-        # a sparse matrix: several draws at a time are faster than a bincount for each
-        of_areas = torch.sparse_coo_tensor(
-            torch.from_numpy(places),
-            torch.from_numpy(numbers).double(),  # exact below 2**53 pixels
-            (2 * num_scores, self.num_areas),
-            check_invariants=False,
-        )
+        areas, column = kinds >> 1, column + num_scores * (kinds & 1)
+        counts = np.tensordot(weights.astype(np.int64), self._counts, axes=1)
         rows = []
-        for part in np.array_split(weights.astype(np.int64), -(-len(weights) // _AT_ONCE)):
-            sums = of_areas @ torch.from_numpy(part.T.astype(np.float64))
-            histograms = sums.T.contiguous().long().numpy().reshape(len(part), 2, num_scores)
-            counts = np.tensordot(part, self._counts, axes=1)
-            rows += [self._row(*own) for own in zip(histograms, counts, strict=True)]
+        for weight, (at_half, at_threshold) in zip(weights, counts, strict=True):
+            histogram = np.bincount(column, weight[areas] * numbers, 2 * num_scores)
+            histogram = histogram.astype(np.int64).reshape(2, num_scores)
+            values = (
+                _dice(at_half),
+                _dice(at_threshold),
+                _PRECISION.value(histogram) if num_scores else np.nan,
+                _ROC.value(histogram) if num_scores else np.nan,
+            )
+            rows.append(dict(zip(FIGURES, map(float, values), strict=True)))
         return rows
-
-    @staticmethod
-    def _row(histogram: NDArray[np.int64], counts: NDArray[np.int64]) -> dict[str, float]:
-        at_half, at_threshold = counts
-        has_scores = histogram.size > 0
-        values = (
-            _dice(at_half),
-            _dice(at_threshold),
-            _PRECISION.value(histogram) if has_scores else np.nan,
-            _ROC.value(histogram) if has_scores else np.nan,
-        )
-        return dict(zip(FIGURES, map(float, values), strict=True))
 
     def dice_of(self, draws: NDArray[np.integer]) -> NDArray[np.float64]:
         """The Dice at the threshold in each draw, ``(D,)``."""
