@@ -46,11 +46,21 @@ def page_of(notebook: dict[str, Any], name: str) -> tuple[str, dict[str, bytes]]
 
 def _joined(outputs: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Outputs, of which the lines printed one after another are a single one."""
-    for is_printed, group in groupby(outputs, lambda output: output["output_type"] == "stream"):
+    for is_printed, group in groupby(outputs, _is_printed):
         if is_printed:
-            yield {"text": [line for output in group for line in output["text"]]}
+            yield {"text": [part for output in group for part in _printed(output)]}
         else:
             yield from group
+
+
+def _is_printed(output: dict[str, Any]) -> bool:
+    """Whether an output is text as from ``print``; a bar that is done is a line of its own."""
+    is_bar = output["output_type"] == "display_data" and [*output["data"]] == ["text/plain"]
+    return is_bar or output["output_type"] == "stream"
+
+
+def _printed(output: dict[str, Any]) -> list[str]:
+    return output["text"] if "text" in output else [*output["data"]["text/plain"], "\n"]
 
 
 def _output(output: dict[str, Any], name: str, pictures: dict[str, bytes]) -> Iterator[str]:

@@ -184,8 +184,11 @@ def view_of_file(data: SegmentationData, path: Path, threshold: float | None) ->
     Raises:
         DataError: The file cannot be read, or is no map of the image.
     """
-    map_, whole = open_raster(path), data.predict
-    if is_one_image(whole) and map_.shape[1:] != whole.image_shape:
+    whole = data.predict
+    if not is_one_image(whole):
+        return None  # the file holds the maps of samples
+    map_ = open_raster(path)
+    if map_.shape[1:] != whole.image_shape:
         sizes = (map_.shape[1:], whole.image_shape)
         own, other = (f"{height} x {width} px" for height, width in sizes)
         raise DataError(f"it has {own}, and its image {other}")
