@@ -11,6 +11,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -69,7 +70,8 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """Runs of sixteen samples an epoch, eight at a time: one process, and Lightning's own two."""
     folder = tmp_path_factory.mktemp("launchers")
     (folder / "plain_network.py").write_text(PLAIN, encoding="utf-8")
-    config = deepcopy(TINY) | {
+    config: dict[str, Any] = {
+        **deepcopy(TINY),
         "output_dir": str(folder / "runs"),
         "model": {"class_path": "plain_network.Plain"},
         "optimizer": {"type": "SGD", "lr": 0.5},
