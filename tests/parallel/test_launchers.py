@@ -203,7 +203,6 @@ def test_hosts_that_share_no_folder_are_reported_in_a_sentence(
     if hosts is None or shutil.which("unshare") is None:
         pytest.skip("no namespaces can be made here")
     runs = world.folder / "runs"
-    runs.mkdir()
     started = on_two_hosts(world, hosts, world.fit("apart"), unshared=runs)
     output = "".join(process.communicate(timeout=ENDS_WITHIN_S)[0] for process in started)
     assert all(process.returncode for process in started)
