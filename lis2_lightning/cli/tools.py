@@ -12,13 +12,10 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 from lis2_lightning.base.files import shown
 from lis2_lightning.errors import ConfigError
-
-if TYPE_CHECKING:
-    from lis2_lightning.data import SegmentationData
 
 
 @dataclass(frozen=True)
@@ -213,7 +210,7 @@ def report(run_dir: list[Path], output: Path | None = None) -> Answer:
     return Answer(f"{shown(path)} is written", {"written": str(path)})
 
 
-def _data_of(run_dir: Path) -> SegmentationData:
+def _data_of(run_dir: Path) -> Any:  # jsonargparse would import what is there for types alone
     from lis2_lightning.trainer import Trainer  # noqa: PLC0415 - seldom needed
 
     return Trainer.from_snapshot(run_dir / "best.pt", trackers=None).data
