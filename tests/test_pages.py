@@ -10,6 +10,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -164,6 +165,7 @@ def test_the_blocks_of_a_page_run_from_top_to_end(
 ) -> None:
     folder = Path(shutil.copytree(world, tmp_path / "world"))
     monkeypatch.chdir(folder)
+    monkeypatch.delitem(sys.modules, "my_networks", raising=False)  # that of another page
     monkeypatch.syspath_prepend(str(folder))
     names: dict[str, Any] = {
         "Trainer": Trainer,
