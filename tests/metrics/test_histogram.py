@@ -66,7 +66,7 @@ KINDS = ["uniform", "saturated", "near one", "narrow", "tied", "constant"]
 def test_average_precision_and_roc_auc_agree_with_scikit_learn(kind):
     probs, target = outputs(kind)
     expected = average_precision_score(target, probs), roc_auc_score(target, probs)
-    off = 2e-5 if kind == "narrow" else 1e-5  # where nearly all scores are equal, more are tied
+    off = 5e-5 if kind == "narrow" else 1e-5  # where nearly all scores are equal, more are tied
     assert value(AveragePrecision(), probs, target) == pytest.approx(expected[0], abs=off)
     assert value(RocAuc(), probs, target) == pytest.approx(expected[1], abs=5e-6)
 
