@@ -21,9 +21,7 @@ from lis2_lightning.metrics.counts import Dice
 from lis2_lightning.metrics.histogram import AveragePrecision, RocAuc, ScoreMetric
 from lis2_lightning.metrics.pixel_metric import PixelMetric
 
-_MOST_WAITING: Final = (
-    2**20
-)  # pixels: 8 MB on a CPU, so that few are added to 4 MB of counts seldom
+_MOST_WAITING: Final = 2**20  # pixels: 8 MB on a CPU, twice the histogram that they are added to
 
 
 def default_metrics() -> list[Metric]:
