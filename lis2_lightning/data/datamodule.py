@@ -152,6 +152,12 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 
+def usual_workers() -> int:
+    """The worker processes of a loader for ``auto``: they do not pay off on few cores."""
+    cores = usable_cores()
+    return 0 if cores <= 2 else min(cores - 1, 8)
+
+
 class SegmentationData(pl.LightningDataModule):
     """The data sets of a run, and their loaders.
 
@@ -266,6 +272,5 @@ class SegmentationData(pl.LightningDataModule):
     def _workers(self, num_samples: int) -> int:
         if self.num_workers != "auto":
             return self.num_workers
-        cores = usable_cores()
-        # workers do not pay off on few cores or for a handful of batches
-        return 0 if cores <= 2 or num_samples <= 4 * self.batch_size else min(cores - 1, 8)
+        # nor do they pay off for a handful of batches
+        return 0 if num_samples <= 4 * self.batch_size else usual_workers()

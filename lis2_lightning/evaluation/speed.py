@@ -15,7 +15,7 @@ import lightning.pytorch as pl
 import torch
 from tqdm import tqdm
 
-from lis2_lightning.data.datamodule import usable_cores
+from lis2_lightning.data.datamodule import usable_cores, usual_workers
 from lis2_lightning.errors import ConfigError, Lis2Error, one_line
 from lis2_lightning.parallel.devices import has_bfloat16
 from lis2_lightning.running import around_loop
@@ -80,11 +80,13 @@ class Trial:
     loss_off: float = math.nan
     """Relative difference of the mean loss of the first batches."""
     failure: str = ""
+    least_gain: float = LEAST_GAIN
+    """What is more than chance: at least the difference between two trials as configured."""
 
     @property
     def pays(self) -> bool:
         """Whether it is faster by more than chance, and learns the same."""
-        return self.gain >= LEAST_GAIN and self.loss_off <= TOLERANCE
+        return self.gain >= self.least_gain and self.loss_off <= TOLERANCE
 
 
 def candidates(
@@ -99,7 +101,8 @@ def candidates(
         settings["lightning.precision: bf16-mixed"] = {"lightning.precision": "bf16-mixed"}
     if device.type == "cuda" and not theirs.get("benchmark"):
         settings["lightning.benchmark: true"] = {"lightning.benchmark": True}
-    for workers in sorted({0, 1, min(usable_cores() - 1, 8)} - {config["num_workers"]}):
+    own = usual_workers() if config["num_workers"] == "auto" else config["num_workers"]
+    for workers in sorted({0, 1, min(usable_cores() - 1, 8)} - {own}):
         settings[f"num_workers: {workers}"] = {"num_workers": workers}
     if try_compile and not config["compile"]:  # last: its first batch takes minutes
         settings["compile: true"] = {"compile": True}
@@ -140,6 +143,8 @@ def measure(
         short = _short(config, folder)
         first, watches, last = _try_all(short, stopwatch, try_compile=try_compile)
     base = statistics.median(first.durations + last.durations)
+    ends = statistics.median(first.durations), statistics.median(last.durations)
+    least_gain = max(LEAST_GAIN, max(ends) / min(ends))
     trials = [Trial(AS_CONFIGURED, config["batch_size"] / base, 1.0, 0.0)]
     for name, watch in watches.items():
         if isinstance(watch, str):
@@ -147,7 +152,8 @@ def measure(
             continue
         taken = statistics.median(watch.durations)
         off = _difference(watch.losses, first.losses)
-        trials.append(Trial(name, config["batch_size"] / taken, base / taken, off))
+        speed, gain = config["batch_size"] / taken, base / taken
+        trials.append(Trial(name, speed, gain, off, least_gain=least_gain))
     return trials
 
 
@@ -229,7 +235,8 @@ def table(trials: Sequence[Trial]) -> str:
     if paying := [trial for trial in trials if trial.pays]:
         best = max(paying, key=lambda trial: trial.gain)
         return "\n".join([*lines, f"set {best.setting}: {best.gain:.2f} times as fast"])
-    return "\n".join([*lines, f"nothing here gains {LEAST_GAIN - 1:.0%}: leave it as it is"])
+    least = max(trial.least_gain for trial in trials) - 1
+    return "\n".join([*lines, f"nothing here gains {least:.0%}: leave it as it is"])
 
 
 def plain(trials: Sequence[Trial]) -> dict[str, Any]:

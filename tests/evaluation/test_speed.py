@@ -42,6 +42,9 @@ def test_the_fastest_setting_that_learns_the_same_is_advised() -> None:
 def test_without_a_gain_nothing_is_advised() -> None:
     trials = [Trial("as configured", 100, 1.0, 0.0), Trial("num_workers: 1", 101, 1.01, 0.0)]
     assert speed.table(trials).splitlines()[-1] == "nothing here gains 3%: leave it as it is"
+    # as configured, the first trial and the last one differed by a fifth
+    trials = [trials[0], Trial("num_workers: 1", 117, 1.17, 0.0, least_gain=1.2)]
+    assert speed.table(trials).splitlines()[-1] == "nothing here gains 20%: leave it as it is"
 
 
 def test_seconds_and_limit_must_be_positive() -> None:
