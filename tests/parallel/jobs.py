@@ -145,7 +145,7 @@ def runs() -> list[Job]:
             "early_stopper": True,
             "monitor": "val_loss",
         }
-        if (loss, num) == ("dice", 3):
+        if (loss, num) == ("dice", 5):
             keys["ema"] = 0.8
         if data is weighted_tiles:
             keys["sampler"] = BalancedSampler(0.3)
