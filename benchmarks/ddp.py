@@ -35,6 +35,8 @@ from lis2_lightning.parallel.exchange import Exchange
 DEMO = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 GLOBAL_BATCH = 64
 WARM_UP = 20  # steps
+OURS, ALONE = "two processes", "one process with two threads"
+APART = "two that exchange nothing"
 
 
 class PlainMean:
@@ -162,49 +164,37 @@ def main() -> None:
     if options.worker:
         worker(options.epochs, options.worker)
         return
-    ratios, most, costs, shares, durations = [], [], [], [], []
+    durations: dict[str, list[float]] = {name: [] for name in (OURS, ALONE, APART)}
+    costs, shares = [], []
     for _ in range(options.rounds):
-        alone = [seconds for _, seconds in measured(1, options.epochs)["steps"]]
-        apart = [seconds for _, seconds in measured(2, options.epochs, alone=True)["steps"]]
+        alone = measured(1, options.epochs)["steps"]
+        apart = measured(2, options.epochs, alone=True)["steps"]
         two = measured(2, options.epochs)
         exact, plain = (
             [seconds for is_exact, seconds in two["steps"] if is_exact == kind]
             for kind in (True, False)
         )
-        step = statistics.median(exact)
-        ratios.append(statistics.median(alone) / step)
-        most.append(statistics.median(apart) / step)
-        costs.append(step / statistics.median(plain))
+        durations[OURS].append(statistics.median(exact))
+        durations[ALONE].append(statistics.median(seconds for _, seconds in alone))
+        durations[APART].append(statistics.median(seconds for _, seconds in apart))
+        costs.append(statistics.median(exact) / statistics.median(plain))
         shares.append(100 * two["exchange"] / sum(exact))
-        durations.append(1e3 * step)
-    rows.add(
-        rows.Row(
-            what="two processes on two cores",
-            ours=1e3 / statistics.median(durations) * GLOBAL_BATCH,
-            peer="one process with two threads",
-            theirs=1e3 / statistics.median(durations) * GLOBAL_BATCH / statistics.median(ratios),
+    rates = {name: [GLOBAL_BATCH / taken for taken in steps] for name, steps in durations.items()}
+    for peer, wanted in ((ALONE, 1.3), (APART, 0.9)):
+        row = rows.Row.of(
+            f"{OURS} on two cores",
+            rates[OURS],
+            peer,
+            rates[peer],
             unit="tiles/s",
-            ratios=ratios,
-            wanted=1.3,
+            wanted=wanted,
             larger_is_better=True,
         )
-    )
-    rows.add(
-        rows.Row(
-            what="two processes on two cores",
-            ours=1e3 / statistics.median(durations) * GLOBAL_BATCH,
-            peer="two that exchange nothing",
-            theirs=1e3 / statistics.median(durations) * GLOBAL_BATCH / statistics.median(most),
-            unit="tiles/s",
-            ratios=most,
-            wanted=0.9,
-            larger_is_better=True,
-        )
-    )
-    print(f"tiles/s, two processes / one with two threads   {spread(ratios)}")
-    print(f"tiles/s, two processes / two that exchange none {spread(most)}")
+        rows.add(row)
+        print(f"tiles/s, {OURS} / {peer}: {row.spread}")
+    steps_ms = [1e3 * step for step in durations[OURS]]
     print(f"step, exact / plain DDP                         {spread(costs)}")
-    print(f"step of {GLOBAL_BATCH} tiles, ms                           {spread(durations, 1)}")
+    print(f"step of {GLOBAL_BATCH} tiles, ms                           {spread(steps_ms, 1)}")
     print(f"of it sending off and waiting for counts, %     {spread(shares, 2)}")
 
 

@@ -48,11 +48,20 @@ class Row:
         *,
         unit: str,
         wanted: float,
+        larger_is_better: bool = False,
     ) -> Row:
-        """Of the values of both sides, round by round; smaller ones are better."""
+        """Of the values of both sides, round by round."""
         ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
-        medians = {"ours": statistics.median(ours), "theirs": statistics.median(theirs)}
-        return cls(what=what, peer=peer, unit=unit, ratios=ratios, wanted=wanted, **medians)
+        return cls(
+            what=what,
+            ours=statistics.median(ours),
+            peer=peer,
+            theirs=statistics.median(theirs),
+            unit=unit,
+            ratios=ratios,
+            wanted=wanted,
+            larger_is_better=larger_is_better,
+        )
 
     @property
     def spread(self) -> str:

@@ -95,7 +95,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     Trainer.from_config(config, run_name="whole", epochs=4).train()
     Trainer.from_config(config, run_name="parts", epochs=2).train()
     inside = Trainer.from_snapshot(tmp_path / "runs/parts/last.pt", epochs=4)
-    inside.lightning.callbacks.append(SendsSignal(("on_train_batch_end", 2, 1)))  # type: ignore[attr-defined]
+    signal = SendsSignal(("on_train_batch_end", 2, 1))
+    inside.lightning.callbacks.append(signal)  # type: ignore[attr-defined]  # set by Lightning
     with pytest.raises(SystemExit):
         inside.train()
     assert read_snapshot(tmp_path / "runs/parts/last.pt")["LIGHTNING"]["next_batch"] == 2
