@@ -21,7 +21,6 @@ from lis2_lightning.data.rasters.padded import unpadded
 from lis2_lightning.errors import ConfigError, DataError, one_line
 from lis2_lightning.inference import Map, MapJob, MapRequest, check_path
 from lis2_lightning.running.around_loop import trial
-from lis2_lightning.training.module import SegmentationModule
 
 _log = logging.getLogger("lis2_lightning")
 PathOrNone = TypeVar("PathOrNone", Path, Path | None)
@@ -52,7 +51,7 @@ def predict(
             "--ckpt_path 'runs/x/fold_*/best.pt'"
         )
     datasets = _datasets(built, request)
-    channels = [_check_network(built.module, dataset) for dataset in datasets]
+    channels = [_check_network(built, dataset) for dataset in datasets]
     requests = [
         _with_own_output(request, dataset, folder, None if len(datasets) == 1 else number)
         for number, dataset in enumerate(datasets)
@@ -179,12 +178,13 @@ def _described(dataset: AnyDataset) -> str:
     return f"{dataset.image.source} ({height} x {width} px)"
 
 
-def _check_network(module: SegmentationModule, dataset: AnyDataset) -> int:
+def _check_network(built: Assembly, dataset: AnyDataset) -> int:
     """Try the network on a tile before any work, and return the channels of its maps.
 
     Raises:
         DataError: It takes other channels, or the image is smaller than its least side.
     """
+    module, precision = built.module, built.lightning.precision_plugin
     network = type(module.model).__name__
     least = getattr(module.model, "least_side", 0)
     if isinstance(dataset, TileDataset) and min(unpadded(dataset.image).shape[1:]) < least:
@@ -197,7 +197,7 @@ def _check_network(module: SegmentationModule, dataset: AnyDataset) -> int:
     shape = f"{channels} channel{'s' * (channels > 1)} of {' x '.join(map(str, sides))} px"
     try:
         with trial(module):
-            output = module(batch)
+            output = precision.convert_module(module)(precision.convert_input(batch))
     except (RuntimeError, TypeError, DataError) as error:
         raise DataError(
             f"{network} takes no tiles of {_described(dataset)}, which have {shape}: "

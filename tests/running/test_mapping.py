@@ -129,6 +129,14 @@ def test_training_again_replaces_the_map_of_its_own_run(tiny: Make, tmp_path: Pa
     assert (np.abs(np.load(path) - before) > 0).any()
 
 
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
+def test_a_run_of_another_precision_is_mapped(tiny: Make, precision: str) -> None:
+    trainer = Trainer.from_config(tiny(epochs=1), **{"lightning.precision": precision})
+    trainer.train()
+    (map_,) = trainer.predict(overwrite=True)
+    assert np.isfinite(np.asarray(map_)).mean() > 0.9
+
+
 def test_a_large_image_has_no_map_and_no_picture_which_is_told(
     tiny: Make,
     tmp_path: Path,
