@@ -151,7 +151,7 @@ def runs() -> list[Job]:
             keys["sampler"] = BalancedSampler(0.3)
         sizes = (25, num, 2 * num + 1)
         made += [
-            Job(f"{loss}-{num}", world, 1, batch, keys, {}, sizes, data)
+            Job(f"{loss}-{num}", world, 1, batch, keys, {"precision": "64-true"}, sizes, data)
             for world, batch in ((1, 6), (2, 3), (3, 2))
         ]
     return made
