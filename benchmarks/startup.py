@@ -7,11 +7,13 @@ user of it imports, draws the same image, cuts the same tiles, and trains the sa
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 import rows
 
@@ -19,27 +21,17 @@ IMPORTS = {
     "from lis2_lightning import Trainer": "from lis2_lightning import Trainer",
     "import lightning.pytorch": "import lightning.pytorch",
 }
-_STOP = """
-import os, lightning.pytorch as pl
-def end(self, *_): os._exit(0)
-pl.loops.training_epoch_loop._TrainingEpochLoop.on_advance_end = end
-"""
-FIT = (
-    """
+FIT = """
 import sys
 from lis2_lightning.__main__ import main
-from lis2_lightning.cli import trainer_cli
+words = ["--config", "configs/quickstart.yaml", "--output_dir", sys.argv[1]]
+sys.exit(main(["fit", *words, "--lightning.callbacks", "[{type: first_step.Stop}]"]))
 """
-    + _STOP
-    + """
-main(["fit", "--config", "configs/quickstart.yaml", "--output_dir", sys.argv[1]])
-"""
-)
-BARE = (
-    """
+BARE = """
 import sys
 import lightning.pytorch as pl
 import torch
+from first_step import Stop
 from torch.nn import functional
 from torch.utils.data import DataLoader
 from lis2_lightning.data.synthetic import SyntheticDataset
@@ -57,16 +49,15 @@ class Plain(pl.LightningModule):
     validation_step = training_step
     def configure_optimizers(self):
         return torch.optim.Adam(self.parameters(), lr=3e-3)
-cut = dict(height=768, width=768, seed=7, size=32, stride=16, num_folds=5)
+cut = dict(height=768, width=768, seed=101, size=32, stride=16, num_folds=5)
 train = DataLoader(SyntheticDataset(**cut, folds=[0, 1, 2]), batch_size=32, shuffle=True)
 val = DataLoader(SyntheticDataset(**cut, folds=[3]), batch_size=32)
-"""
-    + _STOP
-    + """
-trainer = pl.Trainer(max_epochs=12, default_root_dir=sys.argv[1], num_sanity_val_steps=0)
+trainer = pl.Trainer(
+    max_epochs=12, default_root_dir=sys.argv[1], num_sanity_val_steps=0, callbacks=[Stop()]
+)
 trainer.fit(Plain(), train, val)
 """
-)
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}  # first_step is there
 TO_FIRST_STEP = {"lis2 fit": FIT, "a script for Lightning": BARE}
 
 
@@ -74,7 +65,8 @@ def seconds(code: str) -> float:
     """How long a process takes to run some code."""
     with tempfile.TemporaryDirectory() as folder:
         begun = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code, folder], check=True, capture_output=True)
+        words = [sys.executable, "-c", code, folder]
+        subprocess.run(words, check=True, capture_output=True, env=ENVIRONMENT)
         return time.perf_counter() - begun
 
 

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from lis2_lightning._version import __version__
+from lis2_lightning.base.imports import collecting_later
 from lis2_lightning.errors import (
     ConfigError,
     DataError,
@@ -68,7 +69,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _LATE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_LATE[name]), name)
+    with collecting_later():
+        return getattr(import_module(_LATE[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any, Final
 from jsonargparse import ArgumentError, ArgumentParser
 
 from lis2_lightning._version import __version__
+from lis2_lightning.base.imports import bringing_torch
 from lis2_lightning.cli import manual
 from lis2_lightning.cli.tools import SEVERAL, TOOLS, print_answer
 from lis2_lightning.config import read_arguments
@@ -162,7 +163,8 @@ def _run_configured(name: str, words: Sequence[str]) -> int:
         raise ConfigError(
             f"{' and '.join(missing)} must be set: name a file with --config; lis2 init writes one"
         )
-    from lis2_lightning.cli import trainer_cli  # noqa: PLC0415 - torch takes seconds to import
+    with bringing_torch():
+        from lis2_lightning.cli import trainer_cli  # noqa: PLC0415 - slow to import
 
     return trainer_cli.run(name, config, switches)
 

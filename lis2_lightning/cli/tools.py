@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from lis2_lightning.base.files import shown
+from lis2_lightning.base.imports import bringing_torch
 from lis2_lightning.errors import ConfigError
 
 
@@ -90,7 +91,8 @@ def info(snapshot: Path) -> Answer:
     Args:
         snapshot: A snapshot of this package or of LIS2.
     """
-    from lis2_lightning.snapshots.describe import render, summary  # noqa: PLC0415 - brings torch
+    with bringing_torch():
+        from lis2_lightning.snapshots.describe import render, summary  # noqa: PLC0415 - see the module
 
     contents = summary(snapshot)
     return Answer(render(contents), contents)
@@ -103,10 +105,11 @@ def diff(first: Path, second: Path) -> Answer:
         first: A snapshot.
         second: Another snapshot.
     """
-    from lis2_lightning.snapshots.compare import (  # noqa: PLC0415 - brings torch
-        differences,
-        render_differences,
-    )
+    with bringing_torch():
+        from lis2_lightning.snapshots.compare import (  # noqa: PLC0415 - see the module
+            differences,
+            render_differences,
+        )
 
     items = differences(first, second)
     data = {"differences": [asdict(difference) for difference in items]}
@@ -120,7 +123,8 @@ def convert(old: Path, new: Path) -> Answer:
         old: A snapshot that LIS2 wrote; it is not changed.
         new: The file to write; it must not be there yet.
     """
-    from lis2_lightning.snapshots.write import convert as rewrite  # noqa: PLC0415 - brings torch
+    with bringing_torch():
+        from lis2_lightning.snapshots.write import convert as rewrite  # noqa: PLC0415 - see the module
 
     dropped = rewrite(old, new)
     text = "\n".join([f"{new} is written", *(f"left out: {name}" for name in dropped)])
@@ -152,7 +156,8 @@ def init(  # noqa: PLR0917 - positional in Python only: they are flags of the co
         ignore: Its values where the truth is unknown.
         output: The file to write; it must not be there yet.
     """
-    from lis2_lightning.cli import starter  # noqa: PLC0415 - brings torch
+    with bringing_torch():
+        from lis2_lightning.cli import starter  # noqa: PLC0415 - see the module
 
     optional = {"background": background, "missing": missing, "labelled": labelled}
     maps = {key: path for key, path in optional.items() if path is not None}
@@ -171,7 +176,8 @@ def sample(folder: Path, height: int = 768, width: int = 768, seed: int = 101) -
         width: Width of the image, px.
         seed: Decides the image; with the defaults it is that of the quick start.
     """
-    from lis2_lightning.cli import sample_maps  # noqa: PLC0415 - brings torch
+    with bringing_torch():
+        from lis2_lightning.cli import sample_maps  # noqa: PLC0415 - see the module
 
     paths = {
         name: str(path) for name, path in sample_maps.write(folder, height, width, seed).items()
@@ -204,7 +210,8 @@ def report(run_dir: list[Path], output: Path | None = None) -> Answer:
         output: The page; by default report.html in the folder of a single run, and in the current
             folder for several.
     """
-    from lis2_lightning.report.page import write_page  # noqa: PLC0415 - brings torch
+    with bringing_torch():
+        from lis2_lightning.report.page import write_page  # noqa: PLC0415 - see the module
 
     path = write_page(run_dir, output, _data_of)
     return Answer(f"{shown(path)} is written", {"written": str(path)})
