@@ -2,8 +2,9 @@
 
 All sides train the same network on the same batches with the same loss and optimizer, in turns
 within one run. The plain loop has no metrics, no log, no snapshots and no early stopping; the
-facade has all of them. Accelerate and Ignite stand beside, where they are installed (the extra
-``bench``). Prints the median, the spread and the ratio.
+facade has all of them, and is measured without metrics and ``last.pt``, too. Lightning alone,
+Accelerate and Ignite stand beside, the last two where they are installed (the extra ``bench``).
+Prints the median, the spread and the ratio.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import importlib.util
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import lightning.pytorch as pl
 import rows
@@ -26,6 +27,9 @@ from torch.nn import functional
 from lis2_lightning import SyntheticDataset, Trainer, UNet
 from lis2_lightning.data import SegmentationData
 from lis2_lightning.running.around_loop import quiet
+
+OURS: Final = "train()"
+WITHOUT: Final = "train() without metrics"
 
 
 class EpochTimes(pl.Callback):
@@ -108,8 +112,42 @@ def ignite_epoch(tiles: SyntheticDataset, batch_size: int, features: int) -> flo
     return time.perf_counter() - begun
 
 
-def facade_epoch(tiles: SyntheticDataset, batch_size: int, features: int) -> float:
-    """Train an epoch through the facade with metrics, log and snapshots; the seconds it took."""
+class Plain(pl.LightningModule):
+    """The plain loop as a module of Lightning's."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.model = network(features)
+
+    def training_step(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """The loss of the labelled pixels."""
+        return loss_of(self.model(batch["patch"]), batch)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The same as ours."""
+        return torch.optim.Adam(self.parameters(), lr=1e-3)
+
+
+def lightning_epoch(tiles: SyntheticDataset, batch_size: int, features: int) -> float:
+    """An epoch of Lightning's trainer with nothing switched on; the seconds it took."""
+    times = EpochTimes()
+    with quiet():
+        trainer = pl.Trainer(
+            max_epochs=1,
+            callbacks=[times],
+            enable_progress_bar=False,
+            enable_checkpointing=False,
+            logger=False,
+            enable_model_summary=False,
+            accelerator="cpu",
+        )
+        data = SegmentationData(train=tiles, batch_size=batch_size, num_workers=0, seed=0)
+        trainer.fit(Plain(features), data.loader(tiles, shuffle=True))
+    return times.seconds[0]
+
+
+def facade_epoch(tiles: SyntheticDataset, batch_size: int, features: int, **keys: Any) -> float:
+    """Train an epoch through the facade, by default with all it has; the seconds it took."""
     times = EpochTimes()
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
@@ -120,13 +158,28 @@ def facade_epoch(tiles: SyntheticDataset, batch_size: int, features: int) -> flo
             batch_size=batch_size,
             num_workers=0,
             epochs=1,
-            save_last=True,
             seed=0,
             lightning={"callbacks": [times], "enable_progress_bar": False},
+            **{"save_last": True, **keys},
         )
         with quiet():
             trainer.lightning.fit(trainer.module, datamodule=trainer.data)
     return times.seconds[0]
+
+
+def contestants() -> dict[str, Callable[..., float]]:
+    """Those that are installed here."""
+    sides: dict[str, Callable[..., float]] = {
+        "plain loop": plain_epoch,
+        OURS: facade_epoch,
+        WITHOUT: partial(facade_epoch, metrics=[], save_last=False),
+        "Lightning alone": lightning_epoch,
+    }
+    if importlib.util.find_spec("accelerate"):
+        sides["Accelerate"] = accelerate_epoch
+    if importlib.util.find_spec("ignite"):
+        sides["Ignite"] = ignite_epoch
+    return sides
 
 
 def main() -> None:
@@ -138,11 +191,7 @@ def main() -> None:
     parser.add_argument("--features", type=int, default=8)
     options = parser.parse_args()
     tiles = SyntheticDataset(seed=7, size=32, stride=options.stride)
-    sides = {"plain loop": plain_epoch, "train()": facade_epoch}
-    if importlib.util.find_spec("accelerate"):
-        sides["Accelerate"] = accelerate_epoch
-    if importlib.util.find_spec("ignite"):
-        sides["Ignite"] = ignite_epoch
+    sides = contestants()
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for counted in range(-1, options.rounds):
         for name, epoch in sides.items():
@@ -152,15 +201,18 @@ def main() -> None:
     for name, taken in seconds.items():
         median = statistics.median(taken)
         print(
-            f"{name:<12} median {median:.3f} s  min {min(taken):.3f}  max {max(taken):.3f}  "
+            f"{name:<24} median {median:.3f} s  min {min(taken):.3f}  max {max(taken):.3f}  "
             f"{len(tiles) / median:.0f} tiles/s"
         )
-    ours = seconds.pop("train()")
-    for name, theirs in seconds.items():
-        what = "an epoch of a U-Net with metrics, log and snapshots"
-        row = rows.Row.of(what, ours, name, theirs, unit="s", wanted=1.02)
-        print(f"train() / {name}: {row.spread}; {len(tiles)} tiles")
-        rows.add(row)
+    parts = {
+        OURS: "an epoch of a U-Net, metrics, log and snapshots",
+        WITHOUT: "an epoch of a U-Net, without metrics and last.pt",
+    }
+    for ours, what in parts.items():
+        for name in [name for name in seconds if name not in parts]:
+            row = rows.Row.of(what, seconds[ours], name, seconds[name], unit="s", wanted=1.02)
+            print(f"{ours} / {name}: {row.spread}; {len(tiles)} tiles")
+            rows.add(row)
 
 
 if __name__ == "__main__":

@@ -94,21 +94,20 @@ def candidates(
 ) -> dict[str, dict[str, Any]]:
     """Settings that may be faster here and that the configuration does not have, by name."""
     settings: dict[str, dict[str, Any]] = {}
-    if not config["channels_last"]:
-        settings["channels_last: true"] = {"channels_last": True}
     theirs = config["lightning"]
     if has_bfloat16(device) and theirs.get("precision") in {None, "32", "32-true", 32}:
         settings["lightning.precision: bf16-mixed"] = {"lightning.precision": "bf16-mixed"}
+    if try_compile and not config["compile"]:
+        settings["compile: true"] = {"compile": True}
+    if not config["channels_last"]:
+        last = {"channels_last": True}
+        both = {f"channels_last: true, {key}": last | value for key, value in settings.items()}
+        settings = {"channels_last: true": last, **settings, **both}
     if device.type == "cuda" and not theirs.get("benchmark"):
         settings["lightning.benchmark: true"] = {"lightning.benchmark": True}
     own = usual_workers() if config["num_workers"] == "auto" else config["num_workers"]
     for workers in sorted({0, 1, min(usable_cores() - 1, 8)} - {own}):
         settings[f"num_workers: {workers}"] = {"num_workers": workers}
-    if try_compile and not config["compile"]:  # last: its first batch takes minutes
-        settings["compile: true"] = {"compile": True}
-        if not config["channels_last"]:
-            both = {"channels_last": True, "compile": True}
-            settings["channels_last: true, compile: true"] = both
     return settings
 
 
