@@ -105,6 +105,7 @@ def curve(rows: list[Row]) -> str:
             drawn += f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>'
             drawn += f'<circle cx="{x}" cy="{y}" r="3" fill="{colour}"/>'
             keys += f'<tspan fill="{colour}">— {name} </tspan>'
+    epochs = f"epochs {first:.0f} to {last:.0f}" if last > first else f"epoch {first:.0f}"
     ends = f"{high:.3g} at the top, {low:.3g} at the bottom"
     return (
         f'<svg role="img" aria-label="losses by epoch, {ends}" width="{_WIDTH}" '
@@ -113,6 +114,5 @@ def curve(rows: list[Row]) -> str:
         f'<g text-anchor="end"><text x="{_LEFT - 5}" y="{_EDGE + 4}">{high:.3g}</text>'
         f'<text x="{_LEFT - 5}" y="{_HEIGHT - _EDGE + 4}">{low:.3g}</text></g>'
         f'<text x="{_LEFT}" y="{_HEIGHT + 13}">{keys}</text>'
-        f'<text x="{_WIDTH - 4}" y="{_HEIGHT + 13}" text-anchor="end">'
-        f"epochs {first:.0f} to {last:.0f}</text></svg>"
+        f'<text x="{_WIDTH - 4}" y="{_HEIGHT + 13}" text-anchor="end">{epochs}</text></svg>'
     )

@@ -17,6 +17,7 @@ from lis2_lightning.snapshots import read_snapshot
 from lis2_lightning.trackers.delivery import sync
 from lis2_lightning.trackers.journal import Journal
 from lis2_lightning.trackers.journal_logger import JournalLogger
+from tests.conftest import TINY
 
 from .proxy import Mode, Proxy
 
@@ -27,6 +28,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_pictures")]
 Make = Callable[..., dict[str, Any]]
 Log = Callable[[Path], list[dict[str, float]]]
 EPOCHS = 8
+KEYS = {"epochs": EPOCHS, "save_last": True}
 # far below the 10 s of a request to a server that hangs, far above the delays of a busy machine
 LONGEST_WAIT_S = 1.0
 LONGER_S = 15.0
@@ -96,16 +98,31 @@ def train(config: dict[str, Any], at: At | None = None) -> tuple[float, Weights]
     return seconds, read_snapshot(Path(info["last_model_path"]))["MODEL"]["MODEL_STATE"]
 
 
-def assert_unhurt(config: dict[str, Any], trackers: Any, waits: list[float], at: At) -> Path:
-    """Train with and without trackers: the same weights, in nearly the same time."""
-    plain_s, plain = train({**config, "run_name": "plain"})
-    seconds, weights = train({**config, "run_name": "tracked", "trackers": trackers}, at)
-    assert plain.keys() == weights.keys()
-    assert all(torch.equal(plain[name], weights[name]) for name in plain)
-    assert seconds < plain_s + LONGER_S, f"{seconds:.1f} s instead of {plain_s:.1f} s"
-    assert len(waits) >= EPOCHS
-    assert max(waits) < LONGEST_WAIT_S
-    return Path(config["output_dir"]) / "tracked"
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[float, Weights]:
+    """A training without trackers."""
+    return train({**TINY, **KEYS, "output_dir": str(tmp_path_factory.mktemp("plain"))})
+
+
+Unhurt = Callable[..., Path]
+
+
+@pytest.fixture
+def assert_unhurt(tiny: Make, plain: tuple[float, Weights], waits: list[float]) -> Unhurt:
+    """Train with trackers: the same weights as without, in nearly the same time."""
+
+    def check(trackers: Any, at: At) -> Path:
+        config = tiny(**KEYS, trackers=trackers)
+        plain_s, expected = plain
+        seconds, weights = train(config, at)
+        assert expected.keys() == weights.keys()
+        assert all(torch.equal(expected[name], weights[name]) for name in expected)
+        assert seconds < plain_s + LONGER_S, f"{seconds:.1f} s instead of {plain_s:.1f} s"
+        assert len(waits) >= EPOCHS
+        assert max(waits) < LONGEST_WAIT_S
+        return Path(config["output_dir"]) / "tiny"
+
+    return check
 
 
 def assert_all_there(server: MlflowServer, experiment: str, log: list[dict[str, float]]) -> None:
@@ -123,18 +140,15 @@ def mlflow(url: str, experiment: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("mode", ["closed", "silent", "500"])
-def test_a_server_that_never_works_hurts_nothing_and_gets_every_row_later(  # noqa: PLR0917 - fixtures
+def test_a_server_that_never_works_hurts_nothing_and_gets_every_row_later(
     mode: Mode,
     mlflow_server: MlflowServer,
     proxied: Callable[[Mode], Proxy],
-    tiny: Make,
-    waits: list[float],
+    assert_unhurt: Unhurt,
     read_log: Log,
 ) -> None:
     proxy = proxied(mode)
-    config = tiny(epochs=EPOCHS, save_last=True)
-
-    run_dir = assert_unhurt(config, mlflow(proxy.url, f"never {mode}"), waits, At())
+    run_dir = assert_unhurt(mlflow(proxy.url, f"never {mode}"), At())
     proxy.turn("forward")
     (delivery,) = sync(run_dir)
 
@@ -161,16 +175,15 @@ def test_a_server_that_breaks_in_the_middle_hurts_nothing_and_gets_every_row_lat
     mode: Mode,
     mlflow_server: MlflowServer,
     proxied: Callable[[Mode], Proxy],
-    tiny: Make,
-    waits: list[float],
+    assert_unhurt: Unhurt,
+    tmp_path: Path,
     read_log: Log,
 ) -> None:
     proxy = proxied("forward")
-    config = tiny(epochs=EPOCHS, save_last=True)
-    wait = until_connected(Path(config["output_dir"]) / "tracked")
+    wait = until_connected(tmp_path / "runs" / "tiny")
     at = At(epoch_2=wait, epoch_3=lambda: proxy.turn(mode))
 
-    run_dir = assert_unhurt(config, mlflow(proxy.url, f"breaks {mode}"), waits, at)
+    run_dir = assert_unhurt(mlflow(proxy.url, f"breaks {mode}"), at)
     proxy.turn("forward")
     (delivery,) = sync(run_dir)
 
@@ -179,13 +192,12 @@ def test_a_server_that_breaks_in_the_middle_hurts_nothing_and_gets_every_row_lat
 
 
 def test_a_server_that_is_killed_and_comes_back_gets_every_row_without_a_sync(
-    mlflow_server: MlflowServer, tiny: Make, waits: list[float], read_log: Log
+    mlflow_server: MlflowServer, assert_unhurt: Unhurt, tmp_path: Path, read_log: Log
 ) -> None:
-    config = tiny(epochs=EPOCHS, save_last=True)
-    wait = until_connected(Path(config["output_dir"]) / "tracked")
+    wait = until_connected(tmp_path / "runs" / "tiny")
     at = At(epoch_2=wait, epoch_3=mlflow_server.kill, epoch_6=mlflow_server.start)
 
-    run_dir = assert_unhurt(config, mlflow(mlflow_server.url, "comes back"), waits, at)
+    run_dir = assert_unhurt(mlflow(mlflow_server.url, "comes back"), at)
 
     journal = Journal(run_dir / "trackers" / "mlflow.jsonl")
     assert journal.mark().offset == journal.size
@@ -194,15 +206,14 @@ def test_a_server_that_is_killed_and_comes_back_gets_every_row_without_a_sync(
 
 def test_weights_and_biases_out_of_reach_delays_nothing(
     proxied: Callable[[Mode], Proxy],
-    tiny: Make,
-    waits: list[float],
+    assert_unhurt: Unhurt,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.setenv("WANDB_BASE_URL", proxied("closed").url)
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
 
-    run_dir = assert_unhurt(tiny(epochs=EPOCHS, save_last=True), ["wandb"], waits, At())
+    run_dir = assert_unhurt(["wandb"], At())
 
     lines = (run_dir / "trackers" / "wandb.jsonl").read_text().splitlines()
     assert sum('"kind": "row"' in line for line in lines) == EPOCHS
