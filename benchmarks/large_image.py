@@ -20,13 +20,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+import rows
 import torch
 from torch import Tensor
 
@@ -189,6 +190,11 @@ MEASURES: dict[str, Callable[[Path, int], dict[str, float]]] = {
     "predict": predict,
     "predict_monai": predict_monai,
 }
+# ours, the other side, the figure of both, its unit, what it is, what is wanted, larger is better
+ROWS = [
+    ("read", "read_h5py", "tiles_per_s", "tiles/s", "reading tiles at random", 10, True),
+    ("predict", "predict_monai", "seconds", "s", "mapping an image", 1.1, False),
+]
 NOT_ABOVE = {"read_h5py": 10**7, "predict_monai": 10**8}
 
 
@@ -206,6 +212,7 @@ def main() -> int:
     """Print a row for each measure and number of pixels."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pixels", type=float, nargs="+", default=[1e6, 1e7])
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", default=tempfile.gettempdir(), help="where the files go")
     parser.add_argument("--measures", nargs="+", choices=MEASURES, default=list(MEASURES))
     parser.add_argument("--only", nargs=3, help=argparse.SUPPRESS)
@@ -215,18 +222,39 @@ def main() -> int:
         print(json.dumps(MEASURES[name](Path(place), int(num))))
         return 0
     print(f"{'measure':14} {'pixels':>8} {'seconds':>9} {'ns/px':>8} {'peak MB':>8}")
-    for name in options.measures:
-        for num in map(int, options.pixels):
-            if num > NOT_ABOVE.get(name, num):
-                continue
-            figures = in_process(name, num, options.folder)
-            seconds, peak = figures.pop("seconds"), figures.pop("peak_mb")
-            others = "  ".join(f"{key} {value:,.4g}" for key, value in figures.items())
-            height, width = shape_of(num)
-            slope = seconds / (height * width) * 1e9
-            row = f"{name:14} {num:8.0e} {seconds:9.2f} {slope:8.2f} {peak:8.0f}"
-            print(f"{row}  {others}", flush=True)
+    for num in map(int, options.pixels):
+        taken: dict[str, list[dict[str, float]]] = {name: [] for name in options.measures}
+        for _ in range(options.rounds):
+            for name in options.measures:
+                if num <= NOT_ABOVE.get(name, num):
+                    taken[name].append(in_process(name, num, options.folder))
+                    show(name, num, taken[name][-1])
+        compare(num, taken)
     return 0
+
+
+def show(name: str, num_pixels: int, figures: Mapping[str, float]) -> None:
+    """Print a measure's figures."""
+    height, width = shape_of(num_pixels)
+    seconds, shown = figures["seconds"], {"seconds", "peak_mb"}
+    row = f"{name:14} {num_pixels:8.0e} {seconds:9.2f} {seconds / (height * width) * 1e9:8.2f}"
+    others = "  ".join(f"{key} {figures[key]:,.4g}" for key in figures if key not in shown)
+    print(f"{row} {figures['peak_mb']:8.0f}  {others}", flush=True)
+
+
+def compare(num_pixels: int, taken: Mapping[str, list[dict[str, float]]]) -> None:
+    """Leave the rows of those that were measured."""
+    for ours, peer, key, unit, what, wanted, is_rate in ROWS:
+        if taken.get(ours) and taken.get(peer):
+            values = [[figures[key] for figures in taken[side]] for side in (ours, peer)]
+            row = rows.Row.of(
+                f"{what}, {num_pixels:.0e} px",
+                *(values[0], peer, values[1]),
+                unit=unit,
+                wanted=wanted,
+                larger_is_better=is_rate,
+            )
+            rows.add(row)
 
 
 if __name__ == "__main__":

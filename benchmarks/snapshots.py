@@ -19,14 +19,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import rows
 import torch
 from torch import Tensor
 
 from lis2_lightning.snapshots import link_snapshot, read_snapshot, to_snapshot, write_snapshot
+
+# ours, the other side, and what both do
+ROWS = [
+    ("write_snapshot", "torch.save and fsync", "writing a snapshot of"),
+    ("best + last + save", "torch.save three times", "best.pt, last.pt and save_10.pt of"),
+    ("read_snapshot", "torch.load", "reading a snapshot of"),
+]
 
 
 def snapshot(megabytes: float, num_layers: int = 30) -> dict[str, Any]:
@@ -127,6 +135,19 @@ def main() -> None:
                 work()
                 if counted >= 0:  # the first round warms up
                     seconds[way].append(time.perf_counter() - begun)
+    show(options, seconds, ways)
+    if sys.platform == "linux":
+        for way in ("torch.save", "write_snapshot"):
+            part = extra_memory(options.megabytes, way)
+            print(f"{way + ', extra memory':40}{100 * part:10.1f} % of the file")
+
+
+def show(
+    options: argparse.Namespace,
+    seconds: Mapping[str, list[float]],
+    ways: Mapping[str, tuple[str, Callable[[], Any]]],
+) -> None:
+    """Print the table, and leave the rows."""
     print(f"a snapshot of {options.megabytes:g} MB, {options.rounds} rounds")
     print(f"{'':26}{'median ms':>10}{'min-max ms':>14}{'ratio':>8}  to")
     for way, (rival, _) in ways.items():
@@ -135,10 +156,9 @@ def main() -> None:
         pairs = zip(seconds[way], seconds[rival], strict=True)
         ratio = statistics.median(ours / theirs for ours, theirs in pairs)
         print(f"{way:26}{statistics.median(times):10.0f}{spread:>14}{ratio:8.2f}  {rival}")
-    if sys.platform == "linux":
-        for way in ("torch.save", "write_snapshot"):
-            part = extra_memory(options.megabytes, way)
-            print(f"{way + ', extra memory':40}{100 * part:10.1f} % of the file")
+    for ours, peer, what in ROWS:
+        both, name = (seconds[ours], peer, seconds[peer]), f"{what} {options.megabytes:g} MB"
+        rows.add(rows.Row.of(name, *both, unit="s", wanted=1.2))
 
 
 if __name__ == "__main__":

@@ -14,11 +14,13 @@ import socket
 import statistics
 import tempfile
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import rows
 import torch
 
 from lis2_lightning import SyntheticDataset, Trainer, UNet
@@ -122,6 +124,13 @@ def main() -> None:
                 calls[kind].append(sum(spent) / sum(clock for clock, _ in seconds))
                 first[kind] += seconds[: options.skip]
                 times[kind] += seconds[options.skip :]
+    show(times, first, calls)
+
+
+def show(
+    times: Mapping[str, Times], first: Mapping[str, Times], calls: Mapping[str, list[float]]
+) -> None:
+    """Print the table, and leave the rows."""
     print(f"{'':<22}{'epoch':>12}{_HEADS}")
     clock, processor = medians(times["no tracker"])
     for kind, seconds in times.items():
@@ -130,6 +139,10 @@ def main() -> None:
         columns = f"{wall / clock:>9.3f}{cpu / processor:>11.3f}"
         columns += f"{statistics.median(calls[kind]):>10.3%}{first_ratio:>14.3f}"
         print(f"{kind:<22}{wall * 1000:>9.1f} ms{columns}")
+        if kind != "no tracker":
+            both = [[clock for clock, _ in times[name]] for name in (kind, "no tracker")]
+            what = f"an epoch with trackers: {kind}"
+            rows.add(rows.Row.of(what, both[0], "no tracker", both[1], unit="s", wanted=1.05))
 
 
 def medians(times: Times) -> tuple[float, float]:
