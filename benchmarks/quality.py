@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 
 from lis2_lightning import CrossValidation
-from lis2_lightning.config import load_config
 from lis2_lightning.evaluation.summary import Summary
 
 
@@ -28,10 +27,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int)
     words = parser.parse_args()
-    # the key of `lis2 cross-validate` in its configuration is one of a command, not of a run
-    config = {key: value for key, value in load_config(words.config).items() if key != "folds"}
     runs = CrossValidation.from_config(
-        config,
+        words.config,
         num_folds=words.folds,
         seeds=words.seeds,
         output_dir=words.output,

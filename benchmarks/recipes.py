@@ -46,6 +46,7 @@ def recipes(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         "warm-up": {"scheduler": one_cycle},
         "ema": {"ema": 0.99},  # a run has some hundred steps
         "swa": {"lightning": {"callbacks": [swa]}},
+        "cosine": {"scheduler": {"type": "CosineAnnealingLR", "T_max": epochs}},
         "rotations": {AUGMENTATIONS: [*FLIPS, ROTATION]},
         "no augmentation": {AUGMENTATIONS: []},
         "tta": {"tta": True},
@@ -61,7 +62,6 @@ def main() -> None:
             print("the real maps are not there: image 'sample' is left out")
             continue
         config = load_config(ROOT / IMAGES[image], is_for_all=True)
-        config.pop("folds", None)  # the command line's, not the trainer's
         for name in options.rows:
             summary = score(image, name, config, options)
             rows.append({"image": image, "recipe": name, **figures(summary)})

@@ -245,7 +245,7 @@ class Trainer(TrainerView):
         return self.get_final_info()
 
     def fit(self, checkpoint: Path | Snapshot | None = None) -> None:
-        """Run the training loop alone, from a snapshot or the start; errors as of :meth:`train`."""
+        """Run the training loop alone, from a snapshot or the start, without :meth:`check`."""
         if self.lightning.global_step == 0:
             snapshot = None if checkpoint is None else peek(checkpoint)
             resume.refuse_other_run(snapshot, self._settings.run_dir)

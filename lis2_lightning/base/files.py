@@ -19,6 +19,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Final
 
+from lis2_lightning.errors import ConfigError
+
 _MACHINE: Final = f"{zlib.crc32(socket.gethostname().encode()):08x}"
 _TEMPORARY: Final = re.compile(
     r"\.(?P<target>.+)\.(?P<pid>\d+)-(?P<machine>[0-9a-f]{8})\.(?P<kind>tmp|earlier)"
@@ -47,6 +49,21 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         yield file
         file.flush()
         os.fsync(file.fileno())
+
+
+@contextmanager
+def written(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """The same for a file that a user has named.
+
+    Raises:
+        ConfigError: It cannot be written.
+    """
+    try:
+        with atomic(path) as file:
+            yield file
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(f"{shown(Path(path))} cannot be written: {reason}") from error
 
 
 @contextmanager

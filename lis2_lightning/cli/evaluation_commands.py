@@ -11,21 +11,12 @@ from lis2_lightning.cli.tools import Answer, number
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.evaluation import side_by_side
 from lis2_lightning.evaluation.cross_validation import CrossValidation
-from lis2_lightning.evaluation.ensemble import EnsembleTrainer, snapshots_matching
+from lis2_lightning.evaluation.ensemble import EnsembleTrainer
 from lis2_lightning.evaluation.learning_rate import suggest_lr
 from lis2_lightning.evaluation.split_scores import score_splits
 from lis2_lightning.evaluation.summary import Summary
 from lis2_lightning.evaluation.tuning import Tuning
 from lis2_lightning.trainer import Trainer
-
-__all__ = [
-    "baseline",
-    "cross_validate",
-    "find_lr",
-    "segment_together",
-    "snapshots_matching",
-    "tune",
-]
 
 Options = Mapping[str, Any]
 
@@ -35,14 +26,16 @@ def cross_validate(config: dict[str, Any], options: Options) -> Answer:
     side_by_side.end_with_parent()
     fold, jobs = number(options, "fold"), number(options, "jobs")
     chosen = [
-        f"--{name}" for name in ("fold", "jobs", "collect") if options[name] not in {None, False}
+        f"--{name}"
+        for name in ("fold", "jobs", "collect")
+        if options[name] is not None and options[name] is not False
     ]
     if len(chosen) > 1:
         raise ConfigError(f"{' and '.join(chosen)} exclude each other: use one of them at a time")
     runs = CrossValidation.from_config(
         config,
         num_folds=number(options, "folds"),
-        seeds=1 if (num := number(options, "seeds")) is None else num,
+        seeds=number(options, "seeds"),
     )
     if fold is not None:
         runs.run_fold(fold)

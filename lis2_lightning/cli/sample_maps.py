@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from lis2_lightning.base.files import atomic
+from lis2_lightning.base.files import written
 from lis2_lightning.data import SyntheticDataset
 from lis2_lightning.errors import ConfigError
 
@@ -40,7 +40,7 @@ def write(folder: Path, height: int, width: int, seed: int) -> dict[str, Path]:
         header.update(_cards(height, width))
         if name == "image":
             header["BUNIT"] = "cm-2"
-        with atomic(path) as file:
+        with written(path) as file:
             fits.PrimaryHDU(getattr(maps, name), header).writeto(file)
     return paths
 

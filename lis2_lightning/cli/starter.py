@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from lis2_lightning.base.files import atomic
+from lis2_lightning.base.files import written
 from lis2_lightning.data import TileDataset, has_data, open_raster
 from lis2_lightning.data.legend import Legend
 from lis2_lightning.data.open_raster import Raster
@@ -69,11 +69,8 @@ def start(
     choice = {**_choose(look, {**maps, **meaning}), **meaning}
     if path.exists():
         raise ConfigError(f"{path} exists already: choose another name with --output")
-    try:
-        with atomic(path) as file:
-            file.write(_text(path.stem, look, choice, maps).encode())
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
+    with written(path) as file:
+        file.write(_text(path.stem, look, choice, maps).encode())
     rare = ["these are few: the loss is bce_dice_loss"] if look.positive < _RARE else []
     lost = f"labels where the image has no data, which do not count: {choice['without_data']}"
     rare += [lost] if choice["without_data"] else []

@@ -52,7 +52,7 @@ def number(
     2
     """
     value = options[name]
-    if value in {None, "auto"}:
+    if value is None or value == "auto":
         return None
     with suppress(ValueError):
         if (parsed := kind(str(value))) >= least:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import yaml
 
 from lis2_lightning.assembly.plan import lightning_yaml
-from lis2_lightning.base.files import atomic
+from lis2_lightning.base.files import written
 from lis2_lightning.base.tables import table
 from lis2_lightning.cli.dispatch import OWN_KEYS, OWN_SWITCHES
 from lis2_lightning.cli.tools import Answer, number, print_answer
@@ -83,6 +83,7 @@ def _measure(method: str, config: dict[str, Any], options: Options) -> Answer:
 
 def _predict(config: dict[str, Any], options: Options) -> Answer:
     from lis2_lightning.cli import evaluation_commands  # noqa: PLC0415 - training needs none of it
+    from lis2_lightning.evaluation.ensemble import snapshots_matching  # noqa: PLC0415 - the same
 
     image, output = options["image"], options["output"]
     if image and not output:
@@ -95,7 +96,7 @@ def _predict(config: dict[str, Any], options: Options) -> Answer:
         "dtype": options["dtype"] or "float32",
         "overwrite": options["overwrite"],
     }
-    snapshots = evaluation_commands.snapshots_matching(options["ckpt_path"])
+    snapshots = snapshots_matching(options["ckpt_path"])
     if len(snapshots) > 1:
         return evaluation_commands.segment_together(snapshots, config, options, request)
     if options["spread"]:
@@ -139,7 +140,7 @@ def _trainer(
 
 def _snapshot(ckpt_path: str | None) -> str | Path:
     """``best`` or ``last`` of the run that is configured, or the file of a snapshot."""
-    if ckpt_path in {None, "best", "last"}:
+    if ckpt_path is None or ckpt_path in ("best", "last"):
         return ckpt_path or "best"
     path = Path(ckpt_path).expanduser()
     if not path.is_dir():
@@ -156,7 +157,7 @@ def _plan(config: dict[str, Any], options: Options) -> Answer:
     # what fit would refuse is refused here
     trainer.check()
     if path and is_main():
-        with atomic(Path(path)) as file:
+        with written(path) as file:
             theirs = trainer.lightning
             callbacks = [*theirs.checkpoint_callbacks, *theirs.early_stopping_callbacks]
             file.write(lightning_yaml(trainer.global_config, callbacks).encode())

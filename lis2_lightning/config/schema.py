@@ -11,7 +11,6 @@ import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping, Set
 from contextlib import suppress
-from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from importlib import import_module
@@ -138,7 +137,7 @@ class Schema:
         wrong += [f"{key} must not be null: leave it out, or give it a value" for key in nulls]
         with judging() as judge:
             try:
-                namespace: Namespace = parser.parse_object(deepcopy(dict(plain)))
+                namespace: Namespace = parser.parse_object(shorten(plain)[0])  # a copy
             except Exception as error:
                 apart = {_LIGHTNING, *skip, *nulls}
                 ours = {key: value for key, value in plain.items() if key not in apart}

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from lis2_lightning.base.files import atomic, stats
+from lis2_lightning.base.files import atomic
 from lis2_lightning.data.census import Census, count
+from lis2_lightning.data.identity import identity
 from lis2_lightning.data.open_raster import Raster
-from lis2_lightning.data.rasters.address import parse_address
+from lis2_lightning.data.rasters.address import file_of
 from lis2_lightning.data.rasters.contract import readable
 from lis2_lightning.data.truth import Truth
 from lis2_lightning.errors import DataError
@@ -21,7 +22,7 @@ from lis2_lightning.tiling import Areas, Lattice
 
 LEAST_PIXELS = 10_000_000  # smaller images are scanned in less than a second
 MOST_RECENT = 16  # censuses in memory, of a few megabytes each
-VERSION = 1  # of the files, and of what is counted how
+VERSION = 2  # of the files, and of what is counted how
 _OURS = "lis2_lightning.data.rasters."
 _folder: ContextVar[Path | None] = ContextVar("folder of censuses", default=None)
 _recent: dict[str, Census] = {}  # training, validation and test sets are built one after the other
@@ -90,11 +91,5 @@ def _digest(truth: Truth, areas: Areas, lattice: Lattice) -> str | None:
 
 def _state(raster: Raster) -> tuple[object, ...]:
     """Which file a raster reads, and its size and time; nothing where it reads no file of ours."""
-    if not type(raster).__module__.startswith(_OURS):
-        return ()
-    path = parse_address(raster.source).path.resolve()
-    if not path.exists():
-        return ()
-    states = [stat for _, stat in stats(path)]
-    size, newest = sum(s.st_size for s in states), max(s.st_mtime_ns for s in states)
-    return raster.source, str(path), raster.shape, len(states), size, newest
+    is_ours = type(raster).__module__.startswith(_OURS)
+    return tuple(identity(raster)) if is_ours and file_of(raster.source) is not None else ()

@@ -133,8 +133,24 @@ def _stacked(samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
             f"a data set must yield mappings with 'patch' and 'target', got {got}: "
             "return {'patch': image, 'target': truth} from __getitem__"
         )
-    batch: dict[str, Tensor] = default_collate(list(samples))
+    batch: dict[str, Tensor] = default_collate(_with_equal_keys(samples))
     return batch
+
+
+def _with_equal_keys(samples: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Samples of joined data sets: all pixels count where one says nothing of it.
+
+    What only some samples have besides is left out.
+    """
+    shared = set(samples[0]).intersection(*samples)
+    missing = {"labelled", "weight"} & set().union(*samples) - shared
+    if not missing and all(len(sample) == len(shared) for sample in samples):
+        return list(samples)
+    whole = [
+        {**{key: np.ones(np.shape(sample["target"]), np.float32) for key in missing}, **sample}
+        for sample in samples
+    ]
+    return [{key: torch.as_tensor(s[key]) for key in shared | missing} for s in whole]
 
 
 def first_batch(dataset: AnyDataset) -> dict[str, Tensor]:
@@ -152,9 +168,14 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 
-def usual_workers() -> int:
-    """The worker processes of a loader for ``auto``: they do not pay off on few cores."""
+def usual_workers(num_devices: int = 1) -> int:
+    """The worker processes of a loader for ``auto``: they do not pay off on few cores.
+
+    The processes of this machine's devices share its cores, unless each is bound to its own.
+    """
     cores = usable_cores()
+    if cores == os.cpu_count():
+        cores //= num_devices
     return 0 if cores <= 2 else min(cores - 1, 8)
 
 
@@ -273,4 +294,6 @@ class SegmentationData(pl.LightningDataModule):
         if self.num_workers != "auto":
             return self.num_workers
         # nor do they pay off for a handful of batches
-        return 0 if num_samples <= 4 * self.batch_size else usual_workers()
+        if num_samples <= 4 * self.batch_size:
+            return 0
+        return usual_workers(1 if self.trainer is None else self.trainer.num_devices)

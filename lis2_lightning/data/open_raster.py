@@ -28,7 +28,7 @@ import numpy as np
 from jsonargparse.typing import register_type
 from numpy.typing import NDArray
 
-from lis2_lightning.data.rasters.address import Address, parse_address
+from lis2_lightning.data.rasters.address import Address, file_of, parse_address
 from lis2_lightning.data.rasters.arrays import ArrayRaster, open_npy, open_npz
 from lis2_lightning.data.rasters.contract import Raster, readable
 from lis2_lightning.data.rasters.fits import open_fits
@@ -124,7 +124,7 @@ def same_image(first: Raster, second: Raster) -> bool:
     >>> same_image(open_raster(np.eye(3)), open_raster(np.eye(3)))
     True
     """
-    first, second = (r.image if isinstance(r, MaskedRaster) else r for r in (first, second))
+    first, second = map(_unmasked, (first, second))
     if first is second:
         return True
     if first.shape != second.shape:
@@ -142,19 +142,22 @@ def same_place(first: Raster, second: Raster) -> bool:
         return True
     if first.shape[1:] != second.shape[1:]:
         return False
-    cube = _cube(first.source)
-    return cube is not None and cube == _cube(second.source)
+    first, second = map(_unmasked, (first, second))
+    cube = _cube(first)
+    return cube is not None and cube == _cube(second)
 
 
-def _cube(source: str) -> str | None:
+def _unmasked(raster: Raster) -> Raster:
+    return raster.image if isinstance(raster, MaskedRaster) else raster
+
+
+def _cube(raster: Raster) -> str | None:
     """The file, through links, and the image inside it, without a plane; None if it is no file."""
-    try:
-        address = parse_address(source)
-    except DataError:  # a raster of one's own may have any text in brackets
+    address = file_of(raster.source)
+    if address is None:
         return None
-    if not address.path.exists():
-        return None
-    return Address(address.path.resolve(), address.which, plane=(0,)).image
+    which = getattr(raster, "hdu", address.which)  # the number of an HDU, however it is named
+    return Address(address.path.resolve(), which, plane=(0,)).image
 
 
 def _refuse(value: object) -> NDArray[Any]:

@@ -259,9 +259,9 @@ def _choose(
         if fold not in by_name:
             raise ConfigError(f"unknown fold {fold!r} in fold_list: {did_you_mean(fold, by_name)}")
         numbers = by_name[fold]
-        if len(numbers) and not 0 <= numbers.min() <= numbers.max() < length:
+        if len(wrong := numbers[(numbers < 0) | (numbers >= length)]):
             raise DataError(
-                f"fold {fold!r} contains patch {numbers.max()} of {length} patches: numbers range "
+                f"fold {fold!r} contains patch {wrong[0]} of {length} patches: numbers range "
                 f"from 0 to {length - 1}"
             )
         chosen.append(numbers)

@@ -103,7 +103,9 @@ def warn_of_labels(datasets: Splits) -> None:
     lost: dict[str, int] = {}
     for name, dataset in datasets.items():
         parts = [part for part, _ in tile_parts(dataset)]
-        lost |= {t.image.source: t.num_without_data for part in parts for t in part.tiled_images}
+        for tiles in (tiles for part in parts for tiles in part.tiled_images):
+            source = tiles.image.source
+            lost[source] = max(lost.get(source, 0), tiles.num_without_data)
         if parts and not any(part.has_positive for part in parts):
             _log.warning(
                 "%s has no positive pixel: its Dice, average precision and ROC AUC mean nothing; "

@@ -136,11 +136,6 @@ class AreaScores:
         total: NDArray[np.int64] = self._counts[:, 0, 1::2].sum(axis=-1)
         return total
 
-    @property
-    def num_cells(self) -> int:
-        """How many scores occur, each counted for every area and class."""
-        return len(self._merge().keys)
-
     def figures(self, weights: NDArray[np.integer]) -> dict[str, float]:
         """The figures of areas that count so often, ``(num_areas,)``."""
         return self._figures(weights[None], self._merge())[0]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from lis2_lightning.base.files import shown
-from lis2_lightning.config import Schema, load_config
+from lis2_lightning.config import load_config
 from lis2_lightning.errors import ConfigError, Lis2Error
 from lis2_lightning.evaluation import filters, side_by_side
 from lis2_lightning.evaluation.area_scores import AreaScores
@@ -25,12 +25,12 @@ from lis2_lightning.evaluation.run_maps import (
     are_made,
     is_over,
     make_maps,
-    map_paths,
     threshold_of,
 )
 from lis2_lightning.evaluation.summary import NETWORK, Summary, summarise, write_csv, write_json
 from lis2_lightning.report.fold_picture import draw_folds
 from lis2_lightning.report.run_record import LOG, log_rows
+from lis2_lightning.running.mapping import map_paths
 from lis2_lightning.trainer import Trainer
 
 _log = logging.getLogger("lis2_lightning")
@@ -59,7 +59,7 @@ class CrossValidation:
         source: str | os.PathLike[str] | Mapping[str, Any],
         *,
         num_folds: int | None = None,
-        seeds: int = 1,
+        seeds: int | None = None,
         **overrides: Any,
     ) -> Self:
         """Read a configuration, whose data sets are of tiles, or of patches with ``area_folds``.
@@ -67,7 +67,8 @@ class CrossValidation:
         Args:
             source: A path or a mapping, as for :meth:`Trainer.from_config`.
             num_folds: At least 3; by default that of the configuration, or 5.
-            seeds: Runs of each fold: with the configured seed (or 0) and those that follow it.
+            seeds: Runs of each fold, 1 by default: with the configured seed (or 0) and those that
+                follow it.
             overrides: Keys that win over the configuration's.
 
         Raises:
@@ -76,9 +77,13 @@ class CrossValidation:
         loaded = load_config(source, is_for_all=True)
         if "gridsearch" in loaded:
             raise ConfigError("gridsearch asks for runs with several values: lis2 tune makes them")
+        own = {key: loaded.pop(key, None) for key in ("folds", "seeds")}
+        num_folds = own["folds"] if num_folds is None else num_folds
+        seeds = own["seeds"] if seeds is None else seeds
         what = "cross-validation builds a trainer for each fold"
         config = resolved(loaded, what=what, **overrides)
-        return cls(config, num_folds=number_of_folds(config, num_folds), seeds=seeds)
+        num_folds = number_of_folds(config, num_folds)
+        return cls(config, num_folds=num_folds, seeds=1 if seeds is None else seeds)
 
     def run(self, *, jobs: int | None = None) -> Summary:
         """Train what is not trained yet, and collect.
@@ -210,9 +215,9 @@ class CrossValidation:
     def fields(self) -> list[Field]:
         """The images, with the folds of their areas."""
         everything = data_of_all(self.config, self.num_folds)
-        config = {**self.config, "val_dataset": None, "test_dataset": None}
-        built = Schema(Trainer).parse({**config, "train_dataset": everything}).build()
-        return fields_of(built["train_dataset"])
+        alone = {"train_dataset": everything, "val_dataset": None, "test_dataset": None}
+        trainer = Trainer.from_config({**self.config, **alone, "output_dir": str(self.folder)})
+        return fields_of(trainer.data.train)
 
     def _maps(self, fold: int, seed: int) -> RunMaps:
         folder = self.run_dir(fold, seed)

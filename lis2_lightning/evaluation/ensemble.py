@@ -41,6 +41,11 @@ class Ensemble(nn.Module):
         """How many networks there are."""
         return len(self.members)
 
+    @property
+    def least_side(self) -> int:
+        """The least side of an image that all of them take, px."""
+        return max(getattr(member.model, "least_side", 0) for member in self.members)
+
     def forward(self, **batch: Tensor) -> Tensor:
         """Probabilities in [0, 1], ``(B, members · C, H, W)``.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -14,11 +13,13 @@ import lightning.pytorch as pl
 from lightning.pytorch.tuner.tuning import Tuner
 
 from lis2_lightning.assembly.settings import FIXED
-from lis2_lightning.base.files import atomic
 from lis2_lightning.errors import ConfigError, TrainingError
+from lis2_lightning.report.pictures import new_figure, save
 from lis2_lightning.running import around_loop
 from lis2_lightning.trainer import Trainer
 
+UNUSED: Final = ("callbacks", "max_steps", "max_time")
+"""What has no use in a short trial, or would end it."""
 _PICTURE: Final = "learning_rate.png"
 
 
@@ -51,23 +52,26 @@ def suggest_lr(
     with TemporaryDirectory(prefix="lis2-find-lr-") as folder:
         trainer = Trainer.from_config(source, trackers=[], resume=False)
         path = Path(output or Path(trainer.output_dir, _PICTURE))
+        figure = new_figure(5, 3.5)
+        if path.suffix[1:].lower() not in figure.canvas.get_supported_filetypes():
+            raise ConfigError(f"{path} is no picture: end its name with .png, .svg or .pdf")
+        trainer.check()
         finder = _find(trainer, folder, min_lr=low, max_lr=high, num_training=steps)
     rate = finder.suggestion()
     if rate is None or not math.isfinite(rate):
         raise TrainingError("the loss falls at no learning rate: look at data, target and loss")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _draw(finder, path)
-    return float(rate), path
+    finder.plot(suggest=True, ax=figure.subplots())
+    return float(rate), save(figure, path)
 
 
 def _find(trainer: Trainer, folder: str, **options: Any) -> Any:
     """Run Lightning's search with the network and the data of a trainer, and no more of it."""
-    arguments = trainer.global_config["lightning"] or {}
-    ours = ("callbacks", "max_steps", "max_time")  # what has no use here, or would end it
+    # objects, which the public view describes
+    arguments = trainer._settings.lightning  # noqa: SLF001 - see above
     silent: dict[str, Any] = dict.fromkeys(
         ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
     )
-    kept = {key: value for key, value in arguments.items() if key not in ours}
+    kept = {key: value for key, value in arguments.items() if key not in UNUSED}
     with around_loop.quiet(), around_loop.seeded(trainer.global_config["seed"]):
         alone = pl.Trainer(
             **{**FIXED, **kept, **silent, "default_root_dir": folder, "max_epochs": -1}
@@ -77,17 +81,3 @@ def _find(trainer: Trainer, folder: str, **options: Any) -> Any:
         return Tuner(alone).lr_find(
             trainer.module, datamodule=trainer.data, update_attr=False, **options
         )
-
-
-def _draw(finder: Any, path: Path) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5, 3.5), layout="constrained")
-    finder.plot(suggest=True, ax=figure.subplots())
-    content = BytesIO()
-    try:
-        figure.savefig(content, format=path.suffix.removeprefix("."), dpi=150)
-    except ValueError as error:
-        raise ConfigError(f"{path} is no picture: end its name with .png, .svg or .pdf") from error
-    with atomic(path) as file:
-        file.write(content.getvalue())

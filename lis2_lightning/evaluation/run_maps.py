@@ -11,10 +11,11 @@ from typing import Any, Final
 import numpy as np
 
 from lis2_lightning.base.files import atomic
-from lis2_lightning.data import PatchDataset, Raster
+from lis2_lightning.data import PatchDataset
 from lis2_lightning.evaluation.fields import fields_of, mosaic
 from lis2_lightning.parallel import is_main
 from lis2_lightning.report.run_record import LOG, log_rows
+from lis2_lightning.running.mapping import map_paths
 from lis2_lightning.running.results import RESULT
 from lis2_lightning.snapshots.describe import summary
 from lis2_lightning.trainer import Trainer
@@ -32,18 +33,6 @@ class RunMaps:
     """The best one on its validation pixels."""
     paths: Sequence[Path]
     """The map of each image."""
-
-
-def map_paths(folder: Path, name: str, images: Sequence[Raster | None]) -> list[Path]:
-    """The file of the map of each image: FITS where the first image is FITS, else ``.npy``.
-
-    >>> [path.name for path in map_paths(Path("runs"), "prediction", [None, None])]
-    ['prediction_0.npy', 'prediction_1.npy']
-    """
-    suffix = ".npy" if getattr(images[0], "cards", None) is None else ".fits"
-    if len(images) == 1:
-        return [folder / f"{name}{suffix}"]
-    return [folder / f"{name}_{number}{suffix}" for number in range(len(images))]
 
 
 def make_maps(trainer: Trainer, folder: Path) -> None:

@@ -92,13 +92,16 @@ def check(jobs: int, config: Mapping[str, Any]) -> None:
 
 def _start(command: Sequence[str], number: int, slot: int, log: Path, *, jobs: int) -> _Job:
     log.parent.mkdir(parents=True, exist_ok=True)
+    # what variables have set is in the configuration that the processes start from
+    ours = {key for key in os.environ if key.startswith("LIS2_") and key != "LIS2_DEBUG"}
+    inherited = {key: value for key, value in os.environ.items() if key not in ours}
     with log.open("ab") as file:  # a run that goes on writes below what it said before
         process = subprocess.Popen(  # noqa: S603 - our own command
             command,
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **_share(slot, jobs=jobs), _STARTED_BY: str(os.getpid())},
+            env={**inherited, **_share(slot, jobs=jobs), _STARTED_BY: str(os.getpid())},
             start_new_session=True,  # Ctrl-C reaches them through us, once
         )
     return _Job(number, slot, process)

@@ -121,7 +121,11 @@ class Space:
         return {
             key: values
             if isinstance(values, list)
-            else {name: v for name in _RANGE if (v := getattr(values, name)) not in {None, False}}
+            else {
+                name: value
+                for name in _RANGE
+                if (value := getattr(values, name)) is not None and value is not False
+            }
             for key, values in self.keys.items()
         }
 

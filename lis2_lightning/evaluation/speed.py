@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from lis2_lightning.data.datamodule import usable_cores, usual_workers
 from lis2_lightning.errors import ConfigError, Lis2Error, one_line
+from lis2_lightning.evaluation.learning_rate import UNUSED
 from lis2_lightning.parallel.devices import has_bfloat16
 from lis2_lightning.running import around_loop
 from lis2_lightning.trainer import Trainer
@@ -44,8 +45,10 @@ class _Stopwatch(pl.Callback):
         self.device = torch.device("cpu")
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        """What lies between two epochs is no part of a batch."""
-        self._last, self.device = math.inf, trainer.strategy.root_device
+        """What lies between two epochs is no part of a batch, unless each has one batch only."""
+        self.device = trainer.strategy.root_device
+        if trainer.num_training_batches > 1:
+            self._last = math.inf
 
     def on_train_batch_end(self, trainer: pl.Trainer, _: Any, outputs: Any, *__: Any) -> None:
         """Look at the clock, once the device has done its work."""
@@ -182,6 +185,7 @@ def _run(config: Mapping[str, Any], overrides: Mapping[str, Any], watch: _Stopwa
     trainer = Trainer.from_config(config, **overrides, run_name=f"run_{time.monotonic_ns()}")
     trainer.lightning.callbacks.append(watch)  # type: ignore[attr-defined]  # set by a connector
     with around_loop.muted():
+        trainer.check()
         trainer.fit()
     if not watch.has_started:
         raise ConfigError(f"took longer than {watch.limit:g} s to start: set a longer limit")
@@ -216,7 +220,8 @@ def _short(config: Mapping[str, Any], folder: str) -> dict[str, Any]:
         "save_every_minutes": None,
         "trackers": [],
         "report": False,
-        "lightning": {**config["lightning"], "enable_progress_bar": False},
+        "lightning": {k: v for k, v in config["lightning"].items() if k not in UNUSED}
+        | {"enable_progress_bar": False},
     }
 
 

@@ -9,8 +9,9 @@ from lis2_lightning.evaluation.area_scores import AreaScores
 from lis2_lightning.evaluation.baselines import score_baselines
 from lis2_lightning.evaluation.fields import fields_of_splits
 from lis2_lightning.evaluation.out_of_fold import folds_of_areas, gather
-from lis2_lightning.evaluation.run_maps import BEST, RunMaps, map_paths, threshold_of
+from lis2_lightning.evaluation.run_maps import BEST, RunMaps, threshold_of
 from lis2_lightning.evaluation.summary import NETWORK, Summary, summarise
+from lis2_lightning.running.mapping import map_paths
 from lis2_lightning.trainer import Trainer
 
 

@@ -64,6 +64,7 @@ def verify_resume(config: Mapping[str, Any], *, batches: int = 4) -> list[Differ
         _log.info("training %d epochs of %d batches", EPOCHS, batches * accumulated)
         undisturbed = Trainer.from_config(short, run_name="whole")
         _check_alone(undisturbed)
+        undisturbed.check()
         undisturbed.fit()
         # an epoch may have fewer batches than were asked for
         middle = int(undisturbed.lightning.num_training_batches) // 2 // accumulated * accumulated

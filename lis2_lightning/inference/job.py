@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lis2_lightning.base.files import shown
-from lis2_lightning.data import TileDataset, open_raster
+from lis2_lightning.data import Raster, TileDataset, open_raster
 from lis2_lightning.data.datamodule import Deal
 from lis2_lightning.data.identity import identity
 from lis2_lightning.data.rasters.contract import LazyArray
@@ -101,7 +101,7 @@ class MapJob:
         self._stitcher = RowStitcher(width, channels=self.channels, blend=self.blend, top=first)
         self._num_batches = len(batches)
         num_all = len(self.blocks.batches(*share))
-        done = 1 - len(batches) / num_all if num_all else 1.0
+        done = 1 - len(batches) / num_all if num_all else 0.0
         if done:
             _log.info("going on: %.0f %% of the rows are there already", 100 * done)
         filler = batches[-1:] or self.blocks.batches(0, height)[:1]
@@ -114,7 +114,7 @@ class MapJob:
             return
         if "gaps" in batch:
             probabilities = probabilities.masked_fill(batch["gaps"], torch.nan)
-        self._write(self._stitcher.add(batch["corner"].cpu().numpy(), probabilities))
+        self._write(self._stitcher.add(batch["corner"].cpu().numpy(), probabilities.cpu().numpy()))
 
     def end(self, trainer: pl.Trainer) -> None:
         """Write the files, when all processes have finished their rows.
@@ -174,6 +174,13 @@ class MapJob:
             )
         return module.threshold
 
+    def _sources(self) -> Iterator[Raster]:
+        """The image, and the map of its missing data."""
+        yield self.image
+        for tiles in self.tiles.tiled_images:
+            if tiles.truth.missing is not None:
+                yield unpadded(tiles.truth.missing)
+
     def _origin(self, trainer: pl.Trainer) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
         """All that the bytes of the map follow from: plain values, and the network's weights."""
         tiles = self.tiles
@@ -181,12 +188,13 @@ class MapJob:
             return {}, {}  # nothing of it can go on
         module: SegmentationModule = cast("Any", trainer).lightning_module
         options = {
-            "image": identity(self.image),
+            "images": [identity(raster) for raster in self._sources()],
             "shape": self.shape,
             "tiles": [tiles.size, tiles.stride, tiles.normalization, self.blocks.batch_size],
             "augmentations": [[type(a).__name__, vars(a)] for a in tiles.data_augmentations],
             "blend": self.blend,
             "tta": module.tta,
+            "logits": module.loss.expects_logits,
             "files": [str(path.absolute()) for path in self.request.paths],
             "arithmetic": [trainer.precision, trainer.strategy.root_device.type],
             "processes": trainer.world_size,

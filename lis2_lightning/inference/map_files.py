@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from lis2_lightning.base.files import size_text, sweep
 from lis2_lightning.data import Raster
 from lis2_lightning.data.open_raster import Source
-from lis2_lightning.data.rasters.address import parse_address
-from lis2_lightning.data.rasters.nodata import Packing
+from lis2_lightning.data.rasters.address import file_of
+from lis2_lightning.data.rasters.packing import Packing
 from lis2_lightning.errors import ConfigError, DataError
 from lis2_lightning.inference.map_formats import check_format, new_map, num_bytes
 from lis2_lightning.inference.scratch import Rows, RowsOnDisk, Shape
@@ -235,8 +235,8 @@ def check_path(path: Path, like: Raster | None, *, channels: int) -> None:
         raise ConfigError(f"the folder of {path} does not exist: make it first")
     if path.is_dir() and path.suffix != ".zarr":
         raise ConfigError(f"{path} is a folder: name a file inside it")
-    image = None if like is None else parse_address(like.source).path
-    if image is not None and path.exists() and image.exists() and path.samefile(image):
+    image = None if like is None else file_of(like.source)
+    if image is not None and path.exists() and path.samefile(image.path):
         raise ConfigError(f"{path} is the image itself: choose another output")
     try:
         tempfile.TemporaryFile(dir=path.parent).close()  # it has no name: nothing is left behind

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,33 +22,6 @@ from lis2_lightning.parallel.exchange import of_all_processes
 Shape = tuple[int, int, int]
 _SAVE_S: Final = 20.0  # what a kill costs at most; the disk has to be waited for each time
 _ITEM: Final = 4  # bytes
-
-
-class Rows(Protocol):
-    """The rows of a map, ``(C, H, W)``, of which each process writes some."""
-
-    def begin(self, digest: str, share: tuple[int, int], rank: int) -> int:
-        """Get ready, and return the first row of this process's share that is not there yet.
-
-        All processes come here. The digest says what the rows follow from.
-        """
-        ...
-
-    def write(self, top: int, band: NDArray[np.float32]) -> None:
-        """Keep rows, ``(C, rows, W)``; a process writes its own, from top to bottom."""
-        ...
-
-    def end(self) -> None:
-        """Let every process read all rows; each of them waits for the others."""
-        ...
-
-    def read(self, top: int, bottom: int) -> NDArray[np.float32]:
-        """Read rows, ``(C, bottom - top, W)``."""
-        ...
-
-    def close(self) -> None:
-        """Leave the rows as they are."""
-        ...
 
 
 class RowsInMemory:
@@ -230,3 +203,7 @@ class RowsOnDisk:
                 f"{shown(self.path)} cannot be written ({error.strerror}): what is finished stays, "
                 "and the same command goes on from there"
             ) from error
+
+
+Rows = RowsInMemory | RowsOnDisk
+"""The rows of a map, ``(C, H, W)``, of which each process writes its own, from top to bottom."""

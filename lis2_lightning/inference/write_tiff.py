@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lis2_lightning.data import Raster
-from lis2_lightning.data.rasters.address import Address, parse_address
+from lis2_lightning.data.rasters.address import Address, file_of, parse_address
 from lis2_lightning.inference.write_plain import write_numbers
 from lis2_lightning.inference.written import NewMap, Write
 
@@ -27,8 +27,8 @@ def may_be_georeferenced(like: Raster | None) -> bool:
     """Whether an image is a TIFF file, of whose position rasterio is to be asked."""
     if like is None:
         return False
-    path = parse_address(like.source).path
-    return path.suffix.lower() in {".tif", ".tiff"} and path.is_file()
+    address = file_of(like.source)
+    return address is not None and address.path.suffix.lower() in {".tif", ".tiff"}
 
 
 def georeference(like: Raster | None) -> dict[str, Any]:

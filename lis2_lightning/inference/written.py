@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lis2_lightning.data import Raster
-from lis2_lightning.data.rasters.nodata import Packing
+from lis2_lightning.data.rasters.packing import Packing
 
 Shape = tuple[int, ...]
 Write = Callable[[int, NDArray[Any]], None]

@@ -43,7 +43,7 @@ def of_run(record: RunRecord) -> dict[str, Any]:
     sections: dict[str, Any] = {
         "learning": list(learning_drawings([record])),
         "scores": list(score_drawings([record])),
-        "confusion": _confusion(record),
+        "confusion": record.confusion,
         "maps": [] if view is None else list(map_drawings(view, record.name)),
         "folds": None if view is None else fold_drawing(view, record.name),
         "worst": [] if view is None else [tile_drawing(c, view) for c in view.worst],
@@ -188,11 +188,6 @@ def _data(record: RunRecord) -> list[Rows]:
 def _dict(values: Mapping[str, Any], key: str) -> dict[str, Any]:
     value = values.get(key)
     return value if isinstance(value, dict) else {}
-
-
-def _confusion(record: RunRecord) -> dict[str, int] | None:
-    counts = record.confusion
-    return None if counts is None else counts._asdict()
 
 
 def _scored(record: RunRecord) -> str:

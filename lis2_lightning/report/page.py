@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from lis2_lightning._version import __version__
-from lis2_lightning.base.files import atomic, shown
+from lis2_lightning.base.files import shown, written
 from lis2_lightning.data import SegmentationData
 from lis2_lightning.errors import ConfigError, Lis2Error
 from lis2_lightning.report.contents import KEYS, of_run, of_runs
@@ -56,11 +56,8 @@ def write_page(
         html = _template().render(run=of_run(records[0]), runs=None, **_common())
     else:
         html = _template().render(run=None, runs=of_runs(records), **_common())
-    try:
-        with atomic(path) as file:
-            file.write(html.encode())
-    except OSError as error:
-        raise ConfigError(f"{shown(path)} cannot be written: {error.strerror}") from error
+    with written(path) as file:
+        file.write(html.encode())
     return path
 
 

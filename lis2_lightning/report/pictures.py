@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lis2_lightning.base.files import atomic
+from lis2_lightning.base.files import written
 from lis2_lightning.base.labelled import known_where
 from lis2_lightning.errors import DataError
 
@@ -242,6 +242,6 @@ def new_panels(num: int) -> tuple[Figure, list[Axes]]:
 def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
     """Write a figure in the format of its name."""
     target = Path(path)
-    with atomic(target) as file:
+    with written(target) as file:
         figure.savefig(file, format=target.suffix.lstrip(".").lower() or "png")
     return target

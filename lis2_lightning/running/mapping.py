@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from lis2_lightning.assembly.assemble import Assembly
 from lis2_lightning.base.display import Displayed
 from lis2_lightning.base.files import atomic, shown
 from lis2_lightning.callbacks.run_folder import make_folder
-from lis2_lightning.data import AnyDataset, TileDataset, first_batch, tile_parts
+from lis2_lightning.data import AnyDataset, Raster, TileDataset, first_batch, tile_parts
 from lis2_lightning.data.open_raster import same_image
 from lis2_lightning.data.rasters.padded import unpadded
 from lis2_lightning.errors import ConfigError, DataError, one_line
@@ -75,9 +75,20 @@ def predict(
 
 
 def default_map_path(dataset: AnyDataset | None, folder: Path) -> Path:
-    """The file of a run's own map: FITS where the image is FITS, else ``.npy``."""
-    has_coordinates = getattr(getattr(dataset, "image", None), "cards", None) is not None
-    return folder / ("prediction.fits" if has_coordinates else "prediction.npy")
+    """The file of a run's own map, or of that of its first image before it gets a number."""
+    images = dataset.images if isinstance(dataset, TileDataset) else ()
+    return map_paths(folder, "prediction", [*images[:1]] or [None])[0]
+
+
+def map_paths(folder: Path, name: str, images: Sequence[Raster | None]) -> list[Path]:
+    """The file of the map of each image: FITS where the first image is FITS, else ``.npy``.
+
+    >>> [path.name for path in map_paths(Path("runs"), "prediction", [None, None])]
+    ['prediction_0.npy', 'prediction_1.npy']
+    """
+    suffix = ".npy" if getattr(images[0], "cards", None) is None else ".fits"
+    path = folder / f"{name}{suffix}"
+    return [path] if len(images) == 1 else [_numbered(path, n) for n in range(len(images))]
 
 
 def _map_image(built: Assembly, job: MapJob, run: Callable[[], None]) -> Map:

@@ -6,9 +6,7 @@ from functools import lru_cache
 from typing import Any, Final, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from lis2_lightning.errors import DataError
 
@@ -53,14 +51,14 @@ class RowStitcher:
         self._sums = np.zeros((channels, 0, width))
         self._weights = np.zeros((0, width))
 
-    def add(self, corners: NDArray[np.integer], probabilities: Tensor | NDArray[Any]) -> list[Band]:
+    def add(self, corners: NDArray[np.integer], probabilities: NDArray[Any]) -> list[Band]:
         """Add tiles, and return the rows that they finish, from top to bottom.
 
         Args:
             corners: First row and column of each tile, ``(N, 2)``, px; no row is above that of the
                 tile before.
-            probabilities: Their maps, ``(N, C, h, w)``, on any device and of any floating type. A
-                NaN makes its pixel NaN.
+            probabilities: Their maps, ``(N, C, h, w)``, of any floating type. A NaN makes its pixel
+                NaN.
 
         Returns:
             The finished rows, NaN where no tile covers a pixel.
@@ -69,7 +67,7 @@ class RowStitcher:
             DataError: The shapes do not match, a tile crosses the sides of the image, or the tiles
                 are not in order; none of them is added.
         """
-        maps, places = _as_array(probabilities), np.asarray(corners)
+        maps, places = np.asarray(probabilities), np.asarray(corners)
         self._check(places, maps)
         bands: list[Band] = []
         changes = np.flatnonzero(np.diff(places[:, 0])) + 1
@@ -148,15 +146,6 @@ def _grown(held: NDArray[np.float64], num_rows: int) -> NDArray[np.float64]:
     grown = np.zeros((*held.shape[:-2], num_rows, held.shape[-1]))
     grown[..., : held.shape[-2], :] = held
     return grown
-
-
-def _as_array(probabilities: Tensor | NDArray[Any]) -> NDArray[Any]:
-    if isinstance(probabilities, Tensor):
-        tensor = probabilities.detach()
-        if tensor.dtype == torch.bfloat16:  # which NumPy does not have
-            tensor = tensor.float()
-        probabilities = tensor.cpu().numpy()
-    return np.asarray(probabilities)
 
 
 @lru_cache(maxsize=8)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from lis2_lightning import DataError, SegmentationData, SyntheticDataset
-from lis2_lightning.data import RandomHorizontalFlip, first_batch
+from lis2_lightning.data import RandomHorizontalFlip, datamodule, first_batch
 
 
 class Draws(Dataset[dict[str, Tensor]]):
@@ -124,3 +124,38 @@ def test_a_sample_of_another_kind_says_what_is_expected(sample: Any, description
 
     with pytest.raises(DataError, match=f"'patch' and 'target', got .*{description}"):
         first_batch(Other())
+
+
+def test_joined_data_sets_of_different_keys_give_whole_batches() -> None:
+    """A data set that says nothing of labels counts all pixels; one that does, keeps its own."""
+    tiles = SyntheticDataset(height=64, width=64, size=16, stride=16)
+
+    class Own(Dataset[dict[str, Tensor]]):
+        def __len__(self) -> int:
+            return 8
+
+        def __getitem__(self, _: int) -> dict[str, Tensor]:
+            return {"patch": torch.ones(1, 16, 16), "target": torch.ones(1, 16, 16)}
+
+    own_first: ConcatDataset[Any] = ConcatDataset([Own(), tiles])
+    tiles_first: ConcatDataset[Any] = ConcatDataset([tiles, Own()])
+    for joined in (own_first, tiles_first):
+        data = data_of(joined, batch_size=len(joined))
+        (batch,) = data.loader(joined)
+        is_own = (batch["patch"] == 1).flatten(1).all(dim=1)
+        assert is_own.sum() == 8
+        assert batch["labelled"][is_own].all()
+        own_labels = [torch.as_tensor(tiles[n]["labelled"]) > 0 for n in range(len(tiles))]
+        assert torch.equal(batch["labelled"][~is_own], torch.stack(own_labels))
+
+
+@pytest.mark.parametrize(("cores", "devices", "workers"), [(2, 1, 0), (16, 1, 8), (16, 4, 3)])
+def test_processes_of_one_machine_share_its_cores(
+    cores: int, devices: int, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    monkeypatch.setattr(datamodule, "usable_cores", lambda: cores)
+    assert datamodule.usual_workers(devices) == workers
+    # each is bound to its own, as by srun
+    monkeypatch.setattr("os.cpu_count", lambda: cores * devices + 1)
+    assert datamodule.usual_workers(devices) == datamodule.usual_workers(1)

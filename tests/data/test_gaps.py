@@ -157,3 +157,12 @@ def test_a_leak_is_found_inside_data_sets_that_are_joined_or_cut_short():
         check_no_shared_pixels({"train": train, "val": Subset(leaking, [len(leaking) - 1, 0])})
     with pytest.raises(DataError, match="train and val share pixels"):
         check_no_shared_pixels({"train": train, "val": Subset(beyond.dataset, [own - 1])})
+
+
+def test_labels_without_data_are_told_of_arrays_side_by_side(caplog):
+    image = np.ones((2, *SHAPE), np.float32)
+    target = np.ones(SHAPE, np.float32)
+    image[0, 0, :3] = np.nan
+    with caplog.at_level(logging.WARNING, "lis2_lightning"):
+        warn_of_labels({"train": TileDataset(list(image), target=[target, target], size=8)})
+    assert "no data at 3 of its labelled pixels" in caplog.text

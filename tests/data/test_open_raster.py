@@ -231,3 +231,15 @@ def test_an_index_reads_what_it_would_select_of_the_array(name: str, tmp_path: P
         np.testing.assert_array_equal(raster[index], image[index])
     with pytest.raises(IndexError):
         raster[0, 9]
+
+
+@pytest.mark.parametrize(
+    "index", [np.s_[..., 3:7], np.s_[..., 2, :], np.s_[0, ..., 5], np.s_[...], np.s_[:, 1, ..., 4]]
+)
+def test_an_ellipsis_stands_for_the_axes_between(tmp_path, index):
+    values = np.random.default_rng(0).random((2, 9, 12), np.float32)
+    np.save(tmp_path / "map.npy", values)
+    raster = cast("LazyArray", open_raster(tmp_path / "map.npy"))
+    np.testing.assert_array_equal(raster[index], values[index])
+    with pytest.raises(IndexError, match="three axes: channels, rows and columns"):
+        raster[0, 1, 2, 3]

@@ -238,6 +238,10 @@ def test_targets_other_than_zero_and_one_are_refused(tmp_path):
             {"fold_assignments": {"a": [12]}, "fold_list": ["a"]},
             "contains patch 12 of 12 patches",
         ),
+        (
+            {"fold_assignments": {"a": [-1, 3]}, "fold_list": ["a"]},
+            "contains patch -1 of 12 patches",
+        ),
         ({"fold_assignments": {"a": []}, "fold_list": ["a"]}, "has no usable patch in folds"),
         ({"fold_assignments": {"a": [3]}, "fold_list": ["a"]}, "or set use_all_patches"),
         ({"toEncode": ["position"]}, "has no data set 'position': did you mean 'positions'"),

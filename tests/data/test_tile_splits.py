@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from lis2_lightning.data import TileDataset, check_no_shared_pixels
+from lis2_lightning.data.identity import identity
 from lis2_lightning.data.open_raster import ArrayRaster
 from lis2_lightning.errors import ConfigError, DataError
 from tests.data.fields import SHAPE, maps, union
@@ -107,6 +108,10 @@ def test_one_file_under_two_spellings_of_its_path_is_one_image(tmp_path, monkeyp
         ("cube.h5:/one[0]", "cube.h5:/one[1]", True),
         ("cube.h5:/one", "cube.h5:/two", False),
         ("cube.npy[0]", "cube.fits[0][0]", False),
+        ("maps.fits[1]", "maps.fits[SCI]", True),
+        ("maps.fits[sci]", "maps.fits", True),
+        ("maps.fits[1]", "maps.fits[2]", False),
+        ("packed.fits.fz", "packed.fits.fz[1]", True),
     ],
 )
 def test_planes_of_one_image_share_its_pixels_and_images_of_one_file_do_not(
@@ -118,6 +123,10 @@ def test_planes_of_one_image_share_its_pixels_and_images_of_one_file_do_not(
     np.save(tmp_path / "cube.npy", cube)
     two = fits.ImageHDU(cube, name="TWO")
     fits.HDUList([fits.PrimaryHDU(cube), two]).writeto(tmp_path / "cube.fits")
+    maps_ = [fits.ImageHDU(cube[number], name=name) for number, name in enumerate(("SCI", "ERR"))]
+    fits.HDUList([fits.PrimaryHDU(), *maps_]).writeto(tmp_path / "maps.fits")
+    packed = [fits.PrimaryHDU(), fits.CompImageHDU(cube[0])]
+    fits.HDUList(packed).writeto(tmp_path / "packed.fits.fz")
     (tmp_path / "link.fits").symlink_to(tmp_path / "cube.fits")
     with h5py.File(tmp_path / "cube.h5", "w") as file:
         file["one"] = file["two"] = cube
@@ -141,6 +150,7 @@ def test_a_raster_of_ones_own_may_have_brackets_in_its_name(monkeypatch):
         splits[name] = TileDataset(raster, target=maps()["target"])
     with pytest.raises(DataError, match=r"share pixels of made up \[v=3\]"):
         check_no_shared_pixels(splits)
+    assert identity(splits["train"].image) == identity(splits["val"].image)
 
 
 def test_a_file_is_known_by_its_path_and_not_read(tmp_path, monkeypatch):

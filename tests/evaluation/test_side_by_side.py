@@ -133,3 +133,17 @@ def test_a_fold_ends_in_order_when_the_process_that_started_it_was_killed(tmp_pa
             break
         time.sleep(0.02)
     assert (tmp_path / "stopped").exists()
+
+
+def test_variables_of_ours_reach_no_process_that_has_a_configuration(
+    doing: Path, logs: dict[int, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = doing / "script.py"
+    script.write_text("import os; print(sorted(os.environ))", encoding="utf-8")
+    monkeypatch.setenv("LIS2_JOBS", "2")
+    monkeypatch.setenv("LIS2_CONFIG", "c.yaml")
+    side_by_side.run(["work"], {0: logs[0]}, jobs=1)
+    told = logs[0].read_text()
+    assert "PATH" in told
+    assert "LIS2_JOBS" not in told
+    assert "LIS2_CONFIG" not in told

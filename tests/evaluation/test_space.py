@@ -29,7 +29,8 @@ def test_each_form_becomes_a_distribution_of_optuna() -> None:
 
 
 def test_what_is_written_is_read_back() -> None:
-    space = Space.parse(SPACE)
+    zero = {"optimizer.weight_decay": {"low": 0.0, "high": 0.1}}
+    space = Space.parse({**SPACE, **zero})
     assert Space.parse(yaml.safe_load(yaml.safe_dump(space.data()))) == space
 
 

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import pytest
 import yaml
 
-from lis2_lightning import ConfigError, TrainingError
+from lis2_lightning import ConfigError, CrossValidation, TrainingError
 from lis2_lightning.__main__ import main
 from lis2_lightning.evaluation.tuning import Tuning
 from tests.conftest import TINY
@@ -212,3 +212,10 @@ def test_a_killed_study_goes_on_with_two_jobs_and_has_each_trial_once(tmp_path: 
     assert "resuming from" in (folder / "trial_0.log").read_text()
     first, second = sorted(over.values(), key=lambda t: t.datetime_start)
     assert second.datetime_start < first.datetime_complete  # side by side
+
+
+def test_the_shipped_files_are_understood_in_python(tmp_path: Path) -> None:
+    tuning = Tuning.from_config(CONFIG, output_dir=str(tmp_path))
+    assert set(tuning.space.keys) == set(yaml.safe_load(CONFIG.read_text())["space"])
+    folds = CONFIG.with_name("cross_validate.yaml")
+    assert CrossValidation.from_config(folds, output_dir=str(tmp_path)).num_folds == 5

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lis2_lightning import ConfigError, TileDataset, Trainer, open_raster
+from lis2_lightning.data import Normalize
 from lis2_lightning.inference.scratch import RowsOnDisk
 from lis2_lightning.tiling import Areas
 from lis2_lightning.tiling.rows import RowStitcher
@@ -238,6 +239,47 @@ def test_rows_of_another_prediction_are_not_gone_on_with(change: str, tmp_path: 
     trainer.predict(None, image=image, output=output)
     (expected,) = trainer.predict(None, image=image)
     np.testing.assert_array_equal(np.load(output), expected[0])
+
+
+@pytest.mark.usefixtures("always_saved")
+@pytest.mark.parametrize("change", ["missing", "mean", "logits"])
+def test_rows_of_other_data_are_not_gone_on_with(change: str, tmp_path: Path) -> None:
+    image, output, missing = image_of(90, 40), tmp_path / "map.npy", tmp_path / "missing.npy"
+    np.save(tmp_path / "image.npy", image)
+    np.save(missing, np.ones((90, 40), np.uint8))
+
+    def trainer(mean: float = 0.00123, **keys: Any) -> Trainer:
+        tiles = TileDataset(
+            tmp_path / "image.npy",
+            target=image > 0.5,
+            missing=missing,
+            size=16,
+            stride=6,
+            normalization="none",
+            data_augmentations=[Normalize(mean=mean, std=1.0)],
+        )
+        own = {"batch_size": 5, "num_workers": 0, **keys}
+        alone = {"enable_progress_bar": False, "accelerator": "cpu"}
+        callbacks = own.pop("callbacks", [])
+        return Trainer(
+            tmp_path,
+            model=Wide(),
+            train_dataset=tiles,
+            lightning={**alone, "callbacks": callbacks},
+            **own,
+        )
+
+    with pytest.raises(SystemExit):
+        trainer(callbacks=[EndsAt(9)]).predict(None, output=output)
+    if change == "missing":
+        np.save(missing, np.eye(90, 40) == 0)
+    keys: dict[str, Any] = {"mean": 0.00118} if change == "mean" else {}
+    if change == "logits":
+        keys = {"loss": nn.BCEWithLogitsLoss()}
+    trainer(**keys).predict(None, output=output)
+    expected = np.load(output)
+    trainer(**keys).predict(None, output=output, overwrite=True)
+    np.testing.assert_array_equal(np.load(output), expected)
 
 
 @pytest.mark.usefixtures("always_saved")

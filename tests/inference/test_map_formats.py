@@ -10,7 +10,7 @@ from astropy.io import fits  # noqa: TID253 - the reference
 from astropy.wcs import WCS  # noqa: TID253 - the reference
 
 from lis2_lightning.data import open_raster
-from lis2_lightning.data.rasters.nodata import Packing
+from lis2_lightning.data.rasters.packing import Packing
 from lis2_lightning.errors import ConfigError
 from lis2_lightning.inference.map_files import as_bytes
 from lis2_lightning.inference.map_formats import check_format, new_map, num_bytes

@@ -243,3 +243,23 @@ def test_each_plane_of_a_cube_that_is_listed_has_its_own_map(tiny: Make, tmp_pat
     for map_, plane in zip(maps, cube, strict=True):
         np.testing.assert_array_equal(map_, trainer.predict(None, image=plane)[0])
     assert not np.array_equal(np.asarray(maps[0]), np.asarray(maps[1]))
+
+
+def test_the_command_that_a_run_about_several_images_shows_maps_them(
+    tiny: Make, tmp_path: Path, typed: Callable[..., tuple[int, str, str]]
+) -> None:
+    for name in "ab":
+        np.save(tmp_path / f"{name}.npy", image_of(48, 64) + ord(name))
+        np.save(tmp_path / f"{name}_target.npy", image_of(48, 64) > 0.5)
+    tiles = {
+        "type": "TileDataset",
+        "size": 16,
+        "image": [str(tmp_path / f"{name}.npy") for name in "ab"],
+        "target": [str(tmp_path / f"{name}_target.npy") for name in "ab"],
+    }
+    Trainer.from_config(
+        tiny(train_dataset=tiles, val_dataset=None, test_dataset=None, monitor="train_loss")
+    ).train()
+    code, _, error = typed("predict", "--ckpt_path", str(tmp_path / "runs/tiny"))
+    assert code == 0, error
+    assert np.load(tmp_path / "runs/tiny/prediction_1.npy").shape == (48, 64)

@@ -74,6 +74,15 @@ def parse_address(source: str) -> Address:
     return Address(path, which, plane)
 
 
+def file_of(source: str) -> Address | None:
+    """The address of a source that is a file; a raster of one's own may have any text as its."""
+    try:
+        address = parse_address(source)
+    except DataError:
+        return None
+    return address if address.path.exists() else None
+
+
 def _inside_a_group(path: Path, which: str | None) -> tuple[Path, str | None]:
     """Split ``m.zarr/0`` as ``m.zarr:/0``: Zarr's own tools write the former."""
     for folder in path.parents:

@@ -15,13 +15,13 @@ from lis2_lightning.data.rasters.address import Address
 from lis2_lightning.data.rasters.contract import (
     LazyArray,
     OpenedLate,
-    channels_first,
     check_inside,
     existing_file,
     readable,
     select_image,
     to_float32,
 )
+from lis2_lightning.data.rasters.packing import Packing
 from lis2_lightning.errors import DataError
 from lis2_lightning.tiling.grid import Tile
 
@@ -31,7 +31,7 @@ class ArrayRaster(LazyArray):
 
     def __init__(self, array: NDArray[Any], *, source: str = "an array in memory") -> None:
         self.source = source
-        self.shape = channels_first(array.shape, array.dtype, source)
+        self.shape, _ = select_image(array.shape, array.dtype, source)
         self._array = array.reshape(self.shape)
 
     @property
@@ -75,8 +75,10 @@ class MappedRaster(OpenedLate, ArrayRaster):
         order: Literal["C", "F"] = "C",
         channels: Literal["first", "last"] = "first",
         plane: tuple[int, ...] = (),
+        packing: Packing | None = None,
     ) -> None:
         self.source = source
+        self._packing = packing or Packing()
         self._channels = channels
         planes = shape if channels == "first" else (shape[-1], *shape[:-1])
         self.shape, self._leading = select_image(planes, dtype, source, plane)
@@ -87,6 +89,10 @@ class MappedRaster(OpenedLate, ArrayRaster):
         missing = end - self._path.stat().st_size
         if missing > 0:
             raise DataError(f"{path} is truncated, {missing} bytes are missing: copy it again")
+
+    def scaled(self, stored: NDArray[Any]) -> NDArray[np.float32]:
+        """Copy stored numbers as float32 values, NaN where there is no value."""
+        return self._packing.unpack(stored)
 
     def open(self) -> NDArray[Any]:
         """Map the file; nothing is read yet."""

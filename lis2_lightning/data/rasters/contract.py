@@ -66,8 +66,8 @@ class Raster(Protocol):
 class LazyArray(Displayed):
     """What a raster is to NumPy: an index reads what it selects, ``np.asarray`` reads all of it.
 
-    An index has a number or a slice for each axis, as ``[0]`` or ``[:, 5:9, ::2]``; values are
-    float32.
+    An index has a number or a slice for each axis, as ``[0]``, ``[:, 5:9, ::2]`` or ``[..., 7]``;
+    values are float32.
     """
 
     shape: tuple[int, int, int]
@@ -83,6 +83,10 @@ class LazyArray(Displayed):
 
     def __getitem__(self, index: Any) -> NDArray[np.float32]:
         axes: list[Any] = list(index) if isinstance(index, tuple) else [index]
+        if (gap := next((at for at, axis in enumerate(axes) if axis is ...), None)) is not None:
+            axes[gap : gap + 1] = [slice(None)] * (4 - len(axes))
+        if len(axes) > 3:
+            raise IndexError("a raster has three axes: channels, rows and columns")
         channels, *sides = axes + [slice(None)] * (3 - len(axes))
         _, height, width = self.shape
         rows, columns = np.arange(height)[sides[0]], np.arange(width)[sides[1]]
@@ -184,15 +188,6 @@ class SlicedRaster(OpenedLate, LazyArray):
             for index in np.lexsort((lefts // width, tops // height)):  # each block is read once
                 self.fill(values[index], int(tops[index]), int(lefts[index]))
         return values
-
-
-def channels_first(shape: Sequence[int], dtype: np.dtype[Any], source: str) -> tuple[int, int, int]:
-    """The ``(C, H, W)`` of a stored array, without degenerate leading axes.
-
-    >>> channels_first((2, 1, 5, 7), np.dtype("f4"), "map.fits")
-    (2, 5, 7)
-    """
-    return select_image(shape, dtype, source)[0]
 
 
 def select_image(

@@ -18,6 +18,7 @@ from lis2_lightning.data.rasters.address import Address
 from lis2_lightning.data.rasters.arrays import MappedRaster
 from lis2_lightning.data.rasters.blocks import BlockRaster
 from lis2_lightning.data.rasters.contract import existing_file, to_float32
+from lis2_lightning.data.rasters.packing import Packing
 from lis2_lightning.data.rasters.position_cards import position_cards
 from lis2_lightning.errors import DataError, one_line
 
@@ -26,11 +27,14 @@ IMAGE_HDUS = ("PrimaryHDU", "ImageHDU", "CompImageHDU")
 
 
 class FitsRaster(MappedRaster):
-    """An uncompressed FITS image, mapped; ``cards`` holds the keywords of its position and beam."""
+    """An uncompressed FITS image, mapped; ``cards`` holds the keywords of its position and beam.
 
-    def __init__(self, address: Address, *, offset: int, header: Any) -> None:
+    ``hdu`` is the number of its HDU.
+    """
+
+    def __init__(self, address: Address, *, index: int, offset: int, header: Any) -> None:
         sides = [int(header[f"NAXIS{axis}"]) for axis in range(header["NAXIS"], 0, -1)]
-        dtype = np.dtype(BITPIX[header["BITPIX"]])
+        dtype, blank = np.dtype(BITPIX[header["BITPIX"]]), _blank(header)
         super().__init__(
             address.path,
             source=address.source,
@@ -38,23 +42,14 @@ class FitsRaster(MappedRaster):
             dtype=dtype,
             shape=tuple(sides),
             plane=address.plane,
+            packing=Packing(
+                () if blank is None or dtype.kind == "f" else (blank,),
+                scale=float(header.get("BSCALE", 1.0)),
+                offset=float(header.get("BZERO", 0.0)),
+            ),
         )
+        self.hdu = str(index)
         self.cards = position_cards(header, sides[:-2], self._leading)
-        self._scale = float(header.get("BSCALE", 1.0))
-        self._zero = float(header.get("BZERO", 0.0))
-        self._blank = _blank(header) if dtype.kind in "iu" else None
-
-    def scaled(self, stored: NDArray[Any]) -> NDArray[np.float32]:
-        """Turn stored numbers into physical values, NaN where blank."""
-        exact = stored
-        if (self._scale, self._zero) != (1.0, 0.0):
-            exact = stored.astype(np.float64)
-            exact *= self._scale
-            exact += self._zero
-        values = to_float32(exact)
-        if self._blank is not None:
-            values[stored == self._blank] = np.nan
-        return values
 
 
 class CompressedFitsRaster(BlockRaster):
@@ -71,7 +66,7 @@ class CompressedFitsRaster(BlockRaster):
         )
         self.cards = position_cards(hdu.header, hdu.shape[:-2], self.leading)
         self._blank = _blank(hdu.header)
-        self._path, self._index = address.path.absolute(), index
+        self._path, self.hdu = address.path.absolute(), str(index)
 
     def open(self) -> Any:
         """Open the list of HDUs in this process."""
@@ -85,7 +80,7 @@ class CompressedFitsRaster(BlockRaster):
     def read_block(self, rows: slice, columns: slice) -> NDArray[np.float32]:
         """Decompress one block; astropy scales it."""
         with quiet():
-            section = self.handle[self._index].section
+            section = self.handle[int(self.hdu)].section
             stored = np.asarray(section[(*self.leading, ..., rows, columns)])
         values = to_float32(stored)
         if self._blank is not None and stored.dtype.kind in "iu":  # astropy 6 leaves them as stored
@@ -111,7 +106,7 @@ def open_fits(address: Address) -> FitsRaster | CompressedFitsRaster:
             if type(hdu).__name__ == "CompImageHDU":
                 return CompressedFitsRaster(address, index=index, hdu=hdu)
             offset = hdu.fileinfo()["datLoc"]
-            return FitsRaster(address, offset=offset, header=hdu.header)
+            return FitsRaster(address, index=index, offset=offset, header=hdu.header)
     except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         # what astropy raises for damaged headers, which it parses lazily
         raise DataError(f"the header of {path} is damaged: {one_line(error)}") from error

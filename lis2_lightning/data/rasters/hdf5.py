@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lis2_lightning.data.rasters.address import Address
 from lis2_lightning.data.rasters.contract import SlicedRaster, existing_file
-from lis2_lightning.data.rasters.nodata import Packing
+from lis2_lightning.data.rasters.packing import Packing
 from lis2_lightning.errors import DataError, did_you_mean
 
 CHUNK_CACHE_BYTES = 64 * 2**20  # of decompressed chunks; HDF5's own default is 1 MB

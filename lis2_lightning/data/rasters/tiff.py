@@ -20,7 +20,8 @@ from lis2_lightning.data.rasters.contract import (
     existing_file,
     optional_module,
 )
-from lis2_lightning.data.rasters.nodata import MaskedRaster, Packing
+from lis2_lightning.data.rasters.nodata import MaskedRaster
+from lis2_lightning.data.rasters.packing import Packing
 from lis2_lightning.errors import DataError, one_line
 
 # what is wrong with a file is said once, by us; without a handler Python prints each line
@@ -71,16 +72,6 @@ class TiffRaster(BlockRaster):
         return self._packing.unpack(stored)
 
 
-class MappedTiffRaster(MappedRaster):
-    """A TIFF image of contiguous pixels."""
-
-    packing = Packing()
-
-    def scaled(self, stored: NDArray[Any]) -> NDArray[np.float32]:
-        """Copy stored numbers as float32 values, NaN where there is no value."""
-        return self.packing.unpack(stored)
-
-
 def open_tiff(address: Address) -> Raster:
     """Open a series of equal pages of a TIFF file by its number, or the first, with its mask."""
     path, which = address.path, address.which
@@ -97,11 +88,11 @@ def open_tiff(address: Address) -> Raster:
         return MaskedRaster(image, _series(file, replace(address, plane=plane), mask))
 
 
-def _series(file: Any, address: Address, page: int) -> MappedTiffRaster | TiffRaster:
+def _series(file: Any, address: Address, page: int) -> MappedRaster | TiffRaster:
     series = file.series[page]
     packing = _packing(series.keyframe, address.path)
     if series.dataoffset is not None:
-        mapped = MappedTiffRaster(
+        return MappedRaster(
             address.path,
             source=address.source,
             offset=series.dataoffset,
@@ -109,9 +100,8 @@ def _series(file: Any, address: Address, page: int) -> MappedTiffRaster | TiffRa
             shape=series.shape,
             channels="last" if series.axes.endswith("S") else "first",
             plane=address.plane,
+            packing=packing,
         )
-        mapped.packing = packing
-        return mapped
     zarr = optional_module("zarr", address.path, "zarr")  # tifffile reads single tiles through it
     array = zarr.open(series.aszarr(level=0), mode="r")
     return TiffRaster(address, page, array=array, axes=series.axes, packing=packing)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lis2_lightning.data.rasters.address import Address
 from lis2_lightning.data.rasters.blocks import BlockRaster
 from lis2_lightning.data.rasters.contract import optional_module
-from lis2_lightning.data.rasters.nodata import Packing
+from lis2_lightning.data.rasters.packing import Packing
 from lis2_lightning.errors import DataError, did_you_mean, one_line
 
 
