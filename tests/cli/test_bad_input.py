@@ -334,3 +334,30 @@ def test_a_sentence_has_no_password(capsys: pytest.CaptureFixture[str]) -> None:
     sentence = capsys.readouterr().err
     assert "https://server/mlflow" in sentence
     assert "S3CRET" not in sentence
+
+
+def test_what_cannot_be_written_is_one_sentence(
+    typed: Callable[..., tuple[int, str, str]], tiny: Make, tmp_path: Path
+) -> None:
+    file, folder, config = tmp_path / "file.txt", tmp_path / "folder", tmp_path / "c.yaml"
+    file.write_text("")
+    folder.mkdir()
+    config.write_text(yaml.safe_dump(tiny()))
+    for words in (
+        ["sample", str(file / "maps")],
+        ["plan", "--config", str(config), "--lightning_yaml", str(folder)],
+    ):
+        code, _, error = typed(*words)
+        assert code == 2, error
+        assert "cannot be written: " in error.splitlines()[-1]
+        assert "Traceback" not in error
+
+
+def test_a_command_s_own_key_with_a_mapping_is_one_sentence(
+    typed: Callable[..., tuple[int, str, str]], tiny: Make, tmp_path: Path
+) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text(yaml.safe_dump(tiny(folds={"train": [0, 1], "val": [2]})))
+    code, _, error = typed("cross-validate", "--config", str(config))
+    assert code == 2
+    assert "folds must be a whole number" in error.splitlines()[-1]

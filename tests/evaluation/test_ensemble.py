@@ -138,3 +138,13 @@ def test_networks_that_were_shown_other_tiles_or_make_other_maps_are_refused(
     assert (code, error.count("\n")) == (2, 1)
     assert "the networks make maps of different shapes" in error
     assert not (tmp_path / "map.npy").exists()
+
+
+def test_an_image_that_is_too_small_for_the_networks_is_refused(
+    snapshots: Path, typed: Typed, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "small.npy", np.ones((1, 40), np.float32))
+    words = ["--image", tmp_path / "small.npy", "--output", tmp_path / "map.npy"]
+    code, _, error = typed("predict", "--ckpt_path", str(snapshots / "fold_*" / "best.pt"), *words)
+    assert code == 2
+    assert "is smaller than 2 px, the least side of" in error
