@@ -178,8 +178,8 @@ def _trainer(config: Mapping[str, Any], modes: Mapping[str, Any]) -> dict[str, A
     callbacks: list[dict[str, Any]] = [{"class_path": f"{_OURS}.{name}"} for name in names]
     callbacks += _early_stopper(config["early_stopper"], modes)
     if (decay := config["ema"]) is not None:
-        average = "lightning.pytorch.callbacks.EMAWeightAveraging"
-        callbacks.append({"class_path": average, "init_args": {"decay": decay}})
+        average = {"class_path": f"{_OURS}.averaging.MovingAverage", "init_args": {"decay": decay}}
+        callbacks.append(average)
     callbacks.append(
         {
             "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",

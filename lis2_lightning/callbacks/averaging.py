@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
 
 
-class MovingAverage(EMAWeightAveraging):
+class MovingAverage(WeightAveraging):
     """Averages the weights after each optimizer step; validation and snapshots are of the average.
 
     A snapshot also holds the weights that are trained, to go on from. Unlike Lightning's, it leaves
     alone the weights that are tested or validated after training, which are those of a snapshot,
     and takes those that a snapshot inside a validation exchanges for what they are.
 
+    After n steps, the average keeps ``min(decay, (1 + n) / (10 + n))`` of itself, as TensorFlow's
+    ``ExponentialMovingAverage`` with ``num_updates``: a training that is shorter than the average
+    reaches back would else end with much of the first weights, and of the first variances of batch
+    normalization.
+
     Args:
-        decay: How much of the average a step keeps, in (0, 1).
+        decay: How much of the average a step keeps in the long run, in (0, 1).
     """
 
     def __init__(self, decay: float) -> None:
-        super().__init__(decay=decay)
+        super().__init__(avg_fn=partial(moved, decay=decay))
         self._is_swapped = False
 
     @property
@@ -56,3 +63,14 @@ class MovingAverage(EMAWeightAveraging):
         """Restore both to train on; else the weights are the average already."""
         if trainer.state.fn == TrainerFn.FITTING:
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
+
+
+def moved(average: Tensor, value: Tensor, num_averaged: Tensor, *, decay: float) -> Tensor:
+    """The average after one more value; nothing is read from the device.
+
+    >>> import torch
+    >>> moved(torch.tensor(1.0), torch.tensor(0.0), torch.tensor(8), decay=0.999)  # keeps a half
+    tensor(0.5000)
+    """
+    taken = (9 / (10 + num_averaged)).clamp(min=1 - decay)
+    return average + (value - average) * taken

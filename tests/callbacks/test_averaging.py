@@ -30,13 +30,16 @@ class Watches(pl.Callback):
         self.path = path
         self.average: dict[str, Tensor] = {}
         self.validated: list[bool] = []
+        self.num_steps = 0
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *args: Any) -> None:
         weights = {name: p.detach().clone() for name, p in module.model.named_parameters()}
         if self.average:
+            decay = min(DECAY, (1 + self.num_steps) / (10 + self.num_steps))
             for name, weight in weights.items():
-                weights[name] = DECAY * self.average[name] + (1 - DECAY) * weight
+                weights[name] = decay * self.average[name] + (1 - decay) * weight
         self.average = weights
+        self.num_steps += 1
 
     def on_validation_batch_start(self, trainer: pl.Trainer, module: Any, *args: Any) -> None:
         if not self.path.exists():
@@ -110,6 +113,27 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     for name in ("logs_train.csv", "test_results.csv"):
         files = [(tmp_path / "runs" / run / name).read_bytes() for run in ("whole", "parts")]
         assert files[0] == files[1]
+
+
+def test_an_average_that_reaches_further_back_than_the_training_forgets_where_it_began(
+    tiny: Make, tmp_path: Path
+) -> None:
+    """Batch normalization begins with variances of 1, which would stay nearly 1 in the average."""
+    Trainer.from_config(tiny(ema=0.999, save_last=True, epochs=8)).fit()
+    last = read_snapshot(tmp_path / "runs/tiny/last.pt")
+    average, trained = (
+        {name.removeprefix("model."): value for name, value in weights.items()}
+        for weights in (
+            last["MODEL"]["MODEL_STATE"],
+            last["LIGHTNING"]["checkpoint"]["current_model_state"],
+        )
+    )
+    names = [name for name in average if name.endswith("running_var")]
+    assert names
+    for name in names:
+        far = (trained[name] - 1).abs() > 0.1
+        way = ((average[name] - 1) / (trained[name] - 1))[far]
+        assert (way > 0.5).all(), (name, way)
 
 
 @pytest.mark.parametrize("decay", [0, 1, -0.1])
