@@ -66,8 +66,7 @@ def suggest_lr(
 
 def _find(trainer: Trainer, folder: str, **options: Any) -> Any:
     """Run Lightning's search with the network and the data of a trainer, and no more of it."""
-    # objects, which the public view describes
-    arguments = trainer._settings.lightning  # noqa: SLF001 - see above
+    arguments = trainer.lightning_arguments
     silent: dict[str, Any] = dict.fromkeys(
         ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
     )

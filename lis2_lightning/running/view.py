@@ -115,6 +115,11 @@ class TrainerView(Displayed):
         return self._settings.batch_size
 
     @property
+    def lightning_arguments(self) -> Mapping[str, Any]:
+        """What the key ``lightning`` holds for Lightning's trainer, components as objects."""
+        return self._settings.lightning
+
+    @property
     def device(self) -> torch.device:
         """The device that this process computes on."""
         return self.lightning.strategy.root_device
