@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sized
+from collections.abc import Mapping, Sized
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
