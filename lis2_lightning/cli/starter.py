@@ -257,6 +257,7 @@ train_dataset: &maps
     - type: RandomVerticalFlip
 {others}
 optimizer: {{type: Adam, lr: 1.0e-3}}
+scheduler: {{type: CosineAnnealingLR, T_max: 50}}  # from lr to 0 in so many epochs
 loss: {loss}  # bce_dice_loss where less than 5 % of the labelled pixels are 1, else bce
 early_stopper: true  # after 10 epochs without a lower validation loss
 monitor: {monitor}  # what best.pt follows
