@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from subprocess import PIPE
 from typing import Any
@@ -24,6 +25,7 @@ from lis2_lightning.data import Normalize
 from lis2_lightning.inference.scratch import RowsOnDisk
 from lis2_lightning.tiling import Areas
 from lis2_lightning.tiling.rows import RowStitcher
+from lis2_lightning.trainer import DEFAULT_LOSS
 
 fits = pytest.importorskip("astropy.io.fits")
 Values = NDArray[np.float32]
@@ -52,16 +54,24 @@ def image_of(height: int, width: int, *, channels: int = 1, seed: int = 1) -> Va
 
 
 def trainer_of(
-    folder: Path, network: nn.Module, *, size: int, stride: int, batch_size: int = 8, **keys: Any
+    folder: Path,
+    network: nn.Module,
+    *,
+    size: int,
+    stride: int,
+    batch_size: int = 8,
+    data: Mapping[str, Any] | None = None,
+    loss: nn.Module = DEFAULT_LOSS,
+    **keys: Any,
 ) -> Trainer:
-    """A trainer that has been trained on some other image."""
+    """A trainer that has been trained on some other image, or on ``data``."""
     other = image_of(size, size)
+    own = data or {"image": other, "target": other > 0.5}
     return Trainer(
         folder,
         model=network,
-        train_dataset=TileDataset(
-            other, target=other > 0.5, size=size, stride=stride, normalization="none"
-        ),
+        train_dataset=TileDataset(**own, size=size, stride=stride, normalization="none"),
+        loss=loss,
         batch_size=batch_size,
         num_workers=0,
         lightning={"enable_progress_bar": False, "accelerator": "cpu", **keys},
@@ -242,40 +252,20 @@ def test_rows_of_another_prediction_are_not_gone_on_with(change: str, tmp_path: 
 
 
 @pytest.mark.usefixtures("always_saved")
-@pytest.mark.parametrize("change", ["missing", "mean", "logits"])
-def test_rows_of_other_data_are_not_gone_on_with(change: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("keys", [{}, {"mean": 0.00118}, {"loss": nn.BCEWithLogitsLoss()}])
+def test_rows_of_other_data_are_not_gone_on_with(keys: dict[str, Any], tmp_path: Path) -> None:
     image, output, missing = image_of(90, 40), tmp_path / "map.npy", tmp_path / "missing.npy"
-    np.save(tmp_path / "image.npy", image)
     np.save(missing, np.ones((90, 40), np.uint8))
 
     def trainer(mean: float = 0.00123, **keys: Any) -> Trainer:
-        tiles = TileDataset(
-            tmp_path / "image.npy",
-            target=image > 0.5,
-            missing=missing,
-            size=16,
-            stride=6,
-            normalization="none",
-            data_augmentations=[Normalize(mean=mean, std=1.0)],
-        )
-        own = {"batch_size": 5, "num_workers": 0, **keys}
-        alone = {"enable_progress_bar": False, "accelerator": "cpu"}
-        callbacks = own.pop("callbacks", [])
-        return Trainer(
-            tmp_path,
-            model=Wide(),
-            train_dataset=tiles,
-            lightning={**alone, "callbacks": callbacks},
-            **own,
-        )
+        data: dict[str, Any] = {"image": image, "target": image > 0.5, "missing": missing}
+        data["data_augmentations"] = [Normalize(mean=mean, std=1.0)]
+        return trainer_of(tmp_path, Wide(), size=16, stride=6, batch_size=5, data=data, **keys)
 
     with pytest.raises(SystemExit):
         trainer(callbacks=[EndsAt(9)]).predict(None, output=output)
-    if change == "missing":
+    if not keys:
         np.save(missing, np.eye(90, 40) == 0)
-    keys: dict[str, Any] = {"mean": 0.00118} if change == "mean" else {}
-    if change == "logits":
-        keys = {"loss": nn.BCEWithLogitsLoss()}
     trainer(**keys).predict(None, output=output)
     expected = np.load(output)
     trainer(**keys).predict(None, output=output, overwrite=True)
