@@ -115,7 +115,7 @@ def newest_snapshot(folder: Path) -> Snapshot | None:
 
 
 def _warn(error: SnapshotError) -> None:
-    _log.warning("%s; using an older snapshot", error)
+    _log.warning("%s; it is passed over", error)
 
 
 def _number(value: Any, file: io.FileIO) -> float:

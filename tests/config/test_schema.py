@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import callbacks
@@ -182,3 +183,12 @@ def test_objects_among_lightnings_arguments_are_left_out_later_and_others_asked_
     ]
     with pytest.raises(ConfigError, match=r"^metrics \(mine.A, mine.B\): passed as objects when"):
         Schema(Trainer).parse(tiny(metrics=[{"object": "mine.A"}, {"object": "mine.B"}]))
+
+
+def test_an_array_inside_a_component_is_not_copied(tiny: Callable[..., dict[str, Any]]) -> None:
+    image = np.ones((16, 16), np.float32)
+    tiles = {"type": "TileDataset", "image": image, "target": image, "size": 8}
+    config = tiny(train_dataset=tiles, val_dataset=None, test_dataset=None)
+    trainer = Trainer.from_config(config)
+    raster: Any = trainer.train_dataset
+    assert np.shares_memory(raster.image.handle, image)

@@ -327,7 +327,7 @@ def test_damaged_snapshots_are_named_and_older_ones_used(
     assert len(caplog.messages) == 2
     assert "save_3.pt is no snapshot" in caplog.messages[0]
     assert "save_2.pt is damaged" in caplog.messages[1]
-    assert all(message.endswith("; using an older snapshot") for message in caplog.messages)
+    assert all(message.endswith("; it is passed over") for message in caplog.messages)
 
 
 def test_only_the_newest_snapshot_is_read_whole(

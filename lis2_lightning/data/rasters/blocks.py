@@ -35,9 +35,8 @@ class BlockRaster(SlicedRaster):
         super().__init__(shape, dtype, source=source, plane=plane)
         height, width = (-(-LEAST_SIDE // side) * side for side in block[-2:])
         self.block = height, width
-        block_bytes = (
-            self.shape[0] * min(height, self.shape[1]) * min(width, self.shape[2]) * dtype.itemsize
-        )
+        # blocks are kept as they are given: float32
+        block_bytes = self.shape[0] * min(height, self.shape[1]) * min(width, self.shape[2]) * 4
         if block_bytes > MOST_BYTES:
             raise DataError(
                 f"{source} is stored in blocks of {block_bytes / 2**30:.1f} GiB, which are read "
