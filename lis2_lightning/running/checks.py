@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import (
     ModelCheckpoint,
 )
 from torch import Tensor
-from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau
 
 from lis2_lightning.assembly.assemble import Assembly
 from lis2_lightning.assembly.settings import Settings
@@ -144,8 +144,8 @@ def _try(module: SegmentationModule, batch: Mapping[str, Tensor]) -> Tensor:
 def _check_schedule(
     settings: Settings, trainer: pl.Trainer, callbacks: Iterable[Callback], scheduler: Any
 ) -> None:
-    """Refuse a schedule that ends before the training, at which torch would raise an error."""
-    if not isinstance(scheduler, OneCycleLR):
+    """Refuse a schedule that ends before the training, and tell of one that then turns back."""
+    if not isinstance(scheduler, OneCycleLR | CosineAnnealingLR):
         return
     num_steps = trainer.max_epochs or 0
     if settings.scheduler_interval == "step":
@@ -153,7 +153,14 @@ def _check_schedule(
             return
         num_steps *= _steps_per_epoch(settings, trainer)
         num_steps = num_steps if trainer.max_steps == -1 else min(num_steps, trainer.max_steps)
-    if scheduler.total_steps < num_steps:
+    if isinstance(scheduler, CosineAnnealingLR):
+        if scheduler.T_max < num_steps:
+            _log.warning(
+                "scheduler: CosineAnnealingLR falls for %d %ss, and the training has %d: after "
+                "them the rate rises again",
+                *(scheduler.T_max, settings.scheduler_interval, num_steps),
+            )
+    elif scheduler.total_steps < num_steps:
         raise ConfigError(
             f"scheduler: OneCycleLR ends after {scheduler.total_steps} steps, and the training has "
             f"{num_steps}: set its total_steps to {num_steps}"

@@ -75,6 +75,7 @@ def reconcile(
         checkpoint["optimizer_states"] = []
     if is_other or _differs(written, now, "scheduler"):
         checkpoint["lr_schedulers"] = []
+        _begin_rates_again(checkpoint)
     for name, (old, new) in _changed_arguments(written, now).items():
         _set_argument(checkpoint, name, old, new)
     if INSIDE_EPOCH in checkpoint and any(_differs(written, now, key) for key in _ORDER):
@@ -149,6 +150,13 @@ def _changed_arguments(
         return {}
     old, new = (config["optimizer"].get("init_args") or {} for config in (written, now))
     return {name: (old[name], new[name]) for name in old if name in new and old[name] != new[name]}
+
+
+def _begin_rates_again(checkpoint: Mapping[str, Any]) -> None:
+    """Undo what the former scheduler did, which may have ended at 0."""
+    for state in filter(None, checkpoint["optimizer_states"]):
+        for group in state["param_groups"]:
+            group["lr"] = group.pop("initial_lr", group["lr"])
 
 
 def _set_argument(checkpoint: Mapping[str, Any], name: str, old: Any, new: Any) -> None:

@@ -191,6 +191,19 @@ class SegmentationModule(pl.LightningModule):
             return mean_of_turns(lambda turned: self.probabilities(self(turned)), batch)
         return self.probabilities(self(batch))
 
+    def on_train_start(self) -> None:
+        """Give a scheduler that begins in a resumed run its own first rate, such as a warm-up's.
+
+        What is resumed has put the optimizer's rate in its place.
+        """
+        schedulers = self.lr_schedulers() or []
+        for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
+            if scheduler.last_epoch == 0:
+                for group, rate in zip(
+                    scheduler.optimizer.param_groups, scheduler.get_last_lr(), strict=True
+                ):
+                    group["lr"] = rate
+
     def on_train_epoch_start(self) -> None:
         """Reset the training sums."""
         self.train_scores.reset()

@@ -247,12 +247,24 @@ def test_the_number_of_steps_that_is_named_is_enough(tmp_path: Path) -> None:
     assert trainer.train()["epochs_run"] == 3
 
 
+@pytest.mark.parametrize(("interval", "steps"), [("epoch", 3), ("step", 6)])
+def test_a_rate_that_would_rise_again_is_told(
+    tmp_path: Path, interval: str, steps: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    for t_max in (steps, steps - 1):
+        schedule = partial(lr_scheduler.CosineAnnealingLR, T_max=t_max)
+        build(tmp_path, scheduler=schedule, scheduler_interval=interval).check()
+    assert caplog.messages == [
+        f"scheduler: CosineAnnealingLR falls for {steps - 1} {interval}s, and the training has "
+        f"{steps}: after them the rate rises again"
+    ]
+
+
 @pytest.mark.parametrize(
     "schedule",
     [
         partial(lr_scheduler.CyclicLR, base_lr=0.1, max_lr=1.0, cycle_momentum=False),
         partial(lr_scheduler.CosineAnnealingWarmRestarts, T_0=1),
-        partial(lr_scheduler.CosineAnnealingLR, T_max=1),
         partial(lr_scheduler.LinearLR, total_iters=1),
         partial(lr_scheduler.PolynomialLR, total_iters=1),
     ],

@@ -108,7 +108,30 @@ def test_another_scheduler_begins_afresh(
     go_on(halfway, scheduler={"type": "StepLR", "step_size": 1, "gamma": 0.1})
     assert "another scheduler: it starts anew" in message()
     rates = [row["lr"] for row in read_log(halfway.with_name("logs_train.csv"))]
-    assert rates == pytest.approx([0.01, 0.005, 0.0005])
+    # that of an epoch is the rate of its first batch
+    assert rates == pytest.approx([0.01, 0.005, 0.001])
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"scheduler.T_max": 4}, [0.01, 0.005, 0.01, 0.00853553]),
+        ({"scheduler": None}, [0.01, 0.005, 0.01, 0.01]),
+        ({"scheduler": None, "optimizer.lr": 0.02}, [0.01, 0.005, 0.02, 0.02]),
+        (
+            {"scheduler": {"type": "LinearLR", "start_factor": 0.1, "total_iters": 1}},
+            [0.01, 0.005, 0.001, 0.01],
+        ),
+    ],
+)
+def test_a_rate_that_has_fallen_to_0_begins_again_with_another_scheduler(
+    tiny: Make, read_log: Log, changes: dict[str, Any], expected: list[float]
+) -> None:
+    config = tiny(scheduler={"type": "CosineAnnealingLR", "T_max": 2}, save_last=True)
+    path = Path(Trainer.from_config(config).train()["last_model_path"])
+    go_on(path, epochs=4, **changes)
+    rates = [row["lr"] for row in read_log(path.with_name("logs_train.csv"))]
+    assert rates == pytest.approx(expected)
 
 
 def test_an_epoch_begins_again_where_its_batches_are_others(
