@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import sqlite3
 import sys
 from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 import yaml
@@ -33,7 +34,9 @@ def settings(folder: Path, **changes: Any) -> dict[str, Any]:
 def study_of(folder: Path) -> Any:
     import optuna
 
-    storage = f"sqlite:///{quote(str(folder / 'study.db'))}"
+    # an address with the signs of the folder's name is read by new versions of SQLAlchemy only
+    connect = partial(sqlite3.connect, folder / "study.db")
+    storage = optuna.storages.RDBStorage("sqlite://", engine_kwargs={"creator": connect})
     return optuna.load_study(study_name="study", storage=storage)
 
 
