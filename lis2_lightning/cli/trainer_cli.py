@@ -83,7 +83,7 @@ def _measure(method: str, config: dict[str, Any], options: Options) -> Answer:
 
 def _predict(config: dict[str, Any], options: Options) -> Answer:
     from lis2_lightning.cli import evaluation_commands  # noqa: PLC0415 - training needs none of it
-    from lis2_lightning.evaluation.ensemble import snapshots_matching  # noqa: PLC0415 - the same
+    from lis2_lightning.evaluation.ensemble import snapshots_matching  # noqa: PLC0415 - nor of this
 
     image, output = options["image"], options["output"]
     if image and not output:

@@ -156,7 +156,7 @@ def _begin_rates_again(checkpoint: Mapping[str, Any]) -> None:
     """Undo what the former scheduler did, which may have ended at 0."""
     for state in filter(None, checkpoint["optimizer_states"]):
         for group in state["param_groups"]:
-            group["lr"] = group.pop("initial_lr", group["lr"])
+            group["lr"] = group.get("initial_lr", group["lr"])  # which stays for another time
 
 
 def _set_argument(checkpoint: Mapping[str, Any], name: str, old: Any, new: Any) -> None:

@@ -134,6 +134,17 @@ def test_a_rate_that_has_fallen_to_0_begins_again_with_another_scheduler(
     assert rates == pytest.approx(expected)
 
 
+def test_the_first_rate_is_known_after_any_number_of_schedulers(tiny: Make, read_log: Log) -> None:
+    cosine = {"type": "CosineAnnealingLR", "T_max": 2}
+    path = Path(
+        Trainer.from_config(tiny(scheduler=cosine, save_last=True)).train()["last_model_path"]
+    )
+    go_on(path, epochs=3, **{"scheduler.T_max": 1})
+    go_on(path, epochs=4, scheduler=None)
+    rates = [row["lr"] for row in read_log(path.with_name("logs_train.csv"))]
+    assert rates == pytest.approx([0.01, 0.005, 0.01, 0.01])
+
+
 def test_an_epoch_begins_again_where_its_batches_are_others(
     halfway: Path, message: Callable[[], str]
 ) -> None:
