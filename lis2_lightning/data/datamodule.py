@@ -150,7 +150,11 @@ def _with_equal_keys(samples: Sequence[Mapping[str, Any]]) -> list[Mapping[str, 
         {**{key: np.ones(np.shape(sample["target"]), np.float32) for key in missing}, **sample}
         for sample in samples
     ]
-    return [{key: torch.as_tensor(s[key]) for key in shared | missing} for s in whole]
+    return [{key: _as_tensor(sample[key]) for key in shared | missing} for sample in whole]
+
+
+def _as_tensor(value: Any) -> Any:
+    return torch.as_tensor(value) if isinstance(value, np.ndarray) else value
 
 
 def first_batch(dataset: AnyDataset) -> dict[str, Tensor]:

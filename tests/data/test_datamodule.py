@@ -137,6 +137,19 @@ def test_joined_data_sets_of_different_keys_give_whole_batches() -> None:
         def __getitem__(self, _: int) -> dict[str, Tensor]:
             return {"patch": torch.ones(1, 16, 16), "target": torch.ones(1, 16, 16)}
 
+    class Named(Own):
+        def __getitem__(self, index: int) -> Any:
+            return {**super().__getitem__(index), "name": "a", "weight": torch.ones(1, 16, 16)}
+
+    class NamedToo(Own):
+        def __getitem__(self, index: int) -> Any:
+            return {**super().__getitem__(index), "name": "b"}
+
+    named: ConcatDataset[Any] = ConcatDataset([Named(), NamedToo()])
+    (batch,) = data_of(named, batch_size=len(named)).loader(named)
+    assert sorted(batch["name"]) == ["a"] * 8 + ["b"] * 8
+    assert batch["weight"].shape == (16, 1, 16, 16)
+
     own_first: ConcatDataset[Any] = ConcatDataset([Own(), tiles])
     tiles_first: ConcatDataset[Any] = ConcatDataset([tiles, Own()])
     for joined in (own_first, tiles_first):
