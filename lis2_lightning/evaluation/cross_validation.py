@@ -17,7 +17,7 @@ from lis2_lightning.evaluation.area_scores import AreaScores
 from lis2_lightning.evaluation.baselines import Chosen, score_baselines
 from lis2_lightning.evaluation.fields import Field, fields_of
 from lis2_lightning.evaluation.fold_data import data_of_all, data_of_fold, number_of_folds
-from lis2_lightning.evaluation.folder import CONFIG, begin, check, resolved
+from lis2_lightning.evaluation.folder import CONFIG, begin, check, own_number, resolved
 from lis2_lightning.evaluation.out_of_fold import folds_of_areas, gather
 from lis2_lightning.evaluation.run_maps import (
     BEST,
@@ -77,9 +77,8 @@ class CrossValidation:
         loaded = load_config(source, is_for_all=True)
         if "gridsearch" in loaded:
             raise ConfigError("gridsearch asks for runs with several values: lis2 tune makes them")
-        own = {key: loaded.pop(key, None) for key in ("folds", "seeds")}
-        num_folds = own["folds"] if num_folds is None else num_folds
-        seeds = own["seeds"] if seeds is None else seeds
+        num_folds = own_number(loaded, "folds", num_folds)
+        seeds = own_number(loaded, "seeds", seeds)
         what = "cross-validation builds a trainer for each fold"
         config = resolved(loaded, what=what, **overrides)
         num_folds = number_of_folds(config, num_folds)

@@ -27,6 +27,19 @@ _KINDS: Final = {
 }
 
 
+def own_number(config: dict[str, Any], name: str, given: int | None) -> int | None:
+    """A whole number, or the configuration's where none is given; its key is no trainer's.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    configured = config.pop(name, None)
+    number = configured if given is None else given
+    if isinstance(number, bool) or not isinstance(number, int | None):
+        raise ConfigError(f"{name} must be a whole number, got {number!r}")
+    return number
+
+
 def check(folder: Path, record: Mapping[str, Any], name: str = FOLDS) -> None:
     """Refuse a folder that holds something else than these runs.
 

@@ -21,7 +21,15 @@ from lis2_lightning.errors import ConfigError, DataError, TrainingError
 from lis2_lightning.evaluation import side_by_side
 from lis2_lightning.evaluation.cross_validation import CrossValidation
 from lis2_lightning.evaluation.fold_data import data_of_fold, number_of_folds
-from lis2_lightning.evaluation.folder import CONFIG, STUDY, as_yaml, begin, check, resolved
+from lis2_lightning.evaluation.folder import (
+    CONFIG,
+    STUDY,
+    as_yaml,
+    begin,
+    check,
+    own_number,
+    resolved,
+)
 from lis2_lightning.evaluation.space import Space, from_gridsearch
 from lis2_lightning.evaluation.study import Reports, StudyFile
 from lis2_lightning.evaluation.trials import FOLD_STEPS, NUMBER, Trials, draw, rows_of, write_csv
@@ -100,8 +108,8 @@ class Tuning:
             source: A path or a mapping, as for :meth:`Trainer.from_config`.
             space: A path or a mapping: dotted keys, each with a list of values or a range
                 ``{low: 1e-4, high: 0.1, log: true}``, whole numbers where both ends are, with
-                ``step`` where there is one. By default those
-                of the configuration, its key ``space`` or LIS2's section ``gridsearch``.
+                ``step`` where there is one. By default the configuration's key ``space`` or LIS2's
+                section ``gridsearch``.
             trials: How many trials the study is to have, 30 by default; of a grid, all.
             num_folds: Train each trial on so many folds, at least 3, and compare the means.
             grid: Try each combination of the lists in turn.
@@ -113,10 +121,10 @@ class Tuning:
         """
         config = load_config(source, is_for_all=True)
         section = config.pop("gridsearch", None)
-        own = {key: config.pop(key, None) for key in ("space", "trials", "folds")}
-        space = own["space"] if space is None else space
-        trials = own["trials"] if trials is None else trials
-        num_folds = own["folds"] if num_folds is None else num_folds
+        configured = config.pop("space", None)
+        space = configured if space is None else space
+        trials = own_number(config, "trials", trials)
+        num_folds = own_number(config, "folds", num_folds)
         if (section is None) == (space is None):
             problem = "is missing" if space is None else "and gridsearch exclude each other"
             raise ConfigError(f"space {problem}: name the file of what is to vary with --space")

@@ -222,3 +222,6 @@ def test_the_shipped_files_are_understood_in_python(tmp_path: Path) -> None:
     assert set(tuning.space.keys) == set(yaml.safe_load(CONFIG.read_text())["space"])
     folds = CONFIG.with_name("cross_validate.yaml")
     assert CrossValidation.from_config(folds, output_dir=str(tmp_path)).num_folds == 5
+    config = {**yaml.safe_load(folds.read_text()), "folds": {"train": [0]}}
+    with pytest.raises(ConfigError, match="folds must be a whole number, got"):
+        CrossValidation.from_config(config)
