@@ -21,8 +21,8 @@ from typing import Any, Final
 import lightning.pytorch as pl
 import rows
 import torch
+from peers import bare_trainer, loss_of
 from torch import Tensor
-from torch.nn import functional
 
 from lis2_lightning import SyntheticDataset, Trainer, UNet
 from lis2_lightning.data import SegmentationData
@@ -66,15 +66,6 @@ def plain_epoch(tiles: SyntheticDataset, batch_size: int, features: int) -> floa
         loss_of(model(batch["patch"]), batch).backward()
         optimizer.step()
     return time.perf_counter() - begun
-
-
-def loss_of(output: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-    """The mean over the labelled pixels."""
-    labelled = batch["labelled"]
-    values = functional.binary_cross_entropy(
-        output, batch["target"], labelled.float(), reduction="sum"
-    )
-    return values / labelled.sum().clamp(min=1)
 
 
 def accelerate_epoch(tiles: SyntheticDataset, batch_size: int, features: int) -> float:
@@ -131,16 +122,8 @@ class Plain(pl.LightningModule):
 def lightning_epoch(tiles: SyntheticDataset, batch_size: int, features: int) -> float:
     """An epoch of Lightning's trainer with nothing switched on; the seconds it took."""
     times = EpochTimes()
-    with quiet():
-        trainer = pl.Trainer(
-            max_epochs=1,
-            callbacks=[times],
-            enable_progress_bar=False,
-            enable_checkpointing=False,
-            logger=False,
-            enable_model_summary=False,
-            accelerator="cpu",
-        )
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        trainer = bare_trainer(times, folder)
         data = SegmentationData(train=tiles, batch_size=batch_size, num_workers=0, seed=0)
         trainer.fit(Plain(features), data.loader(tiles, shuffle=True))
     return times.seconds[0]

@@ -21,7 +21,7 @@ import rows
 
 HERE = Path(__file__).parent
 # no benchmarks of time
-OTHERS = {"run", "rows", "first_step", "quality", "recipes"}
+OTHERS = {"run", "rows", "peers", "first_step", "quality", "recipes"}
 SCRIPTS = sorted({path.stem for path in HERE.glob("*.py")} - OTHERS)
 
 

@@ -25,8 +25,8 @@ from typing import Any
 import lightning.pytorch as pl
 import rows
 import torch
+from peers import bare_trainer, loss_of
 from torch import Tensor, nn
-from torch.nn import functional
 from torchmetrics.classification import BinaryPrecisionRecallCurve
 
 from lis2_lightning import SyntheticDataset, Trainer
@@ -64,10 +64,7 @@ class Plain(pl.LightningModule):
         """The loss of the labelled pixels."""
         labelled = batch["labelled"]
         output = self.model(batch["patch"])
-        values = functional.binary_cross_entropy(
-            output, batch["target"], labelled.float(), reduction="sum"
-        )
-        loss = values / labelled.sum().clamp(min=1)
+        loss = loss_of(output, batch)
         if self.logs:
             self.log("loss", loss, on_step=False, on_epoch=True, prog_bar=True)
         if self.curve is not None:
@@ -89,16 +86,7 @@ def lightning_epoch(tiles: SyntheticDataset, batch_size: int, *, bar: bool, **pa
     """An epoch of Lightning's trainer; seconds a step."""
     times = StepTimes()
     with tempfile.TemporaryDirectory() as folder, quiet():
-        trainer = pl.Trainer(
-            default_root_dir=folder,
-            max_epochs=1,
-            callbacks=[times],
-            enable_progress_bar=bar,
-            enable_checkpointing=False,
-            logger=False,
-            enable_model_summary=False,
-            accelerator="cpu",
-        )
+        trainer = bare_trainer(times, folder, bar=bar)
         data = SegmentationData(train=tiles, batch_size=batch_size, num_workers=0, seed=0)
         trainer.fit(Plain(**parts), data.loader(tiles, shuffle=True))
     return times.seconds / (len(tiles) // batch_size - 1)
